@@ -1,0 +1,15 @@
+/** Log events, not prose: a dotted name and its fields. Bound to an implementation in `world`. */
+
+export type LogFields = Readonly<Record<string, string | number | bigint | boolean | undefined>>
+
+export interface Log {
+  error(event: string, fields?: LogFields): void
+  warn(event: string, fields?: LogFields): void
+  info(event: string, fields?: LogFields): void
+  debug(event: string, fields?: LogFields): void
+}
+
+const ignore = (): void => undefined
+
+/** A log that keeps nothing: for tools and tests that do not look at it. */
+export const silentLog: Log = { error: ignore, warn: ignore, info: ignore, debug: ignore }

@@ -1,0 +1,71 @@
+/**
+ * A VDI or a snapshot as a block device. Every door serves these and knows nothing below them.
+ *
+ * Completion: each operation calls `done` exactly once, possibly before the call returns. Buffers
+ * handed in are borrowed until then. Offsets and lengths are bytes, any alignment, inside
+ * [0, size); the door's gate has checked that.
+ */
+import type { Done } from '../base/codes.js'
+
+export interface Extent {
+  readonly length: number
+  /** A hole: nothing is allocated, it reads as zeros. */
+  readonly hole: boolean
+}
+
+export interface ByteRange {
+  readonly offset: number
+  readonly length: number
+}
+
+export interface ZeroOptions {
+  /** Durable on every copy before `done`. */
+  readonly fua: boolean
+  /** Give space back where whole objects become zero; otherwise everything stays allocated. */
+  readonly mayUnmap: boolean
+  /** Refuse with NO_SUPPORT when it would cost as much as writing zeros. */
+  readonly fastOnly: boolean
+}
+
+export interface Volume {
+  /** As asked for: `Alice`, `Alice@tag`, `Alice@1`. */
+  readonly name: string
+  /** Bytes. Grows when the VDI is resized. */
+  readonly sizeBytes: number
+  readonly readOnly: boolean
+  /** Bytes of one object: the granularity of allocation, and the preferred size of big requests. */
+  readonly objectBytes: number
+
+  /** Fills `into` from `offset`. */
+  read(offset: number, into: Uint8Array, done: Done): void
+  /** `fua`: durable on every copy before `done`. */
+  write(offset: number, data: Uint8Array, fua: boolean, done: Done): void
+  zero(range: ByteRange, options: ZeroOptions, done: Done): void
+  /** Gives whole objects inside the range back; the rest of the range stays as it is. */
+  discard(range: ByteRange, fua: boolean, done: Done): void
+  /** Every write completed before this call is durable on every copy before `done`. */
+  flush(done: Done): void
+  /** Allocation of the range, in order, neighbours merged; lengths add up to the range's. */
+  extents(range: ByteRange): Extent[]
+  /** Hands the volume back; the last user's close flushes and releases the lock. */
+  close(): Promise<void>
+}
+
+export interface ExportInfo {
+  readonly name: string
+  readonly sizeBytes: number
+  readonly readOnly: boolean
+  readonly description: string
+}
+
+/** Where a door gets its volumes. */
+export interface VolumeSource {
+  list(): Promise<ExportInfo[]>
+  /** Looks without opening or locking. Rejects with a SheepError (NO_VDI, NO_TAG, ...). */
+  stat(name: string): Promise<ExportInfo & { readonly objectBytes: number }>
+  /**
+   * Opens for reading and writing (snapshots: reading only). Several opens in one process share
+   * the volume. Rejects with a SheepError; VDI_LOCKED when another node has it open for writing.
+   */
+  open(name: string): Promise<Volume>
+}
