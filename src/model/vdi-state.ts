@@ -1,0 +1,111 @@
+/** What every node keeps in memory of a volume (protocol spec, section 10.1, vdi_state). */
+import { addressBytes, addressText, type NodeKey, nodeKey } from './node.js'
+import { asVid, type Vid } from './oid.js'
+
+export const VDI_STATE_BYTES = 1428
+const NODE_ID_BYTES = 40
+
+/** 1 unlocked, 2 locked by one, 3 shared (multipath). */
+export type LockState = 'unlocked' | 'locked' | 'shared'
+/** Inode coherence of a participant (protocol spec, section 13). */
+export type Coherence = 'modified' | 'shared' | 'invalidated'
+
+export interface NodeId {
+  readonly host: string
+  readonly port: number
+}
+
+export interface Participant {
+  readonly node: NodeId
+  readonly coherence: Coherence
+}
+
+export interface VdiLock {
+  readonly state: LockState
+  /** Of a normal lock: the daemon that took it. */
+  readonly owner: NodeId | undefined
+  readonly participants: readonly Participant[]
+}
+
+export interface VdiState {
+  readonly vid: Vid
+  readonly copies: number
+  readonly policy: number
+  readonly blockSizeShift: number
+  readonly snapshot: boolean
+  readonly deleted: boolean
+  readonly parent: Vid
+  readonly lock: VdiLock
+}
+
+export const UNLOCKED: VdiLock = { state: 'unlocked', owner: undefined, participants: [] }
+
+const LOCK_NUMBERS: Record<LockState, number> = { unlocked: 1, locked: 2, shared: 3 }
+const COHERENCE_NUMBERS: Record<Coherence, number> = { modified: 1, shared: 2, invalidated: 3 }
+const PARTICIPANTS_MAX = 31
+
+export function sameNode(a: NodeId, b: NodeId): boolean {
+  return a.port === b.port && a.host === b.host
+}
+
+export function nodeIdKey(id: NodeId): NodeKey {
+  return nodeKey(id)
+}
+
+function writeNodeId(into: Buffer, at: number, id: NodeId): void {
+  addressBytes(id.host).copy(into, at)
+  into.writeUInt16LE(id.port, at + 16)
+}
+
+function readNodeId(from: Buffer, at: number): NodeId {
+  return { host: addressText(from.subarray(at, at + 16)), port: from.readUInt16LE(at + 16) }
+}
+
+export function encodeVdiState(state: VdiState): Buffer {
+  const bytes = Buffer.alloc(VDI_STATE_BYTES)
+  bytes.writeUInt32LE(state.vid, 0)
+  bytes[4] = state.copies
+  bytes[5] = state.snapshot ? 1 : 0
+  bytes[6] = state.deleted ? 1 : 0
+  bytes[7] = state.policy
+  bytes[8] = state.blockSizeShift
+  bytes.writeUInt32LE(state.parent, 12)
+  bytes.writeUInt32LE(LOCK_NUMBERS[state.lock.state], 16)
+  if (state.lock.owner !== undefined) writeNodeId(bytes, 20, state.lock.owner)
+  bytes.writeUInt32LE(state.lock.participants.length, 60)
+  state.lock.participants.forEach((participant, i) => {
+    bytes.writeUInt32LE(COHERENCE_NUMBERS[participant.coherence], 64 + 4 * i)
+    writeNodeId(bytes, 188 + NODE_ID_BYTES * i, participant.node)
+  })
+  return bytes
+}
+
+function nameOf<Name extends string>(numbers: Record<Name, number>, value: number): Name | undefined {
+  return (Object.keys(numbers) as Name[]).find((name) => numbers[name] === value)
+}
+
+/** Throws RangeError on numbers that mean nothing. */
+export function decodeVdiState(from: Buffer, at = 0): VdiState {
+  const count = from.readUInt32LE(at + 60)
+  if (count > PARTICIPANTS_MAX) throw new RangeError(`vdi_state with ${count} participants`)
+  const state = nameOf(LOCK_NUMBERS, from.readUInt32LE(at + 16)) ?? 'unlocked'
+  const participants = Array.from({ length: count }, (_, i): Participant => {
+    const coherence = nameOf(COHERENCE_NUMBERS, from.readUInt32LE(at + 64 + 4 * i))
+    if (coherence === undefined) throw new RangeError('vdi_state with an unknown coherence')
+    return { coherence, node: readNodeId(from, at + 188 + NODE_ID_BYTES * i) }
+  })
+  return {
+    vid: asVid(from.readUInt32LE(at)),
+    copies: from[at + 4]!,
+    snapshot: from[at + 5] !== 0,
+    deleted: from[at + 6] !== 0,
+    policy: from[at + 7]!,
+    blockSizeShift: from[at + 8]!,
+    parent: asVid(from.readUInt32LE(at + 12)),
+    lock: {
+      state,
+      owner: state === 'locked' ? readNodeId(from, at + 20) : undefined,
+      participants,
+    },
+  }
+}
