@@ -2,13 +2,12 @@
 import { encodeText } from '../base/bytes.js'
 import type { Oid, Vid } from './oid.js'
 
-const PRIME = 0x100000001b3n
 const BASIS = 0xcbf29ce484222325n
 const MASK = 0xffffffffffffffffn
 
 /*
  * The multiplication is done in 16-bit limbs of plain numbers: a bigint product per byte would cost
- * more than the rest of a placement decision. The prime is 2^40 + 0x1b3, so a product is a shift by 40
+ * more than the rest of a placement decision. The prime is 0x100000001b3 = 2^40 + 0x1b3, so a product is a shift by 40
  * bits plus a multiplication by 435, which stays inside 2^53.
  */
 const state = new Uint16Array(4)

@@ -1,6 +1,7 @@
 /** The inode: 12587576 bytes of header, slots and generational references (objects spec, section 4). */
-import { readCString, writeCString } from '../base/bytes.js'
+
 import type { Brand } from '../base/brand.js'
+import { readCString, writeCString } from '../base/bytes.js'
 import { asVid, INODE_BYTES, type Vid } from './oid.js'
 
 export const NAME_BYTES = 256

@@ -34,7 +34,8 @@ export function parseRedundancy(text: string): Redundancy | undefined {
     return copies >= 1 && copies <= LIMITS.copiesMax ? { copies, policy: 0 } : undefined
   }
   const strips = { data: Number(first), parity: Number(second) }
-  if (!DATA_STRIPS.includes(strips.data) || strips.parity < 1 || strips.parity > 15) return undefined
+  if (!DATA_STRIPS.includes(strips.data) || strips.parity < 1 || strips.parity > 15)
+    return undefined
   return { copies: strips.data + strips.parity, policy: ((strips.data / 2) << 4) | strips.parity }
 }
 

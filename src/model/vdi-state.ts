@@ -80,7 +80,10 @@ export function encodeVdiState(state: VdiState): Buffer {
   return bytes
 }
 
-function nameOf<Name extends string>(numbers: Record<Name, number>, value: number): Name | undefined {
+function nameOf<Name extends string>(
+  numbers: Record<Name, number>,
+  value: number,
+): Name | undefined {
   return (Object.keys(numbers) as Name[]).find((name) => numbers[name] === value)
 }
 
