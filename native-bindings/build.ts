@@ -1,0 +1,127 @@
+/**
+ * Compiles the native addons into build/native, when their sources, the headers or the flags are
+ * newer than what is there. Runs as `npm run build`; says nothing when there is nothing to do.
+ *
+ * A result is put in place by rename: several builds at once do no harm, and neither does a build
+ * under a running server.
+ */
+import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const ADDONS = [{ name: 'posix', source: 'native-bindings/posix/posix.c' }] as const
+const FLAGS = ['-O2', '-Wall', '-Wextra', '-shared', '-fPIC'] as const
+const COMPILERS = ['cc', 'gcc', 'clang'] as const
+/** This file runs as build/native-bindings/build.js. */
+const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
+const OUT = join(ROOT, 'build', 'native')
+
+/** Ends the build with a sentence that names the remedy. */
+class BuildFailure extends Error {}
+
+interface Job {
+  readonly source: string
+  readonly target: string
+  readonly hash: string
+}
+
+function main(): void {
+  if (process.platform !== 'linux') {
+    throw new BuildFailure(`the native addons need Linux; this is ${process.platform}`)
+  }
+  const include = headerDirectory()
+  const jobs = ADDONS.map((addon) => plan(addon.name, join(ROOT, addon.source), include))
+  const stale = jobs.filter((job) => !isFresh(job))
+  if (stale.length === 0) return
+  const compiler = findCompiler() ?? installCompiler()
+  mkdirSync(OUT, { recursive: true })
+  for (const job of stale) compile(compiler, job, include)
+}
+
+function headerDirectory(): string {
+  try {
+    const manifest = createRequire(import.meta.url).resolve('node-api-headers/package.json')
+    return join(dirname(manifest), 'include')
+  } catch (error) {
+    throw new BuildFailure('the package node-api-headers is missing: run `npm ci`', {
+      cause: error,
+    })
+  }
+}
+
+function plan(name: string, source: string, include: string): Job {
+  const hash = createHash('sha256')
+  hash.update(JSON.stringify([FLAGS, process.arch]))
+  const headers = readdirSync(include).sort()
+  for (const file of [source, ...headers.map((header) => join(include, header))]) {
+    hash.update(readFileSync(file))
+  }
+  return { source, target: join(OUT, `${name}.node`), hash: hash.digest('hex') }
+}
+
+const hashFile = (job: Job): string => `${job.target}.sha256`
+
+function isFresh(job: Job): boolean {
+  if (!existsSync(job.target) || !existsSync(hashFile(job))) return false
+  return readFileSync(hashFile(job), 'utf8').trim() === job.hash
+}
+
+function findCompiler(): string | undefined {
+  return COMPILERS.find((name) => spawnSync(name, ['--version'], { stdio: 'ignore' }).status === 0)
+}
+
+/** On Debian and as root a missing compiler is installed; anybody else is told what to do. */
+function installCompiler(): string {
+  const remedy =
+    'install a C compiler (Debian: apt-get install gcc libc6-dev) and run `npm run build`'
+  if (process.getuid?.() !== 0 || !existsSync('/etc/debian_version')) {
+    throw new BuildFailure(`no C compiler found: ${remedy}`)
+  }
+  process.stderr.write('build: no C compiler found, installing gcc\n')
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+  const apt = (args: readonly string[]): boolean =>
+    spawnSync('apt-get', args, { stdio: ['ignore', 'ignore', 'inherit'], env }).status === 0
+  const install = ['install', '-y', '--no-install-recommends', 'gcc', 'libc6-dev']
+  // The package lists may be old or absent: refresh them only when the first try fails.
+  if (!apt(install) && !(apt(['update']) && apt(install))) {
+    throw new BuildFailure(`gcc could not be installed: ${remedy}`)
+  }
+  const compiler = findCompiler()
+  if (compiler === undefined) throw new BuildFailure(`gcc is installed but not found: ${remedy}`)
+  return compiler
+}
+
+function compile(compiler: string, job: Job, include: string): void {
+  const temporary = `${job.target}.${process.pid}.tmp`
+  const args = [...FLAGS, '-I', include, job.source, '-o', temporary]
+  const result = spawnSync(compiler, args, { encoding: 'utf8' })
+  if (result.status !== 0) {
+    rmSync(temporary, { force: true })
+    const output = result.error?.message ?? result.stderr
+    throw new BuildFailure(`${compiler} could not compile ${job.source}:\n${output}`)
+  }
+  // Without its hash the addon counts as stale, so a build that stops between the two is repeated.
+  rmSync(hashFile(job), { force: true })
+  renameSync(temporary, job.target)
+  writeFileSync(`${hashFile(job)}.${process.pid}.tmp`, `${job.hash}\n`)
+  renameSync(`${hashFile(job)}.${process.pid}.tmp`, hashFile(job))
+}
+
+try {
+  main()
+} catch (error) {
+  if (!(error instanceof BuildFailure)) throw error
+  process.stderr.write(`build: ${error.message}\n`)
+  process.exitCode = 1
+}

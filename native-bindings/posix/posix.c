@@ -1,0 +1,499 @@
+/*
+ * What Linux offers a storage server and Node does not: reads that never wait for the disk, space
+ * reserved and given back, extended attributes, locks that die with their process, syncfs, holes,
+ * syslog.
+ *
+ * N-API version 8 only: one build serves every Node from 16 on. No libuv, no state between calls,
+ * so it may be loaded into any number of worker threads.
+ *
+ * Rules: every argument is checked before it is used; a wrong one throws a TypeError or RangeError
+ * and touches nothing. A failed system call throws (or rejects with) an Error that has `code`
+ * (errno name), `errno` (negative, as libuv has it) and `syscall`. Memory of JavaScript is never
+ * used off the main thread.
+ */
+#define _GNU_SOURCE
+#define NAPI_VERSION 8
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/falloc.h>
+#include <node_api.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/xattr.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#define MAX_SAFE_INTEGER 9007199254740991.0
+/* The kernel's own limits (xattr(7)). */
+#define ATTRIBUTE_NAME_MAX 255
+#define ATTRIBUTE_BYTES_MAX 65536
+#define SYSLOG_LINE_MAX 8192
+#define ARGS_MAX 3
+
+/* Answers of readNow that are not a count. */
+#define READ_WOULD_BLOCK (-1)
+#define READ_NOT_SUPPORTED (-2)
+
+/* ---- errors ---------------------------------------------------------------------------------- */
+
+static const struct {
+  int number;
+  const char *name;
+} ERRNO_NAMES[] = {
+#define NAME(code) {code, #code}
+    NAME(EPERM),   NAME(ENOENT),  NAME(EINTR),     NAME(EIO),          NAME(ENXIO),
+    NAME(E2BIG),   NAME(EBADF),   NAME(EAGAIN),    NAME(ENOMEM),       NAME(EACCES),
+    NAME(EFAULT),  NAME(EBUSY),   NAME(EEXIST),    NAME(EXDEV),        NAME(ENODEV),
+    NAME(ENOTDIR), NAME(EISDIR),  NAME(EINVAL),    NAME(ENFILE),       NAME(EMFILE),
+    NAME(ENOTTY),  NAME(ETXTBSY), NAME(EFBIG),     NAME(ENOSPC),       NAME(ESPIPE),
+    NAME(EROFS),   NAME(EMLINK),  NAME(EPIPE),     NAME(ERANGE),       NAME(EDEADLK),
+    NAME(ENOLCK),  NAME(ENOSYS),  NAME(ELOOP),     NAME(ENAMETOOLONG), NAME(ENODATA),
+    NAME(EDQUOT),  NAME(ESTALE),  NAME(EOVERFLOW), NAME(ETIMEDOUT),    NAME(ENOTSUP),
+    NAME(EUCLEAN), NAME(ECANCELED), NAME(EREMOTEIO), NAME(ESHUTDOWN),  NAME(ENOMEDIUM),
+#undef NAME
+};
+
+static const char *errno_name(int number) {
+  for (size_t i = 0; i < sizeof ERRNO_NAMES / sizeof ERRNO_NAMES[0]; i++)
+    if (ERRNO_NAMES[i].number == number) return ERRNO_NAMES[i].name;
+  return "UNKNOWN";
+}
+
+/* An Error in the shape of Node's own. NULL when even that failed; an exception is pending then. */
+static napi_value make_error(napi_env env, int number, const char *syscall) {
+  char text[256];
+  napi_value code, message, error, value;
+  snprintf(text, sizeof text, "%s: %s, %s", errno_name(number), strerror(number), syscall);
+  if (napi_create_string_utf8(env, errno_name(number), NAPI_AUTO_LENGTH, &code) != napi_ok ||
+      napi_create_string_utf8(env, text, NAPI_AUTO_LENGTH, &message) != napi_ok ||
+      napi_create_error(env, code, message, &error) != napi_ok ||
+      napi_create_int32(env, -number, &value) != napi_ok ||
+      napi_set_named_property(env, error, "errno", value) != napi_ok ||
+      napi_create_string_utf8(env, syscall, NAPI_AUTO_LENGTH, &value) != napi_ok ||
+      napi_set_named_property(env, error, "syscall", value) != napi_ok)
+    return NULL;
+  return error;
+}
+
+static napi_value fail(napi_env env, int number, const char *syscall) {
+  napi_value error = make_error(env, number, syscall);
+  if (error != NULL) napi_throw(env, error);
+  return NULL;
+}
+
+static bool wrong_type(napi_env env, const char *what) {
+  napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", what);
+  return false;
+}
+
+static bool wrong_range(napi_env env, const char *what) {
+  napi_throw_range_error(env, "ERR_OUT_OF_RANGE", what);
+  return false;
+}
+
+/* ---- arguments ------------------------------------------------------------------------------- */
+
+/* Missing arguments arrive as undefined and are refused by their own checks. */
+static bool get_args(napi_env env, napi_callback_info info, napi_value args[ARGS_MAX]) {
+  size_t count = ARGS_MAX;
+  if (napi_get_cb_info(env, info, &count, args, NULL, NULL) == napi_ok) return true;
+  napi_throw_error(env, NULL, "posix: the arguments cannot be read");
+  return false;
+}
+
+static bool get_integer(napi_env env, napi_value value, double max, int64_t *out) {
+  double number;
+  if (napi_get_value_double(env, value, &number) != napi_ok)
+    return wrong_type(env, "posix: a number is expected");
+  /* In range first: casting anything larger (or a NaN) would be undefined. */
+  if (!(number >= 0 && number <= max) || number != (double)(int64_t)number)
+    return wrong_range(env, "posix: a whole number in range is expected");
+  *out = (int64_t)number;
+  return true;
+}
+
+static bool get_fd(napi_env env, napi_value value, int *out) {
+  int64_t number;
+  if (!get_integer(env, value, INT_MAX, &number)) return false;
+  *out = (int)number;
+  return true;
+}
+
+static bool get_offset(napi_env env, napi_value value, off_t *out) {
+  int64_t number;
+  if (!get_integer(env, value, MAX_SAFE_INTEGER, &number)) return false;
+  *out = (off_t)number;
+  return true;
+}
+
+/* Borrowed: valid until control goes back to JavaScript. */
+static bool get_bytes(napi_env env, napi_value value, uint8_t **data, size_t *length) {
+  bool is_typed = false;
+  napi_typedarray_type type;
+  void *memory;
+  if (napi_is_typedarray(env, value, &is_typed) != napi_ok || !is_typed ||
+      napi_get_typedarray_info(env, value, &type, length, &memory, NULL, NULL) != napi_ok ||
+      type != napi_uint8_array)
+    return wrong_type(env, "posix: a Uint8Array is expected");
+  *data = memory;
+  return true;
+}
+
+/* `size` counts the NUL. Refuses what does not fit and what would end early at a NUL inside. */
+static bool get_text(napi_env env, napi_value value, char *into, size_t size) {
+  size_t length, copied;
+  if (napi_get_value_string_utf8(env, value, NULL, 0, &length) != napi_ok)
+    return wrong_type(env, "posix: a string is expected");
+  if (length == 0) return wrong_range(env, "posix: the string is empty");
+  if (length >= size) return wrong_range(env, "posix: the string is too long");
+  if (napi_get_value_string_utf8(env, value, into, size, &copied) != napi_ok)
+    return wrong_type(env, "posix: the string cannot be read");
+  if (strlen(into) != length) return wrong_range(env, "posix: the string holds a NUL");
+  return true;
+}
+
+static napi_value number_or_throw(napi_env env, int64_t value) {
+  napi_value result;
+  if (napi_create_int64(env, value, &result) == napi_ok) return result;
+  napi_throw_error(env, NULL, "posix: the result cannot be made");
+  return NULL;
+}
+
+static napi_value boolean_or_throw(napi_env env, bool value) {
+  napi_value result;
+  if (napi_get_boolean(env, value, &result) == napi_ok) return result;
+  napi_throw_error(env, NULL, "posix: the result cannot be made");
+  return NULL;
+}
+
+/* ---- reading and writing at once ------------------------------------------------------------- */
+
+/*
+ * readNow(fd, into: Uint8Array, position) -> bytes | -1 | -2
+ * The kernel ends such a read early where the page cache ends, which looks like the end of the file;
+ * so it goes on until it is refused (-1), finds the true end, or has filled `into`.
+ */
+static napi_value read_now(napi_env env, napi_callback_info info) {
+  napi_value args[ARGS_MAX];
+  int fd;
+  uint8_t *data;
+  size_t length;
+  off_t position;
+  if (!get_args(env, info, args) || !get_fd(env, args[0], &fd) ||
+      !get_bytes(env, args[1], &data, &length) || !get_offset(env, args[2], &position))
+    return NULL;
+  size_t moved = 0;
+  while (moved < length) {
+    struct iovec piece = {data + moved, length - moved};
+    ssize_t count = preadv2(fd, &piece, 1, position + (off_t)moved, RWF_NOWAIT);
+    if (count == 0) break;
+    if (count > 0)
+      moved += (size_t)count;
+    else if (errno == EAGAIN)
+      return number_or_throw(env, READ_WOULD_BLOCK);
+    else if (errno == EOPNOTSUPP || errno == ENOSYS)
+      return number_or_throw(env, READ_NOT_SUPPORTED);
+    else if (errno != EINTR)
+      return fail(env, errno, "preadv2");
+  }
+  return number_or_throw(env, (int64_t)moved);
+}
+
+/* writeNow(fd, data: Uint8Array, position) -> bytes, always all of them */
+static napi_value write_now(napi_env env, napi_callback_info info) {
+  napi_value args[ARGS_MAX];
+  int fd;
+  uint8_t *data;
+  size_t length;
+  off_t position;
+  if (!get_args(env, info, args) || !get_fd(env, args[0], &fd) ||
+      !get_bytes(env, args[1], &data, &length) || !get_offset(env, args[2], &position))
+    return NULL;
+  size_t moved = 0;
+  while (moved < length) {
+    ssize_t count = pwrite(fd, data + moved, length - moved, position + (off_t)moved);
+    if (count > 0)
+      moved += (size_t)count;
+    else if (count == 0)
+      return fail(env, EIO, "pwrite");
+    else if (errno != EINTR)
+      return fail(env, errno, "pwrite");
+  }
+  return number_or_throw(env, (int64_t)moved);
+}
+
+static napi_value seek(napi_env env, napi_callback_info info, int whence) {
+  napi_value args[ARGS_MAX];
+  int fd;
+  off_t offset;
+  if (!get_args(env, info, args) || !get_fd(env, args[0], &fd) ||
+      !get_offset(env, args[1], &offset))
+    return NULL;
+  off_t found = lseek(fd, offset, whence);
+  if (found >= 0) return number_or_throw(env, found);
+  /* ENXIO: nothing of that kind up to the end of the file. */
+  return errno == ENXIO ? number_or_throw(env, -1) : fail(env, errno, "lseek");
+}
+
+/* seekData(fd, from) -> offset of the next data at or after `from`, -1 when there is none */
+static napi_value seek_data(napi_env env, napi_callback_info info) {
+  return seek(env, info, SEEK_DATA);
+}
+
+/* seekHole(fd, from) -> offset of the next hole (the end of the file is one), -1 past the end */
+static napi_value seek_hole(napi_env env, napi_callback_info info) {
+  return seek(env, info, SEEK_HOLE);
+}
+
+/* ---- extended attributes --------------------------------------------------------------------- */
+
+/* The file an attribute belongs to: a descriptor when the first argument is a number, else a path. */
+struct target {
+  int fd;
+  char path[PATH_MAX];
+};
+
+static bool get_target(napi_env env, napi_value value, struct target *out) {
+  napi_valuetype type;
+  if (napi_typeof(env, value, &type) != napi_ok) return wrong_type(env, "posix: no file given");
+  out->fd = -1;
+  if (type == napi_number) return get_fd(env, value, &out->fd);
+  return get_text(env, value, out->path, sizeof out->path);
+}
+
+/* getAttribute(path | fd, name) -> Buffer | undefined when there is no such attribute */
+static napi_value get_attribute(napi_env env, napi_callback_info info) {
+  napi_value args[ARGS_MAX], result;
+  struct target file;
+  char name[ATTRIBUTE_NAME_MAX + 1];
+  /* As large as an attribute can be: no asking for the size first, no race between the two calls. */
+  char value[ATTRIBUTE_BYTES_MAX];
+  if (!get_args(env, info, args) || !get_target(env, args[0], &file) ||
+      !get_text(env, args[1], name, sizeof name))
+    return NULL;
+  ssize_t length = file.fd >= 0 ? fgetxattr(file.fd, name, value, sizeof value)
+                                : getxattr(file.path, name, value, sizeof value);
+  if (length < 0 && errno == ENODATA) {
+    if (napi_get_undefined(env, &result) == napi_ok) return result;
+  } else if (length < 0) {
+    return fail(env, errno, file.fd >= 0 ? "fgetxattr" : "getxattr");
+  } else if (napi_create_buffer_copy(env, (size_t)length, value, NULL, &result) == napi_ok) {
+    return result;
+  }
+  napi_throw_error(env, NULL, "posix: the result cannot be made");
+  return NULL;
+}
+
+/* setAttribute(path | fd, name, value: Uint8Array) */
+static napi_value set_attribute(napi_env env, napi_callback_info info) {
+  napi_value args[ARGS_MAX];
+  struct target file;
+  char name[ATTRIBUTE_NAME_MAX + 1];
+  uint8_t *value;
+  size_t length;
+  if (!get_args(env, info, args) || !get_target(env, args[0], &file) ||
+      !get_text(env, args[1], name, sizeof name) || !get_bytes(env, args[2], &value, &length))
+    return NULL;
+  int result = file.fd >= 0 ? fsetxattr(file.fd, name, value, length, 0)
+                            : setxattr(file.path, name, value, length, 0);
+  return result == 0 ? NULL : fail(env, errno, file.fd >= 0 ? "fsetxattr" : "setxattr");
+}
+
+/* removeAttribute(path | fd, name) -> whether it was there */
+static napi_value remove_attribute(napi_env env, napi_callback_info info) {
+  napi_value args[ARGS_MAX];
+  struct target file;
+  char name[ATTRIBUTE_NAME_MAX + 1];
+  if (!get_args(env, info, args) || !get_target(env, args[0], &file) ||
+      !get_text(env, args[1], name, sizeof name))
+    return NULL;
+  int result = file.fd >= 0 ? fremovexattr(file.fd, name) : removexattr(file.path, name);
+  if (result != 0 && errno != ENODATA)
+    return fail(env, errno, file.fd >= 0 ? "fremovexattr" : "removexattr");
+  return boolean_or_throw(env, result == 0);
+}
+
+/* ---- locks ----------------------------------------------------------------------------------- */
+
+/*
+ * lock(path) -> fd, or -1 when somebody else holds it. Closing the descriptor ends the lock.
+ *
+ * An open-file-description lock over the whole file: it ends when this process does, however that
+ * happens; unlike a POSIX lock it does not vanish because somebody in this process opened and closed
+ * the same file, and it excludes a second taker in this process too; unlike flock it also excludes
+ * holders of POSIX locks (fcntl, lockf), as the C daemon's are. O_CLOEXEC: children do not inherit it.
+ */
+static napi_value lock(napi_env env, napi_callback_info info) {
+  napi_value args[ARGS_MAX];
+  char path[PATH_MAX];
+  if (!get_args(env, info, args) || !get_text(env, args[0], path, sizeof path)) return NULL;
+  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (fd < 0) return fail(env, errno, "open");
+  struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  int result;
+  do result = fcntl(fd, F_OFD_SETLK, &whole);
+  while (result < 0 && errno == EINTR);
+  if (result == 0) return number_or_throw(env, fd);
+  int number = errno;
+  close(fd);
+  if (number == EAGAIN || number == EACCES) return number_or_throw(env, -1);
+  return fail(env, number, "fcntl");
+}
+
+/* ---- work off the main thread ---------------------------------------------------------------- */
+
+struct job {
+  napi_async_work work;
+  napi_deferred deferred;
+  int (*run)(struct job *); /* 0 or an errno */
+  const char *syscall;
+  int fd;
+  int mode;
+  off_t offset;
+  off_t length;
+  int outcome;
+  char path[PATH_MAX];
+};
+
+static int run_fallocate(struct job *job) {
+  int result;
+  do result = fallocate(job->fd, job->mode, job->offset, job->length);
+  while (result < 0 && errno == EINTR);
+  return result < 0 ? errno : 0;
+}
+
+static int run_syncfs(struct job *job) {
+  int fd = open(job->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return errno;
+  int number = syncfs(fd) < 0 ? errno : 0;
+  close(fd);
+  return number;
+}
+
+static void execute(napi_env env, void *data) {
+  struct job *job = data;
+  (void)env;
+  job->outcome = job->run(job);
+}
+
+/* The environment is going away when these calls fail; there is nobody left to tell. */
+static void complete(napi_env env, napi_status status, void *data) {
+  struct job *job = data;
+  napi_value result = NULL;
+  int outcome = status == napi_ok ? job->outcome : ECANCELED;
+  if (outcome != 0) {
+    result = make_error(env, outcome, job->syscall);
+    if (result != NULL) napi_reject_deferred(env, job->deferred, result);
+  } else if (napi_get_undefined(env, &result) == napi_ok) {
+    napi_resolve_deferred(env, job->deferred, result);
+  }
+  napi_delete_async_work(env, job->work);
+  free(job);
+}
+
+/* Takes the job over, also when it throws. */
+static napi_value start(napi_env env, struct job *job) {
+  napi_value promise, name;
+  if (napi_create_string_utf8(env, job->syscall, NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_create_async_work(env, NULL, name, execute, complete, job, &job->work) != napi_ok) {
+    free(job);
+    napi_throw_error(env, NULL, "posix: the work cannot be made");
+    return NULL;
+  }
+  if (napi_create_promise(env, &job->deferred, &promise) == napi_ok &&
+      napi_queue_async_work(env, job->work) == napi_ok)
+    return promise;
+  napi_delete_async_work(env, job->work);
+  free(job);
+  napi_throw_error(env, NULL, "posix: the work cannot be queued");
+  return NULL;
+}
+
+static napi_value change_space(napi_env env, napi_callback_info info, int mode) {
+  napi_value args[ARGS_MAX];
+  struct job wanted = {.run = run_fallocate, .syscall = "fallocate", .mode = mode};
+  if (!get_args(env, info, args) || !get_fd(env, args[0], &wanted.fd) ||
+      !get_offset(env, args[1], &wanted.offset) || !get_offset(env, args[2], &wanted.length))
+    return NULL;
+  struct job *job = malloc(sizeof *job);
+  if (job == NULL) return fail(env, ENOMEM, "malloc");
+  *job = wanted;
+  return start(env, job);
+}
+
+/* allocate(fd, offset, length) -> Promise: reserves the range, extends the file when it ends earlier */
+static napi_value allocate(napi_env env, napi_callback_info info) {
+  return change_space(env, info, 0);
+}
+
+/* punch(fd, offset, length) -> Promise: gives the range back; it reads as zeros, the size stays */
+static napi_value punch(napi_env env, napi_callback_info info) {
+  return change_space(env, info, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
+}
+
+/* syncfs(path) -> Promise: everything on the file system of `path` is on stable storage */
+static napi_value sync_file_system(napi_env env, napi_callback_info info) {
+  napi_value args[ARGS_MAX];
+  if (!get_args(env, info, args)) return NULL;
+  struct job *job = calloc(1, sizeof *job);
+  if (job == NULL) return fail(env, ENOMEM, "malloc");
+  job->run = run_syncfs;
+  job->syscall = "syncfs";
+  if (!get_text(env, args[0], job->path, sizeof job->path)) {
+    free(job);
+    return NULL;
+  }
+  return start(env, job);
+}
+
+/* ---- system log ------------------------------------------------------------------------------ */
+
+/* syslog(severity 0..7, line): facility daemon, tag and pid as the C daemon has them */
+static napi_value write_syslog(napi_env env, napi_callback_info info) {
+  napi_value args[ARGS_MAX];
+  int64_t severity;
+  char line[SYSLOG_LINE_MAX];
+  if (!get_args(env, info, args) || !get_integer(env, args[0], LOG_DEBUG, &severity) ||
+      !get_text(env, args[1], line, sizeof line))
+    return NULL;
+  openlog("sheep", LOG_PID, LOG_DAEMON);
+  syslog((int)severity, "%s", line);
+  return NULL;
+}
+
+/* ---- module ---------------------------------------------------------------------------------- */
+
+NAPI_MODULE_INIT() {
+  const struct {
+    const char *name;
+    napi_callback call;
+  } functions[] = {
+      {"readNow", read_now},
+      {"writeNow", write_now},
+      {"seekData", seek_data},
+      {"seekHole", seek_hole},
+      {"getAttribute", get_attribute},
+      {"setAttribute", set_attribute},
+      {"removeAttribute", remove_attribute},
+      {"lock", lock},
+      {"allocate", allocate},
+      {"punch", punch},
+      {"syncfs", sync_file_system},
+      {"syslog", write_syslog},
+  };
+  for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
+    napi_value function;
+    if (napi_create_function(env, functions[i].name, NAPI_AUTO_LENGTH, functions[i].call, NULL,
+                             &function) != napi_ok ||
+        napi_set_named_property(env, exports, functions[i].name, function) != napi_ok) {
+      napi_throw_error(env, NULL, "posix: the functions cannot be exported");
+      return NULL;
+    }
+  }
+  return exports;
+}
