@@ -1,0 +1,308 @@
+/**
+ * One NBD client: carries bytes between its connection, the protocol sessions and the volume, and
+ * sees that memory stays bounded, that replies leave once a turn, and that the volume is handed
+ * back exactly once.
+ *
+ *   handshake --opened--> transmission --goodbye, shutdown--> ending --close--> gone
+ */
+import { Code, codeOf, codeText, SheepError } from '../../base/codes.js'
+import type { Log } from '../../base/log.js'
+import type { ExportInfo, Volume, VolumeSource } from '../../volume/volume.js'
+import { NBD_LIMITS } from '../../wire/nbd/constants.js'
+import type { Clock, Connection, ConnectionEvents } from '../../world/world.js'
+import { findExport, type OpenedExport, openExport } from './exports.js'
+import { Handshake, type HandshakeStep } from './handshake.js'
+import { Inbox } from './inbox.js'
+import { perform } from './perform.js'
+import { ReplyQueue } from './replies.js'
+import { Transmission } from './transmission.js'
+
+export interface ClientOptions {
+  readonly connection: Connection
+  readonly clock: Clock
+  readonly log: Log
+  readonly source: VolumeSource
+  /** The connection is closed and the volume handed back. */
+  gone(): void
+}
+
+type Question = Extract<HandshakeStep, { kind: 'list' | 'find' | 'open' }>
+type Answer =
+  | OpenedExport
+  | { readonly exports: ExportInfo[] }
+  | { readonly info: ExportInfo }
+  | { readonly code: Code; readonly text: string }
+
+type State = 'handshake' | 'transmission' | 'ending' | 'gone'
+
+export class NbdClient implements ConnectionEvents {
+  readonly #options: ClientOptions
+  readonly #connection: Connection
+  readonly #inbox = new Inbox()
+  readonly #replies = new ReplyQueue()
+  readonly #handshake = new Handshake()
+  #transmission: Transmission | undefined
+  #volume: Volume | undefined
+  #state: State = 'handshake'
+  /** A question of the handshake is being looked up. */
+  #asking = false
+  /** The connection wants no more before `drain`. */
+  #blocked = false
+  /** Too much is in flight to read on. */
+  #full = false
+  #paused = false
+  #turnArmed = false
+  #cancelTimer: () => void
+  readonly #started: number
+  #heard: number
+
+  constructor(options: ClientOptions) {
+    this.#options = options
+    this.#connection = options.connection
+    this.#started = options.clock.now()
+    this.#heard = this.#started
+    this.#cancelTimer = options.clock.after(NBD_LIMITS.handshakeIdleMs, this.#checkIdle)
+    this.#connection.on(this)
+    this.#send(this.#handshake.take())
+  }
+
+  get remote(): string {
+    return this.#connection.remote
+  }
+
+  /** Name of the volume in use; undefined during the handshake. */
+  get exportName(): string | undefined {
+    return this.#volume?.name
+  }
+
+  get requestsInFlight(): number {
+    return this.#transmission?.inFlight ?? 0
+  }
+
+  data(chunk: Buffer): void {
+    if (this.#state === 'ending' || this.#state === 'gone') return
+    this.#inbox.push(chunk)
+    if (!this.#stalled()) this.#run()
+    else if (!this.#paused) {
+      // Only now: most stalls are over before more bytes come, and pausing costs system calls.
+      this.#paused = true
+      this.#connection.pause()
+    }
+  }
+
+  drain(): void {
+    this.#blocked = false
+    if (this.#state === 'ending' || this.#state === 'gone') return
+    this.#run()
+  }
+
+  close(error?: Error): void {
+    if (error !== undefined) this.#note('nbd.connection.lost', error.message)
+    this.#state = 'gone'
+    this.#cancelTimer()
+    this.#inbox.clear()
+    this.#release()
+  }
+
+  /** Ends in order: requests at work are finished, new ones answered ESHUTDOWN. */
+  shutdown(): void {
+    if (this.#state === 'handshake') this.#end()
+    else if (this.#state === 'transmission') {
+      this.#transmission!.draining = true
+      this.#run()
+    }
+  }
+
+  #stalled(): boolean {
+    return this.#asking || this.#blocked || this.#full
+  }
+
+  /** Reads what there is, sends what came of it. */
+  #run(): void {
+    if (this.#state === 'handshake') this.#haggle()
+    if (this.#state === 'transmission') this.#serve(this.#transmission!)
+    const reads = this.#state === 'handshake' || this.#state === 'transmission'
+    if (reads && this.#paused && !this.#stalled()) {
+      this.#paused = false
+      this.#connection.resume()
+    }
+  }
+
+  #haggle(): void {
+    while (this.#state === 'handshake' && !this.#stalled()) {
+      const step = this.#handshake.next(this.#inbox)
+      const sent = this.#handshake.take()
+      if (sent.length > 0) {
+        this.#heard = this.#options.clock.now()
+        this.#send(sent)
+      }
+      if (step.kind === 'starve') return
+      if (step.kind === 'end') this.#end()
+      else if (step.kind === 'dead') this.#drop(step.reason)
+      else {
+        this.#asking = true
+        void this.#answer(step)
+      }
+    }
+  }
+
+  /** Looks a question up and lets the handshake go on. Never rejects: failures are answers. */
+  async #answer(question: Question): Promise<void> {
+    const answer = await this.#lookUp(question)
+    this.#asking = false
+    this.#heard = this.#options.clock.now()
+    if (this.#state !== 'handshake') {
+      // The client did not wait.
+      if ('volume' in answer) this.#volume = answer.volume
+      if (this.#state === 'gone') this.#release()
+      return
+    }
+    if ('code' in answer) {
+      const step = this.#handshake.failed(answer.code, answer.text)
+      if (step?.kind === 'dead') {
+        this.#drop(step.reason)
+        return
+      }
+    } else if ('volume' in answer) this.#open(answer)
+    else if ('exports' in answer) this.#handshake.listed(answer.exports)
+    else this.#handshake.found(answer.info)
+    this.#send(this.#handshake.take())
+    this.#run()
+  }
+
+  async #lookUp(question: Question): Promise<Answer> {
+    const { source, log } = this.#options
+    try {
+      if (question.kind === 'list') return { exports: await source.list() }
+      if (question.kind === 'find') return { info: await findExport(source, question.name) }
+      return await openExport(source, question)
+    } catch (error) {
+      const code = codeOf(error)
+      const name = question.kind === 'list' ? undefined : question.name
+      const fields = { remote: this.remote, export: name, reason: String(error) }
+      if (code === Code.SYSTEM_ERROR) log.error('nbd.lookup.failed', fields)
+      else log.info('nbd.lookup.refused', fields)
+      return { code, text: error instanceof SheepError ? error.message : codeText(code) }
+    }
+  }
+
+  #open({ volume, description }: OpenedExport): void {
+    this.#cancelTimer()
+    this.#volume = volume
+    this.#handshake.opened(volume, description)
+    const agreed = this.#handshake.agreed()
+    const replies = this.#replies
+    const stage = { volume, agreed, replies }
+    this.#transmission = new Transmission({
+      agreed,
+      disk: volume,
+      replies,
+      perform: (slot) => perform(stage, slot),
+      late: this.#late,
+    })
+    this.#state = 'transmission'
+    this.#options.log.info('nbd.opened', { remote: this.remote, export: volume.name })
+  }
+
+  #serve(transmission: Transmission): void {
+    while (!this.#blocked) {
+      const verdict = transmission.receive(this.#inbox)
+      this.#full = verdict === 'full'
+      this.#flush()
+      if (verdict === 'corked') continue
+      if (verdict === 'goodbye') this.#end()
+      else if (verdict === 'badMagic') this.#drop('no request magic')
+      else if (verdict === 'tooLong') this.#drop('write is too long')
+      break
+    }
+    const isIdle = transmission.draining && transmission.inFlight === 0
+    if (isIdle && this.#state === 'transmission') this.#end()
+  }
+
+  /** A request ended after its turn: one turn for all that end together. */
+  readonly #late = (): void => {
+    if (this.#state === 'gone') this.#release()
+    else if (!this.#turnArmed) {
+      this.#turnArmed = true
+      this.#options.clock.soon(this.#lateTurn)
+    }
+  }
+
+  readonly #lateTurn = (): void => {
+    this.#turnArmed = false
+    this.#full = false
+    if (this.#state === 'ending') this.#endWhenDone()
+    else this.#run()
+  }
+
+  /** Sends the queued replies unless the client is slow to take the ones before. */
+  #flush(): void {
+    if (this.#replies.bytes > 0) this.#send(this.#replies.take())
+  }
+
+  #send(pieces: readonly Buffer[]): void {
+    if (pieces.length === 0) return
+    const took =
+      pieces.length === 1 ? this.#connection.write(pieces[0]!) : this.#connection.writeAll(pieces)
+    if (!took) this.#blocked = true
+  }
+
+  /** Reads no more; closes when the requests at work are answered. */
+  #end(): void {
+    this.#state = 'ending'
+    this.#cancelTimer()
+    this.#inbox.clear()
+    this.#endWhenDone()
+  }
+
+  #endWhenDone(): void {
+    this.#flush()
+    if (this.requestsInFlight > 0) return
+    this.#connection.end()
+    // The other side's close is only seen by reading.
+    if (this.#paused) this.#connection.resume()
+    this.#paused = false
+    const { clock } = this.#options
+    this.#cancelTimer()
+    this.#cancelTimer = clock.after(NBD_LIMITS.lingerMs, () => this.#connection.destroy())
+  }
+
+  #drop(reason: string): void {
+    this.#note('nbd.client.dropped', reason)
+    this.#state = 'ending'
+    this.#cancelTimer()
+    this.#inbox.clear()
+    this.#connection.destroy()
+  }
+
+  #note(event: string, reason: string): void {
+    this.#options.log.warn(event, { remote: this.remote, export: this.exportName, reason })
+  }
+
+  /** After the end: hands the volume back as soon as nothing works on it any more. */
+  #release(): void {
+    if (this.requestsInFlight > 0 || this.#asking) return
+    this.#replies.take()
+    const { log, gone } = this.#options
+    const volume = this.#volume
+    this.#volume = undefined
+    if (volume === undefined) {
+      gone()
+      return
+    }
+    const failed = (error: unknown): void => {
+      log.error('nbd.close.failed', { export: volume.name, reason: String(error) })
+    }
+    void volume.close().catch(failed).then(gone)
+  }
+
+  readonly #checkIdle = (): void => {
+    const { clock } = this.#options
+    const { handshakeIdleMs, handshakeTotalMs } = NBD_LIMITS
+    const until = Math.min(this.#heard + handshakeIdleMs, this.#started + handshakeTotalMs)
+    // While we look something up the silence is ours.
+    const leftMs = this.#asking ? handshakeIdleMs : until - clock.now()
+    if (leftMs <= 0) this.#drop('handshake took too long')
+    else this.#cancelTimer = clock.after(leftMs, this.#checkIdle)
+  }
+}

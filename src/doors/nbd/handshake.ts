@@ -1,0 +1,292 @@
+/**
+ * The handshake of one NBD connection, without I/O: bytes in, questions out, bytes to send.
+ *
+ *   flags --client flags--> options --option--> options | asking | done | dead
+ *   asking --answer--> options | done | dead
+ *
+ * Questions are about exports, which only the owner can look up; it answers with `listed`, `found`,
+ * `opened` or `failed`, and calls `next` again. While a question is open no option is read.
+ */
+import { type Code, nbdErrorOf } from '../../base/codes.js'
+import type { ExportInfo, Volume } from '../../volume/volume.js'
+import {
+  BASE_ALLOCATION,
+  HandshakeFlag,
+  Info,
+  NBD_LIMITS,
+  NbdError,
+  Option,
+  Rep,
+} from '../../wire/nbd/constants.js'
+import * as wire from '../../wire/nbd/options.js'
+import type { Inbox } from './inbox.js'
+
+/** What the owner has to do next. */
+export type HandshakeStep =
+  | { readonly kind: 'starve' }
+  | { readonly kind: 'list' }
+  /** Look only. */
+  | { readonly kind: 'find'; readonly name: string }
+  /** Open; `describe`: the description is wanted too. */
+  | { readonly kind: 'open'; readonly name: string; readonly describe: boolean }
+  /** Send what there is and close. */
+  | { readonly kind: 'end' }
+  /** Close at once. */
+  | { readonly kind: 'dead'; readonly reason: string }
+
+/** What both sides agreed on. */
+export interface Agreed {
+  readonly structured: boolean
+  /** `base:allocation` was chosen for this export. */
+  readonly allocation: boolean
+}
+
+type State = 'flags' | 'options' | 'asking' | 'done' | 'dead'
+
+/** The option a question was asked for. */
+interface Pending {
+  readonly option: number
+  readonly name: string
+  readonly kinds: readonly number[]
+  readonly contexts: boolean
+}
+
+/** The one context of this server; the number is ours to choose. */
+export const ALLOCATION_ID = 1
+
+const STARVE: HandshakeStep = { kind: 'starve' }
+const NO_PENDING: Pending = { option: 0, name: '', kinds: [], contexts: false }
+
+export class Handshake {
+  #state: State = 'flags'
+  #fixed = false
+  #noZeroes = false
+  #structured = false
+  /** Export name the client chose the allocation context for. */
+  #allocationOf: string | undefined
+  #options = 0
+  #skip = 0
+  #pending = NO_PENDING
+  #out: Buffer[] = [wire.encodeGreeting()]
+
+  /** Bytes to send since the last call. */
+  take(): Buffer[] {
+    const out = this.#out
+    this.#out = []
+    return out
+  }
+
+  /** What was agreed; meaningful once `opened` was called. */
+  agreed(): Agreed {
+    const allocation = this.#allocationOf === this.#pending.name
+    return { structured: this.#structured, allocation: this.#structured && allocation }
+  }
+
+  /** Reads on until a question, an end, or until bytes are missing. */
+  next(inbox: Inbox): HandshakeStep {
+    for (;;) {
+      const step = this.#state === 'flags' ? this.#readFlags(inbox) : this.#readOption(inbox)
+      if (step === undefined) continue
+      if (step.kind === 'dead' || step.kind === 'end') this.#state = 'dead'
+      return step
+    }
+  }
+
+  /** Answer to `list`. */
+  listed(exports: readonly ExportInfo[]): void {
+    for (const { name, description } of exports) {
+      this.#reply(Rep.SERVER, wire.encodeServer(name, description))
+    }
+    this.#ack()
+  }
+
+  /** Answer to `find`. */
+  found(info: ExportInfo): void {
+    const { option, contexts } = this.#pending
+    if (option === Option.INFO) {
+      this.#inform(info)
+    } else {
+      if (contexts) this.#describeContext()
+      if (option === Option.SET_META_CONTEXT && contexts) this.#allocationOf = this.#pending.name
+    }
+    this.#ack()
+  }
+
+  /** Answer to `open`: transmission begins behind these bytes. */
+  opened(volume: Volume, description: string): void {
+    const { name, sizeBytes, readOnly } = volume
+    if (this.#pending.option === Option.GO) {
+      this.#inform({ name, sizeBytes, readOnly, description })
+      this.#reply(Rep.ACK)
+    } else {
+      this.#out.push(wire.encodeExportNameAnswer(this.#facts(volume), !this.#noZeroes))
+    }
+    this.#state = 'done'
+  }
+
+  /** Answer to any question that came to nothing; EXPORT_NAME has no way to say so. */
+  failed(code: Code, reason: string): HandshakeStep | undefined {
+    if (this.#pending.option === Option.EXPORT_NAME) {
+      this.#state = 'dead'
+      return { kind: 'dead', reason }
+    }
+    this.#refuse(refusalOf(code), reason)
+    return undefined
+  }
+
+  #readFlags(inbox: Inbox): HandshakeStep | undefined {
+    if (inbox.bytes < wire.CLIENT_FLAGS_BYTES) return STARVE
+    const flags = inbox.take(wire.CLIENT_FLAGS_BYTES).readUInt32BE(0)
+    const known: number = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
+    if ((flags & ~known) !== 0) return { kind: 'dead', reason: 'unknown client flags' }
+    this.#fixed = (flags & HandshakeFlag.FIXED_NEWSTYLE) !== 0
+    this.#noZeroes = (flags & HandshakeFlag.NO_ZEROES) !== 0
+    this.#state = 'options'
+    return undefined
+  }
+
+  #readOption(inbox: Inbox): HandshakeStep | undefined {
+    if (this.#state !== 'options') return STARVE
+    if (this.#skip > 0) {
+      this.#skip -= inbox.skip(this.#skip)
+      if (this.#skip > 0) return STARVE
+      this.#refuse(Rep.ERR_TOO_BIG, 'option is too long')
+    }
+    if (inbox.bytes < wire.OPTION_HEADER_BYTES) return STARVE
+    inbox.frame(wire.OPTION_HEADER_BYTES)
+    const header = wire.decodeOptionHeader(inbox.view, inbox.viewAt)
+    if (header === undefined) return { kind: 'dead', reason: 'no option magic' }
+    const { option, length } = header
+    if (length > NBD_LIMITS.optionBytesMax) return this.#oversized(inbox, option, length)
+    if (inbox.bytes < wire.OPTION_HEADER_BYTES + length) return STARVE
+    inbox.skip(wire.OPTION_HEADER_BYTES)
+    if (++this.#options > NBD_LIMITS.optionsMax) return { kind: 'dead', reason: 'endless options' }
+    this.#pending = { ...NO_PENDING, option }
+    const data = inbox.take(length)
+    if (!this.#fixed && option !== Option.EXPORT_NAME) {
+      return { kind: 'dead', reason: 'option without fixed newstyle' }
+    }
+    return this.#dispatch(option, data)
+  }
+
+  #oversized(inbox: Inbox, option: number, length: number): HandshakeStep | undefined {
+    const hopeless = option === Option.EXPORT_NAME || length > NBD_LIMITS.optionSkipBytesMax
+    if (hopeless) return { kind: 'dead', reason: 'option is too long' }
+    inbox.skip(wire.OPTION_HEADER_BYTES)
+    this.#pending = { ...NO_PENDING, option }
+    this.#options++
+    this.#skip = length
+    return undefined
+  }
+
+  #dispatch(option: number, data: Buffer): HandshakeStep | undefined {
+    switch (option) {
+      case Option.EXPORT_NAME:
+        return this.#exportName(data)
+      case Option.ABORT:
+        this.#reply(Rep.ACK)
+        return { kind: 'end' }
+      case Option.LIST:
+        if (data.length > 0) return this.#invalid('LIST takes no data')
+        return this.#ask({ kind: 'list' })
+      case Option.INFO:
+      case Option.GO:
+        return this.#info(option, data)
+      case Option.STRUCTURED_REPLY:
+        if (data.length > 0) return this.#invalid('STRUCTURED_REPLY takes no data')
+        this.#structured = true
+        this.#reply(Rep.ACK)
+        return undefined
+      case Option.LIST_META_CONTEXT:
+      case Option.SET_META_CONTEXT:
+        return this.#metaContext(option, data)
+      default:
+        this.#refuse(Rep.ERR_UNSUP, 'option is not supported')
+        return undefined
+    }
+  }
+
+  #exportName(data: Buffer): HandshakeStep {
+    const name = wire.decodeName(data, 0, data.length)
+    if (name === undefined) return { kind: 'dead', reason: 'malformed export name' }
+    this.#pending = { ...this.#pending, name }
+    return this.#ask({ kind: 'open', name, describe: false })
+  }
+
+  #info(option: number, data: Buffer): HandshakeStep | undefined {
+    const request = wire.decodeInfoRequest(data)
+    if (request === undefined) return this.#invalid('malformed request')
+    const { name, kinds } = request
+    this.#pending = { ...this.#pending, name, kinds }
+    if (option === Option.INFO) return this.#ask({ kind: 'find', name })
+    return this.#ask({ kind: 'open', name, describe: kinds.includes(Info.DESCRIPTION) })
+  }
+
+  #metaContext(option: number, data: Buffer): HandshakeStep | undefined {
+    const setting = option === Option.SET_META_CONTEXT
+    // A failed SET leaves nothing chosen.
+    if (setting) this.#allocationOf = undefined
+    if (!this.#structured) return this.#invalid('structured replies come first')
+    const request = wire.decodeMetaRequest(data)
+    if (request === undefined) return this.#invalid('malformed request')
+    const { name, queries } = request
+    const asksAll = queries.length === 0 || queries.includes('base:')
+    const contexts = queries.includes(BASE_ALLOCATION) || (!setting && asksAll)
+    this.#pending = { ...this.#pending, name, contexts }
+    return this.#ask({ kind: 'find', name })
+  }
+
+  #ask(step: HandshakeStep): HandshakeStep {
+    this.#state = 'asking'
+    return step
+  }
+
+  #inform(info: ExportInfo): void {
+    this.#reply(Rep.INFO, wire.encodeInfoExport(this.#facts(info)))
+    for (const kind of new Set(this.#pending.kinds)) {
+      if (kind === Info.NAME) this.#reply(Rep.INFO, wire.encodeInfoText(kind, info.name))
+      else if (kind === Info.DESCRIPTION) {
+        this.#reply(Rep.INFO, wire.encodeInfoText(kind, info.description))
+      } else if (kind === Info.BLOCK_SIZE) this.#reply(Rep.INFO, wire.encodeInfoBlockSize())
+    }
+  }
+
+  #describeContext(): void {
+    // In answer to LIST the number has no meaning and is zero.
+    const id = this.#pending.option === Option.SET_META_CONTEXT ? ALLOCATION_ID : 0
+    this.#reply(Rep.META_CONTEXT, wire.encodeMetaContext(id, BASE_ALLOCATION))
+  }
+
+  #facts(disk: Pick<ExportInfo, 'sizeBytes' | 'readOnly'>): wire.ExportFacts {
+    const { sizeBytes, readOnly } = disk
+    return {
+      sizeBytes,
+      flags: wire.transmissionFlags({ readOnly, structured: this.#structured }),
+    }
+  }
+
+  #ack(): void {
+    this.#reply(Rep.ACK)
+    this.#state = 'options'
+  }
+
+  #reply(type: number, data?: Buffer): void {
+    this.#out.push(wire.encodeOptionReply(this.#pending.option, type, data))
+  }
+
+  #invalid(text: string): undefined {
+    this.#refuse(Rep.ERR_INVALID, text)
+  }
+
+  #refuse(type: number, text: string): void {
+    this.#out.push(wire.encodeRefusal(this.#pending.option, type, text))
+    this.#state = 'options'
+  }
+}
+
+/** The option error a client understands best; its text says the rest. */
+function refusalOf(code: Code): number {
+  const error = nbdErrorOf(code)
+  if (error === NbdError.EPERM) return Rep.ERR_POLICY
+  return error === NbdError.ESHUTDOWN ? Rep.ERR_SHUTDOWN : Rep.ERR_UNKNOWN
+}

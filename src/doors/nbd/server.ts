@@ -1,0 +1,91 @@
+/** The NBD door: listens, and keeps the clients it let in. */
+import type { Log } from '../../base/log.js'
+import type { VolumeSource } from '../../volume/volume.js'
+import { NBD_LIMITS } from '../../wire/nbd/constants.js'
+import type { Address, Connection, World } from '../../world/world.js'
+import { NbdClient } from './connection.js'
+
+export interface NbdServerOptions {
+  readonly world: Pick<World, 'clock' | 'network'>
+  readonly log: Log
+  readonly source: VolumeSource
+  /** Port 0 picks a free one. */
+  readonly address: Address
+}
+
+export interface NbdConnectionInfo {
+  readonly remote: string
+  /** Undefined during the handshake. */
+  readonly exportName: string | undefined
+  readonly requestsInFlight: number
+}
+
+export interface NbdServer {
+  /** Where it listens. */
+  readonly address: Address
+  /**
+   * Stops accepting, finishes the requests at work, answers new ones ESHUTDOWN, closes. Resolves
+   * when every volume has been handed back.
+   */
+  close(): Promise<void>
+  connections(): NbdConnectionInfo[]
+}
+
+/** Rejects when the address cannot be listened at. */
+export async function startNbdServer(options: NbdServerOptions): Promise<NbdServer> {
+  const { world, log, source } = options
+  const clients = new Set<NbdClient>()
+  let closing = false
+  let emptied: (() => void) | undefined
+
+  const accept = (connection: Connection): void => {
+    if (closing || clients.size >= NBD_LIMITS.connectionsMax) {
+      if (!closing) log.warn('nbd.connections.full', { remote: connection.remote })
+      connection.destroy()
+      return
+    }
+    const client = new NbdClient({
+      connection,
+      clock: world.clock,
+      log,
+      source,
+      gone: () => {
+        clients.delete(client)
+        if (clients.size === 0) emptied?.()
+      },
+    })
+    clients.add(client)
+  }
+
+  const listener = await world.network.listen(options.address, accept)
+  log.info('nbd.listening', addressFields(listener.address))
+  const shutDown = async (): Promise<void> => {
+    closing = true
+    // Not awaited yet: a listener may wait for its connections, and those end below.
+    const stopped = listener.close()
+    const empty = new Promise<void>((resolve) => {
+      emptied = resolve
+    })
+    for (const client of [...clients]) client.shutdown()
+    if (clients.size > 0) await empty
+    await stopped
+  }
+  let closed: Promise<void> | undefined
+  return {
+    address: listener.address,
+    close: () => {
+      closed ??= shutDown()
+      return closed
+    },
+    connections: () =>
+      Array.from(clients, ({ remote, exportName, requestsInFlight }) => ({
+        remote,
+        exportName,
+        requestsInFlight,
+      })),
+  }
+}
+
+function addressFields(address: Address): Record<string, string | number> {
+  return 'path' in address ? { path: address.path } : { host: address.host, port: address.port }
+}

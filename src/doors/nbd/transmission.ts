@@ -1,0 +1,187 @@
+/**
+ * The transmission phase of one NBD connection, without I/O: bytes in, requests out (`perform`),
+ * completions in (each request's `done`), replies out (`replies`).
+ *
+ *   header --refused--> skip its payload --> header
+ *   header --WRITE--> payload --complete--> perform, header
+ *   header --other--> perform, header
+ *
+ * Requests are pooled objects with a ready-made `done`: a request costs no closure and no promise.
+ * Replies go out in the order of completion; who orders overlapping requests is the volume.
+ */
+import { noBytes } from '../../base/bytes.js'
+import { Code, codeText, nbdErrorOf } from '../../base/codes.js'
+import { LIMITS } from '../../base/limits.js'
+import type { Volume } from '../../volume/volume.js'
+import { Command, NBD_LIMITS } from '../../wire/nbd/constants.js'
+import * as wire from '../../wire/nbd/messages.js'
+import { encodeReply } from './encode.js'
+import { gate, type Refusal, SHUTTING_DOWN } from './gate.js'
+import type { Agreed } from './handshake.js'
+import type { Inbox } from './inbox.js'
+import type { ReplyQueue } from './replies.js'
+import { chargeOf, newSlot, type Slot } from './slot.js'
+
+/**
+ * Why `receive` stopped: bytes are missing; replies should be sent first; too much is in flight;
+ * the client said goodbye; the client broke the protocol.
+ */
+export type Verdict = 'starve' | 'corked' | 'full' | 'goodbye' | 'badMagic' | 'tooLong'
+
+/** Queued replies are sent when they are more than this, in the middle of a turn. */
+const CORKED_BYTES_MAX = 1024 * 1024
+
+export interface TransmissionOptions {
+  readonly agreed: Agreed
+  readonly disk: Pick<Volume, 'sizeBytes' | 'readOnly'>
+  readonly replies: ReplyQueue
+  /** Starts a request; `slot.done` ends it, at once or later. */
+  perform(slot: Slot): void
+  /** A request ended outside `receive`: a reply waits. */
+  late(): void
+}
+
+export class Transmission {
+  /** Answer everything new with ESHUTDOWN. */
+  draining = false
+  /** Requests handed to `perform` and not done. */
+  inFlight = 0
+
+  readonly #options: TransmissionOptions
+  readonly #free: Slot[] = []
+  /** Bytes charged to requests in flight and to the write being received. */
+  #held = 0
+  #receiving = false
+  /** The write whose payload is being gathered, and how much of it is there. */
+  #incoming: Slot | undefined
+  #filled = 0
+  /** A refused write: why, and what is left of its payload. */
+  #refused: Slot | undefined
+  #refusal = SHUTTING_DOWN
+  #skip = 0
+
+  constructor(options: TransmissionOptions) {
+    this.#options = options
+  }
+
+  /** Reads requests until the verdict. Everything consumed is on its way or answered. */
+  receive(inbox: Inbox): Verdict {
+    this.#receiving = true
+    const verdict = this.#receive(inbox)
+    this.#receiving = false
+    return verdict
+  }
+
+  #receive(inbox: Inbox): Verdict {
+    const { replies } = this.#options
+    for (;;) {
+      if (this.#incoming !== undefined && !this.#gather(inbox, this.#incoming)) return 'starve'
+      if (this.#refused !== undefined && !this.#passOver(inbox, this.#refused)) return 'starve'
+      if (inbox.bytes < wire.REQUEST_BYTES) return 'starve'
+      if (this.inFlight >= LIMITS.requestsInFlightMax) return 'full'
+      if (replies.bytes > CORKED_BYTES_MAX) return 'corked'
+      inbox.frame(wire.REQUEST_BYTES)
+      if (!wire.hasRequestMagic(inbox.view, inbox.viewAt)) return 'badMagic'
+      const slot = this.#free.pop() ?? this.#newSlot()
+      wire.decodeRequest(inbox.view, inbox.viewAt, slot)
+      const verdict = this.#accept(inbox, slot)
+      if (verdict === undefined) continue
+      this.#free.push(slot)
+      return verdict
+    }
+  }
+
+  /** Takes one request off the inbox, or says why not. */
+  #accept(inbox: Inbox, slot: Slot): Verdict | undefined {
+    const { agreed, disk } = this.#options
+    const { type, length } = slot
+    if (type === Command.DISC) return 'goodbye'
+    // No gate for this one: to refuse it we would have to swallow a payload we never agreed to.
+    if (type === Command.WRITE && length > NBD_LIMITS.payloadBytesMax) return 'tooLong'
+    const refusal = this.draining ? SHUTTING_DOWN : gate(slot, agreed, disk)
+    if (refusal !== undefined) {
+      inbox.skip(wire.REQUEST_BYTES)
+      if (type === Command.WRITE) this.#startSkip(slot, refusal)
+      else this.#refuse(slot, refusal)
+      return undefined
+    }
+    const held = this.#held + chargeOf(slot)
+    if (held > LIMITS.connectionBytesMax && this.#held > 0) return 'full'
+    this.#held = held
+    inbox.skip(wire.REQUEST_BYTES)
+    if (type === Command.WRITE) {
+      if (inbox.bytes < length) {
+        slot.payload = Buffer.allocUnsafe(length)
+        this.#incoming = slot
+        this.#filled = 0
+        return undefined
+      }
+      slot.payload = inbox.take(length)
+    }
+    this.#start(slot)
+    return undefined
+  }
+
+  /** True when the payload is complete and the write under way. */
+  #gather(inbox: Inbox, slot: Slot): boolean {
+    this.#filled += inbox.fill(slot.payload, this.#filled)
+    if (this.#filled < slot.length) return false
+    this.#incoming = undefined
+    this.#start(slot)
+    return true
+  }
+
+  #startSkip(slot: Slot, refusal: Refusal): void {
+    this.#refused = slot
+    this.#refusal = refusal
+    this.#skip = slot.length
+  }
+
+  /** True when the payload of the refused write is gone and the refusal is queued. */
+  #passOver(inbox: Inbox, slot: Slot): boolean {
+    this.#skip -= inbox.skip(this.#skip)
+    if (this.#skip > 0) return false
+    this.#refused = undefined
+    this.#refuse(slot, this.#refusal)
+    return true
+  }
+
+  #start(slot: Slot): void {
+    this.inFlight++
+    slot.code = Code.SUCCESS
+    this.#options.perform(slot)
+  }
+
+  #refuse(slot: Slot, refusal: Refusal): void {
+    this.#queueError(slot, refusal)
+    this.#free.push(slot)
+  }
+
+  #finish(slot: Slot): void {
+    this.inFlight--
+    this.#held -= chargeOf(slot)
+    if (slot.code === Code.SUCCESS) encodeReply(slot, this.#options.agreed, this.#options.replies)
+    else this.#queueError(slot, { error: nbdErrorOf(slot.code), text: codeText(slot.code) })
+    slot.payload = noBytes()
+    slot.reply = noBytes()
+    slot.layout = undefined
+    this.#free.push(slot)
+    if (!this.#receiving) this.#options.late()
+  }
+
+  #queueError(slot: Slot, { error, text }: Refusal): void {
+    const { agreed, replies } = this.#options
+    if (agreed.structured) {
+      const chunk = wire.encodeErrorChunk(slot, error, text)
+      replies.add(chunk, 0, chunk.length)
+      return
+    }
+    replies.reserve(wire.SIMPLE_REPLY_BYTES, slot)
+    wire.writeSimpleReply(slot.reply, slot.replyAt, slot, error)
+    replies.add(slot.reply, slot.replyAt, wire.SIMPLE_REPLY_BYTES)
+  }
+
+  #newSlot(): Slot {
+    return newSlot((slot) => this.#finish(slot))
+  }
+}
