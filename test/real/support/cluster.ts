@@ -1,0 +1,229 @@
+/**
+ * Real daemons on loopback: started, killed, brought back and stopped by their own pid, with their stores
+ * and logs in the test's directory. When a test fails, the tails of the daemons' logs go into its report.
+ */
+import { existsSync } from 'node:fs'
+import { mkdir, readFile } from 'node:fs/promises'
+import { createConnection } from 'node:net'
+import type { ExecutionContext } from 'ava'
+import { DOG, SHEEP } from './paths.js'
+import { freePorts } from './ports.js'
+import { pause, type Running, type RunOptions, type RunResult, run, start, until } from './run.js'
+import { scratch } from './suite.js'
+
+const START_MS = 20_000
+const RECOVERY_MS = 90_000
+const STOP_MS = 15_000
+const LOG_TAIL_BYTES = 6000
+
+export interface NodePlace {
+  readonly index: number
+  readonly port: number
+  readonly nbdPort: number
+  readonly directory: string
+  /** What `-c` gets: the membership driver and where its members meet. */
+  readonly driver: string
+}
+
+/** One sheep. Its ports and directory stay its own over kills and restarts. */
+export class TestNode {
+  readonly place: NodePlace
+  private running: Running | undefined
+
+  constructor(place: NodePlace) {
+    this.place = place
+  }
+
+  get port(): number {
+    return this.place.port
+  }
+
+  get objects(): string {
+    return `${this.place.directory}/obj`
+  }
+
+  get pid(): number {
+    return this.running?.pid ?? -1
+  }
+
+  command(): string[] {
+    const { index, port, nbdPort, directory, driver } = this.place
+    const where = ['-b', '127.0.0.1', '-y', '127.0.0.1', '-p', `${port}`, '-z', `${index + 1}`]
+    const nbd = ['--nbd', `127.0.0.1:${nbdPort}`]
+    return [process.execPath, SHEEP, '-f', '-c', driver, ...where, ...nbd, directory]
+  }
+
+  /** Starts and waits until both doors accept connections. Throws with the daemon's words if it ends. */
+  async start(): Promise<void> {
+    await mkdir(this.place.directory, { recursive: true })
+    const running = start(this.command())
+    this.running = running
+    await until(`sheep on port ${this.port} accepting connections`, START_MS, async () => {
+      if (running.ended()) return 'ended' as const
+      return (await accepts(this.port)) && (await accepts(this.place.nbdPort))
+    })
+    if (running.ended()) {
+      const { code, signal, stdout, stderr } = await running.done
+      const words = `${stdout}${stderr}${await this.logTail()}`
+      throw new Error(`sheep on port ${this.port} ended at once (${signal || code}):\n${words}`)
+    }
+  }
+
+  /** SIGKILL, and waits until the process is gone. */
+  async kill(): Promise<void> {
+    this.running?.kill('SIGKILL')
+    await this.running?.done
+    this.running = undefined
+  }
+
+  /** SIGTERM, the orderly stop. Throws when it takes longer than it may. */
+  async stop(): Promise<RunResult | undefined> {
+    const running = this.running
+    if (running === undefined) return undefined
+    running.kill('SIGTERM')
+    const late = pause(STOP_MS).then(() => undefined)
+    const result = await Promise.race([running.done, late])
+    if (result === undefined) {
+      await this.kill()
+      throw new Error(`sheep on port ${this.port} did not stop within ${STOP_MS} ms of SIGTERM`)
+    }
+    this.running = undefined
+    return result
+  }
+
+  async logTail(): Promise<string> {
+    const log = `${this.place.directory}/sheep.log`
+    if (!existsSync(log)) return ''
+    return (await readFile(log)).subarray(-LOG_TAIL_BYTES).toString()
+  }
+}
+
+export interface ClusterPlan {
+  readonly nodes?: number
+  readonly copies?: number
+  /** What `-c` gets after `local:`; a directory of the test by default. */
+  readonly meeting?: string
+}
+
+export class TestCluster {
+  readonly directory: string
+  readonly nodes: readonly TestNode[]
+
+  constructor(directory: string, nodes: readonly TestNode[]) {
+    this.directory = directory
+    this.nodes = nodes
+  }
+
+  node(index: number): TestNode {
+    const node = this.nodes[index]
+    if (node === undefined) throw new RangeError(`no node ${index}`)
+    return node
+  }
+
+  /** Runs `dog`, its first two words in one string: `dog('vdi create', 'Alice', '1G')`. */
+  dog(verb: string, ...rest: readonly string[]): Promise<RunResult> {
+    return this.dogAt(0, verb, rest)
+  }
+
+  dogAt(
+    index: number,
+    verb: string,
+    rest: readonly string[] = [],
+    options: RunOptions = {},
+  ): Promise<RunResult> {
+    const at = ['-a', '127.0.0.1', '-p', `${this.node(index).port}`]
+    return run([process.execPath, DOG, ...verb.split(' '), ...at, ...rest], options)
+  }
+
+  uri(name: string, index = 0): string {
+    return `${this.server(index)}/${encodeURIComponent(name)}`
+  }
+
+  /** The NBD door itself, without an export's name. */
+  server(index = 0): string {
+    return `nbd://127.0.0.1:${this.node(index).place.nbdPort}`
+  }
+
+  async startAll(): Promise<void> {
+    for (const node of this.nodes) await node.start()
+    await this.members(this.nodes.length)
+  }
+
+  /** Every daemon at once, as a power cut of the whole rack would. */
+  async killAll(): Promise<void> {
+    await Promise.all(this.nodes.map((node) => node.kill()))
+  }
+
+  async stopAll(): Promise<void> {
+    for (const node of this.nodes) await node.stop()
+  }
+
+  async members(count: number, index = 0): Promise<void> {
+    await until(`${count} members`, START_MS, async () => {
+      const { stdout } = await this.dogAt(index, 'node list', ['-r'])
+      return stdout.trim().split('\n').filter(Boolean).length === count
+    })
+  }
+
+  /** Waits until all nodes are members and none is in recovery, seen twice in a row. */
+  async recovered(): Promise<void> {
+    await this.members(this.nodes.length)
+    let quiet = 0
+    await until('the end of recovery', RECOVERY_MS, async () => {
+      const { stdout } = await this.dog('node recovery')
+      quiet = /127\.0\.0\.1:/.test(stdout) ? 0 : quiet + 1
+      return quiet >= 2
+    })
+  }
+}
+
+/** Starts and formats a cluster that ends with the test. Three nodes and three copies by default. */
+export async function startCluster(
+  t: ExecutionContext,
+  plan: ClusterPlan = {},
+): Promise<TestCluster> {
+  const cluster = await planCluster(t, plan)
+  await cluster.startAll()
+  await cluster.dog('cluster format', '-c', `${plan.copies ?? 3}`)
+  return cluster
+}
+
+/** The same, not started. */
+export async function planCluster(
+  t: ExecutionContext,
+  plan: ClusterPlan = {},
+): Promise<TestCluster> {
+  const directory = await scratch(t)
+  const count = plan.nodes ?? 3
+  const ports = await freePorts(2 * count)
+  const driver = `local:${plan.meeting ?? `${directory}/meeting`}`
+  const nodes = Array.from({ length: count }, (_, index) => {
+    const [port, nbdPort] = [ports[2 * index]!, ports[2 * index + 1]!]
+    return new TestNode({ index, port, nbdPort, directory: `${directory}/n${index}`, driver })
+  })
+  const cluster = new TestCluster(directory, nodes)
+  t.teardown(() => finish(t, cluster))
+  return cluster
+}
+
+async function finish(t: ExecutionContext, cluster: TestCluster): Promise<void> {
+  if (!t.passed) {
+    for (const node of cluster.nodes) {
+      const log = await node.logTail()
+      if (log !== '') t.log(`--- log of the sheep on port ${node.port}\n${log}`)
+    }
+  }
+  await cluster.killAll()
+}
+
+function accepts(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createConnection({ port, host: '127.0.0.1' })
+    const answer = (yes: boolean) => {
+      socket.destroy()
+      resolve(yes)
+    }
+    socket.once('connect', () => answer(true))
+    socket.once('error', () => answer(false))
+  })
+}

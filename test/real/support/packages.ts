@@ -1,0 +1,111 @@
+/**
+ * The real clients the tests drive, and the Debian packages they come in. As root on Debian what is
+ * missing gets installed; in CI (CI=true) a missing one is a failure; elsewhere it is a skip with its reason.
+ */
+import { accessSync, constants, existsSync, readdirSync } from 'node:fs'
+import { CommandFailed, run, tryRun } from './run.js'
+
+const INSTALL_MS = 600_000
+
+/** Command -> Debian package. */
+const PACKAGE_OF = {
+  nbdinfo: 'libnbd-bin',
+  nbdcopy: 'libnbd-bin',
+  'qemu-img': 'qemu-utils',
+  'qemu-io': 'qemu-utils',
+  'qemu-nbd': 'qemu-utils',
+  nbdkit: 'nbdkit',
+  fio: 'fio',
+  mke2fs: 'e2fsprogs',
+  e2fsck: 'e2fsprogs',
+  debugfs: 'e2fsprogs',
+  depmod: 'kmod',
+  modprobe: 'kmod',
+  'qemu-system-x86_64': 'qemu-system-x86',
+} as const
+
+export type Tool = keyof typeof PACKAGE_OF
+
+export const ALL_TOOLS = Object.keys(PACKAGE_OF) as Tool[]
+
+/** Full path of a command, or undefined. */
+export function which(command: string): string | undefined {
+  const directories = `${process.env.PATH ?? ''}:/usr/bin:/bin:/usr/sbin:/sbin`.split(':')
+  return directories.map((directory) => `${directory}/${command}`).find(isExecutable)
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+export function missingOf(tools: readonly Tool[]): Tool[] {
+  return tools.filter((tool) => which(tool) === undefined)
+}
+
+/**
+ * Makes the tools available when that is possible here. Returns undefined when all are there, else the
+ * sentence that says what is missing and why it stays so.
+ */
+export async function ensureTools(
+  tools: readonly Tool[],
+  say: (line: string) => void,
+): Promise<string | undefined> {
+  const missing = missingOf(tools)
+  if (missing.length === 0) return undefined
+  const packages = [...new Set(missing.map((tool) => PACKAGE_OF[tool]))]
+  const remedy = `missing ${missing.join(', ')}; on Debian: apt-get install ${packages.join(' ')}`
+  if (which('apt-get') === undefined) return remedy
+  if (process.getuid?.() !== 0) return `not root, ${remedy}`
+  say(`Installing Debian packages: ${packages.join(' ')}`)
+  try {
+    await aptInstall(packages)
+  } catch (error) {
+    return `${remedy} (tried: ${error instanceof Error ? error.message : String(error)})`
+  }
+  const still = missingOf(tools)
+  return still.length === 0 ? undefined : `installed, but still missing ${still.join(', ')}`
+}
+
+const APT_ENV = { DEBIAN_FRONTEND: 'noninteractive' }
+const APT = ['apt-get', '-q', '-o', 'DPkg::Lock::Timeout=300']
+
+/** Fresh containers have no package lists, and old lists name packages that are gone. */
+async function aptInstall(packages: readonly string[]): Promise<void> {
+  const install = [...APT, 'install', '-y', '--no-install-recommends', ...packages]
+  if (!haveAptLists()) await aptUpdate()
+  const first = await tryRun(install, { env: APT_ENV, timeoutMs: INSTALL_MS })
+  if (first.code === 0) return
+  await aptUpdate()
+  await run(install, { env: APT_ENV, timeoutMs: INSTALL_MS })
+}
+
+export async function aptUpdate(): Promise<void> {
+  await run([...APT, 'update'], { env: APT_ENV, timeoutMs: INSTALL_MS })
+}
+
+export function haveAptLists(): boolean {
+  const lists = '/var/lib/apt/lists'
+  return existsSync(lists) && readdirSync(lists).some((name) => name.includes('_Packages'))
+}
+
+/** Downloads .deb files into `directory` without installing them; needs no root. */
+export async function aptDownload(packages: readonly string[], directory: string): Promise<void> {
+  try {
+    await run(['apt-get', '-q', 'download', ...packages], {
+      cwd: directory,
+      timeoutMs: INSTALL_MS,
+    })
+  } catch (error) {
+    if (!(error instanceof CommandFailed) || process.getuid?.() !== 0) throw error
+    await aptUpdate()
+    await run(['apt-get', '-q', 'download', ...packages], {
+      cwd: directory,
+      timeoutMs: INSTALL_MS,
+    })
+  }
+}

@@ -1,0 +1,9 @@
+/** Where things are, seen from build/test/real/support. */
+import { fileURLToPath } from 'node:url'
+
+/** The project's top directory, with a slash at its end. */
+export const PROJECT = fileURLToPath(new URL('../../../../', import.meta.url))
+export const SHEEP = `${PROJECT}build/src/bin/sheep.cjs`
+export const DOG = `${PROJECT}build/src/bin/dog.js`
+/** Downloads and prepared things that outlive a run; not tracked. */
+export const CACHE = `${PROJECT}.cache/`
