@@ -1,0 +1,164 @@
+/**
+ * Creating or replacing an object, atomically (objects spec, section 14):
+ *
+ *   <name>.tmp (exclusive) -> size or space -> content -> fdatasync -> rename -> sync of the directory
+ *
+ * Until the rename a failure leaves nothing behind. The caller holds the object's lane, so a `.tmp` found
+ * here is the remains of a failed clean-up: it is replaced, never taken for the object.
+ */
+import { Code } from '../base/codes.js'
+import { oidKind } from '../model/oid.js'
+import type { OpenFile } from '../world/world.js'
+import {
+  diskAt,
+  judge,
+  occupied,
+  replicaName,
+  type StoreContext,
+  syncNames,
+  workingPath,
+} from './context.js'
+import type { Disk } from './disks.js'
+import { errnoOf } from './errno.js'
+import { syncFile, writeRuns } from './file-io.js'
+import { REPLICA, temporaryFileName } from './names.js'
+import type { CreateRequest } from './object-store.js'
+
+/** False for requests no object could have. */
+export function isSaneCreate({ bytes, offset, data }: CreateRequest): boolean {
+  return (
+    Number.isSafeInteger(bytes) &&
+    bytes > 0 &&
+    Number.isSafeInteger(offset) &&
+    offset >= 0 &&
+    offset + data.length <= bytes
+  )
+}
+
+/**
+ * A replaced object stays on its disk, so that the rename replaces it in one step; a new one goes where
+ * the ring says. After an error past the rename the new content is there but not promised.
+ */
+export async function createObject(context: StoreContext, request: CreateRequest): Promise<Code> {
+  const { catalog, handles, files } = context
+  const before = catalog.diskOf(request)
+  const disk = before === undefined ? context.disks.choose(request.oid) : diskAt(context, before)
+  const path = workingPath(disk, request)
+  const temporary = `${disk.path}/${temporaryFileName(request)}`
+  let file: OpenFile
+  try {
+    file = await writeTemporary(context, temporary, request)
+  } catch (error) {
+    return missingIsFailure(judge(context, disk, 'store.create-failed', error))
+  }
+  const usedBefore = before === undefined ? 0 : occupied(context, path)
+  try {
+    await files.rename(temporary, path)
+  } catch (error) {
+    file.close()
+    await discard(context, temporary)
+    return missingIsFailure(judge(context, disk, 'store.create-failed', error))
+  }
+  catalog.add(request, disk.index)
+  if (request.fragment === REPLICA) {
+    handles.retire(request.oid)
+    handles.adopt(request.oid, disk, file)
+  } else file.close()
+  disk.usedBytes += occupied(context, path) - usedBefore
+  return promiseName(context, disk)
+}
+
+async function promiseName(context: StoreContext, disk: Disk): Promise<Code> {
+  try {
+    await syncNames(context, disk.names)
+    return Code.SUCCESS
+  } catch (error) {
+    return missingIsFailure(judge(context, disk, 'store.create-not-durable', error))
+  }
+}
+
+/** A create cannot miss an object: a missing name means that the directory went away under us. */
+function missingIsFailure(code: Code): Code {
+  return code === Code.NO_OBJ ? Code.EIO : code
+}
+
+async function writeTemporary(
+  context: StoreContext,
+  path: string,
+  request: CreateRequest,
+): Promise<OpenFile> {
+  const file = await openTemporary(context, path)
+  try {
+    await reserve(file, request)
+    await writeRuns(file, request.data, request.offset)
+    if (context.durable) await syncFile(file)
+    return file
+  } catch (error) {
+    file.close()
+    await discard(context, path)
+    throw error
+  }
+}
+
+async function openTemporary({ files, log }: StoreContext, path: string): Promise<OpenFile> {
+  const how = { write: true, create: true, exclusive: true }
+  try {
+    return files.open(path, how)
+  } catch (error) {
+    if (errnoOf(error) !== 'EEXIST') throw error
+    log.warn('store.left-over-replaced', { path })
+    await files.unlink(path)
+    return files.open(path, how)
+  }
+}
+
+/** Data objects take their space now, so that a full disk shows here and not in a later write. */
+async function reserve(file: OpenFile, request: CreateRequest): Promise<void> {
+  const kind = oidKind(request.oid)
+  if (kind === 'inode' || kind === 'ledger') await file.truncate(request.bytes)
+  else await file.allocate(request.bytes)
+}
+
+/** Takes an unfinished file away. If that fails too the next create or the next start does it. */
+async function discard({ files, log }: StoreContext, path: string): Promise<void> {
+  try {
+    await files.unlink(path)
+  } catch (error) {
+    log.warn('store.left-over', { path, errno: errnoOf(error) })
+  }
+}
+
+/** Removes the working replica. The caller holds the lane. NO_OBJ when absent. */
+export async function removeObject(
+  context: StoreContext,
+  oid: CreateRequest['oid'],
+): Promise<Code> {
+  const { catalog, handles, files } = context
+  const name = replicaName(oid)
+  const index = catalog.diskOf(name)
+  if (index === undefined) return Code.NO_OBJ
+  const disk = diskAt(context, index)
+  const path = workingPath(disk, name)
+  const used = occupied(context, path)
+  try {
+    await files.unlink(path)
+  } catch (error) {
+    const code = judge(context, disk, 'store.remove-failed', error)
+    if (code === Code.NO_OBJ) forget()
+    return code
+  }
+  disk.usedBytes -= used
+  forget()
+  try {
+    // A ledger that comes back after a power cut would miscount the object created under its id next.
+    if (oidKind(oid) === 'ledger') await syncNames(context, disk.names)
+    return Code.SUCCESS
+  } catch (error) {
+    return judge(context, disk, 'store.remove-not-durable', error)
+  }
+
+  function forget(): void {
+    catalog.working.delete(oid)
+    handles.retire(oid)
+  }
+}

@@ -1,0 +1,287 @@
+/**
+ * Open object files: at most `limit` of them, the least recently used closed first (second chance: a
+ * mark per use instead of a list), dirty ones synced before they are closed.
+ *
+ *   clean --write--> dirty --fdatasync that started later--> clean
+ *                      '--failed fdatasync--> failed, until the object is created anew or removed:
+ *                         the kernel has dropped pages it could not write and will not say so again
+ */
+import { Code, type Done } from '../base/codes.js'
+import { type Oid, oidVid, type Vid } from '../model/oid.js'
+import type { Files, OpenFile } from '../world/world.js'
+import type { Disk } from './disks.js'
+import { REPLICA, workingFileName } from './names.js'
+import { SharedSync } from './shared-sync.js'
+
+/** Objects of one flush, and dirty objects on their way out, that are synced side by side. */
+const SYNCS_AT_ONCE = 4
+
+export interface OpenObject {
+  readonly oid: Oid
+  readonly disk: Disk
+  readonly file: OpenFile
+  readonly sync: SharedSync
+  /** Used since the last look of the one who closes files. */
+  used: boolean
+  /** Operations in flight on the file. */
+  users: number
+  /** Completed writes wait for a sync. */
+  dirty: boolean
+  /** Not this object's file any more: closed when nobody uses it. */
+  retired: boolean
+  closed: boolean
+}
+
+export interface HandleOptions {
+  readonly files: Files
+  readonly limit: number
+  /** False: nothing is ever synced, so nothing is ever dirty. */
+  readonly durable: boolean
+  /** A file could not be synced. */
+  readonly syncFailed: (handle: OpenObject, error: Error) => void
+  /** A clean file could not be closed in order; it counts as closed. */
+  readonly closeFailed: (handle: OpenObject, error: unknown) => void
+}
+
+type Opened = (handle: OpenObject | undefined, error: unknown) => void
+
+export class Handles {
+  private readonly options: HandleOptions
+  private readonly table = new Map<Oid, OpenObject>()
+  private readonly dirty = new Map<Vid, Set<OpenObject>>()
+  private readonly failed = new Map<Vid, Set<Oid>>()
+  /** Operations that wait for a descriptor; whoever comes later waits behind them. */
+  private readonly starved: (() => void)[] = []
+  private serving = false
+  private count = 0
+  private cleaning = 0
+
+  constructor(options: HandleOptions) {
+    this.options = options
+  }
+
+  /** The open file of an object; the hot path, nothing else happens. */
+  peek(oid: Oid): OpenObject | undefined {
+    const handle = this.table.get(oid)
+    if (handle !== undefined) handle.used = true
+    return handle
+  }
+
+  /** Opens at once. Undefined when every descriptor is busy or dirty. Throws errno errors. */
+  openNow(oid: Oid, disk: Disk): OpenObject | undefined {
+    const known = this.peek(oid)
+    if (known !== undefined) return known
+    if ((this.starved.length > 0 && !this.serving) || !this.makeRoom()) return undefined
+    const path = `${disk.path}/${workingFileName({ oid, fragment: REPLICA })}`
+    return this.adopt(oid, disk, this.options.files.open(path, { write: true }))
+  }
+
+  /** As `openNow`, but waits for a descriptor. The file stays open until `release`. */
+  acquire(oid: Oid, disk: Disk, opened: Opened): void {
+    let handle: OpenObject | undefined
+    try {
+      handle = this.openNow(oid, disk)
+    } catch (error) {
+      opened(undefined, error)
+      return
+    }
+    if (handle === undefined) {
+      this.starved.push(() => this.acquire(oid, disk, opened))
+      return
+    }
+    handle.users++
+    opened(handle, undefined)
+  }
+
+  release(handle: OpenObject): void {
+    handle.users--
+    this.settle(handle)
+  }
+
+  /** Takes a file in as the object's; one it had before must be retired first. */
+  adopt(oid: Oid, disk: Disk, file: OpenFile): OpenObject {
+    const sync = new SharedSync((done) => {
+      file.sync((error) => {
+        this.synced(handle, error)
+        done(error)
+        this.settle(handle)
+      })
+    })
+    const handle: OpenObject = {
+      oid,
+      disk,
+      file,
+      sync,
+      used: true,
+      users: 0,
+      dirty: false,
+      retired: false,
+      closed: false,
+    }
+    this.table.set(oid, handle)
+    this.count++
+    return handle
+  }
+
+  /** The object is gone or has another file: what was not synced does not matter any more. */
+  retire(oid: Oid): void {
+    this.forgive(oid)
+    const handle = this.table.get(oid)
+    if (handle === undefined) return
+    this.table.delete(oid)
+    handle.retired = true
+    this.markClean(handle)
+    this.settle(handle)
+  }
+
+  /** A write has completed (or failed half-way): only a sync from now on covers it. */
+  markDirty(handle: OpenObject): void {
+    if (!this.options.durable || handle.retired) return
+    handle.sync.touch()
+    if (handle.dirty) return
+    handle.dirty = true
+    const vid = oidVid(handle.oid)
+    const others = this.dirty.get(vid)
+    if (others === undefined) this.dirty.set(vid, new Set([handle]))
+    else others.add(handle)
+  }
+
+  /** Makes every completed write to the object durable. EIO when it is or becomes `failed`. */
+  syncObject(handle: OpenObject, done: Done): void {
+    if (!this.options.durable) {
+      done(Code.SUCCESS)
+      return
+    }
+    handle.sync.request((error) => {
+      done(error !== null || this.hasFailed(handle.oid) ? Code.EIO : Code.SUCCESS)
+    })
+  }
+
+  hasFailed(oid: Oid): boolean {
+    return this.failed.size > 0 && (this.failed.get(oidVid(oid))?.has(oid) ?? false)
+  }
+
+  /** Makes every write to objects of `vid` that completed before this call durable. */
+  flush(vid: Vid, done: Done): void {
+    const dirty = this.dirty.get(vid)
+    if (dirty === undefined) {
+      done(this.failed.has(vid) ? Code.EIO : Code.SUCCESS)
+      return
+    }
+    const waiting = [...dirty]
+    let running = 0
+    let pumping = false
+    const pump = (): void => {
+      if (pumping) return
+      pumping = true
+      while (running < SYNCS_AT_ONCE && waiting.length > 0) {
+        const handle = waiting.pop()!
+        // Cleaned meanwhile by a sync that covered what was there when the flush came.
+        if (!handle.dirty) continue
+        running++
+        this.syncObject(handle, () => {
+          running--
+          pump()
+        })
+      }
+      pumping = false
+      if (running === 0 && waiting.length === 0) {
+        done(this.failed.has(vid) ? Code.EIO : Code.SUCCESS)
+      }
+    }
+    pump()
+  }
+
+  /** Volumes with something to flush or with something lost. */
+  unsettledVids(): Vid[] {
+    return [...new Set([...this.dirty.keys(), ...this.failed.keys()])]
+  }
+
+  /** Forgets every file, synced or not. */
+  retireAll(): void {
+    for (const oid of [...this.table.keys()]) this.retire(oid)
+    this.failed.clear()
+  }
+
+  private synced(handle: OpenObject, error: Error | null): void {
+    if (handle.retired) return
+    if (error !== null) {
+      const vid = oidVid(handle.oid)
+      const others = this.failed.get(vid)
+      if (others === undefined) this.failed.set(vid, new Set([handle.oid]))
+      else others.add(handle.oid)
+      this.markClean(handle)
+      this.options.syncFailed(handle, error)
+    } else if (handle.sync.current) this.markClean(handle)
+  }
+
+  private markClean(handle: OpenObject): void {
+    if (!handle.dirty) return
+    handle.dirty = false
+    const vid = oidVid(handle.oid)
+    const others = this.dirty.get(vid)
+    others?.delete(handle)
+    if (others?.size === 0) this.dirty.delete(vid)
+  }
+
+  private forgive(oid: Oid): void {
+    const vid = oidVid(oid)
+    const others = this.failed.get(vid)
+    others?.delete(oid)
+    if (others?.size === 0) this.failed.delete(vid)
+  }
+
+  /** Closes unused files until one more fits, or sets about cleaning some. */
+  private makeRoom(): boolean {
+    let looks = 2 * this.table.size
+    for (const [oid, handle] of this.table) {
+      if (this.count < this.options.limit || looks-- === 0) break
+      if (!handle.used && isIdle(handle) && !handle.dirty) {
+        this.table.delete(oid)
+        this.close(handle)
+        continue
+      }
+      if (!handle.used && isIdle(handle) && this.cleaning < SYNCS_AT_ONCE) this.clean(handle)
+      handle.used = false
+      // To the end of the line.
+      this.table.delete(oid)
+      this.table.set(oid, handle)
+    }
+    return this.count < this.options.limit
+  }
+
+  private clean(handle: OpenObject): void {
+    this.cleaning++
+    this.syncObject(handle, () => {
+      this.cleaning--
+    })
+  }
+
+  /** After something on the file ended: closes it when it is in the way, and serves who waits. */
+  private settle(handle: OpenObject): void {
+    if (handle.retired && isIdle(handle)) this.close(handle)
+    if (this.starved.length === 0) return
+    this.makeRoom()
+    while (this.starved.length > 0 && this.count < this.options.limit) {
+      const first = this.starved.shift()!
+      this.serving = true
+      first()
+      this.serving = false
+    }
+  }
+
+  private close(handle: OpenObject): void {
+    if (handle.closed) return
+    handle.closed = true
+    this.count--
+    try {
+      handle.file.close()
+    } catch (error) {
+      this.options.closeFailed(handle, error)
+    }
+  }
+}
+
+function isIdle(handle: OpenObject): boolean {
+  return handle.users === 0 && !handle.sync.busy
+}

@@ -1,0 +1,111 @@
+/**
+ * Order of operations on one object. What completes within its call needs no lane, it only asks whether
+ * it may pass; what takes longer enters one. In a lane readers run side by side, a writer alone, and
+ * everybody in the order of arrival.
+ */
+import type { Oid } from '../model/oid.js'
+
+export type Leave = () => void
+type Run = (leave: Leave) => void
+
+interface Waiter {
+  readonly exclusive: boolean
+  readonly run: Run
+}
+
+interface Lane {
+  readers: number
+  writing: boolean
+  pumping: boolean
+  readonly waiting: Waiter[]
+}
+
+export class Lanes {
+  private readonly lanes = new Map<Oid, Lane>()
+  /** Those who want the whole store for themselves, the first one running or about to. */
+  private readonly loners: Run[] = []
+  private lonerRuns = false
+  /** What arrived while a loner waits or runs. */
+  private held: (() => void)[] = []
+
+  /** A read that completes at once may go ahead. */
+  mayRead(oid: Oid): boolean {
+    if (this.loners.length > 0) return false
+    if (this.lanes.size === 0) return true
+    const lane = this.lanes.get(oid)
+    return lane === undefined || (!lane.writing && lane.waiting.length === 0)
+  }
+
+  /** A write that completes at once may go ahead. */
+  mayWrite(oid: Oid): boolean {
+    return this.loners.length === 0 && (this.lanes.size === 0 || !this.lanes.has(oid))
+  }
+
+  /** Runs `run` when it is its turn; the lane is its own until it calls `leave`, once. */
+  enter(oid: Oid, exclusive: boolean, run: Run): void {
+    if (this.loners.length > 0) {
+      this.held.push(() => this.enter(oid, exclusive, run))
+      return
+    }
+    let lane = this.lanes.get(oid)
+    if (lane === undefined) {
+      lane = { readers: 0, writing: false, pumping: false, waiting: [] }
+      this.lanes.set(oid, lane)
+    }
+    lane.waiting.push({ exclusive, run })
+    this.pump(oid, lane)
+  }
+
+  /** `enter` as a promise of the lane. */
+  hold(oid: Oid, exclusive: boolean): Promise<Leave> {
+    return new Promise((resolve) => this.enter(oid, exclusive, resolve))
+  }
+
+  /** Waits for every lane to empty; until `leave` is called all others wait. */
+  holdAll(): Promise<Leave> {
+    return new Promise((resolve) => {
+      this.loners.push(resolve)
+      this.runLoner()
+    })
+  }
+
+  private runLoner(): void {
+    const run = this.loners[0]
+    if (run === undefined || this.lonerRuns || this.lanes.size > 0) return
+    this.lonerRuns = true
+    run(() => {
+      this.lonerRuns = false
+      this.loners.shift()
+      if (this.loners.length > 0) return this.runLoner()
+      const held = this.held
+      this.held = []
+      for (const enter of held) enter()
+    })
+  }
+
+  /** A loop, not a recursion: operations may leave before they return. */
+  private pump(oid: Oid, lane: Lane): void {
+    if (lane.pumping) return
+    lane.pumping = true
+    for (;;) {
+      const next = lane.waiting[0]
+      if (next === undefined || lane.writing || (next.exclusive && lane.readers > 0)) break
+      lane.waiting.shift()
+      this.begin(oid, lane, next)
+    }
+    lane.pumping = false
+    if (lane.waiting.length > 0 || lane.writing || lane.readers > 0) return
+    this.lanes.delete(oid)
+    if (this.lanes.size === 0) this.runLoner()
+  }
+
+  private begin(oid: Oid, lane: Lane, { exclusive, run }: Waiter): void {
+    if (exclusive) lane.writing = true
+    else lane.readers++
+    run(() => {
+      if (exclusive) lane.writing = false
+      else lane.readers--
+      this.pump(oid, lane)
+    })
+  }
+}

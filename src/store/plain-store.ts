@@ -1,0 +1,194 @@
+/** The plain object store of sheepdog 1.0 (objects spec, sections 12 to 14), put together. */
+import { Code, codeOf, type Done, SheepError } from '../base/codes.js'
+import { LIMITS } from '../base/limits.js'
+import type { Oid, Vid } from '../model/oid.js'
+import type { World } from '../world/world.js'
+import { Catalog } from './catalog.js'
+import { judge, type StoreContext } from './context.js'
+import { createObject, isSaneCreate, removeObject } from './create.js'
+import { type DiskOptions, openDisks } from './disks.js'
+import { formatDisks } from './format.js'
+import { Handles } from './handles.js'
+import { digest, readZeroFilled } from './hashing.js'
+import { Lanes } from './lanes.js'
+import { REPLICA } from './names.js'
+import { isSaneRange, ObjectIo } from './object-io.js'
+import type { CreateRequest, ObjectStore, WriteHow } from './object-store.js'
+import { scanDisks } from './scan.js'
+import { purgeStale, restoreStale, setAside, useStale } from './stale.js'
+
+export interface PlainStoreOptions extends DiskOptions, Pick<World, 'files' | 'clock'> {
+  /** False: no syncs at all (`sheep -n`); a power cut may lose anything. */
+  readonly durable: boolean
+  /** A disk answered with an I/O error; told each time, from inside the failing operation. */
+  readonly onDiskError?: (path: string) => void
+  /** Descriptors kept open; LIMITS.openObjectsMax when not given. */
+  readonly openObjectsMax?: number
+}
+
+/** Opens the disks and learns what is on them. Rejects with an Error that names the directory. */
+export async function openPlainStore(options: PlainStoreOptions): Promise<PlainStore> {
+  const { files, clock, log, durable } = options
+  const context: StoreContext = {
+    files,
+    clock,
+    log,
+    durable,
+    disks: openDisks(options),
+    catalog: new Catalog(),
+    lanes: new Lanes(),
+    handles: new Handles({
+      files,
+      durable,
+      limit: options.openObjectsMax ?? LIMITS.openObjectsMax,
+      syncFailed: ({ disk }, error) => judge(context, disk, 'store.sync-failed', error),
+      closeFailed: ({ disk }, error) => judge(context, disk, 'store.close-failed', error),
+    }),
+    onDiskError: options.onDiskError ?? (() => undefined),
+    closed: false,
+  }
+  await scanDisks(context)
+  return new PlainStore(context)
+}
+
+export class PlainStore implements ObjectStore {
+  private readonly context: StoreContext
+  private readonly io: ObjectIo
+
+  constructor(context: StoreContext) {
+    this.context = context
+    this.io = new ObjectIo(context)
+  }
+
+  /** Sum of the disks' weights: the space this node announces when it is new. */
+  get spaceBytes(): number {
+    return this.context.disks.spaceBytes
+  }
+
+  read(oid: Oid, offset: number, into: Uint8Array, done: Done): void {
+    this.io.read(oid, offset, into, done)
+  }
+
+  write(oid: Oid, offset: number, data: Uint8Array, how: WriteHow, done: Done): void {
+    this.io.write(oid, offset, data, how, done)
+  }
+
+  create(request: CreateRequest, done: Done): void {
+    if (!isSaneCreate(request)) done(Code.INVALID_PARMS)
+    else this.changeNames(request.oid, () => createObject(this.context, request), done)
+  }
+
+  remove(oid: Oid, done: Done): void {
+    this.changeNames(oid, () => removeObject(this.context, oid), done)
+  }
+
+  has(oid: Oid): boolean {
+    return this.context.catalog.working.has(oid)
+  }
+
+  flush(vid: Vid, done: Done): void {
+    this.context.handles.flush(vid, done)
+  }
+
+  async syncAll(): Promise<void> {
+    const { disks, files } = this.context
+    await Promise.all(disks.disks.map((disk) => files.syncAll(disk.path)))
+  }
+
+  hash(oid: Oid, bytes: number): Promise<Buffer | undefined> {
+    return this.io.hash(oid, bytes)
+  }
+
+  /** Fragments count here; `listWorking` and `has` know replicas only. */
+  list(): Oid[] {
+    return this.context.catalog.allIds()
+  }
+
+  listWorking(): Oid[] {
+    return this.context.catalog.workingIds()
+  }
+
+  setAside(epoch: number, gone: (oid: Oid) => boolean): Promise<void> {
+    return setAside(this.context, epoch, gone)
+  }
+
+  async readStale(oid: Oid, epoch: number, offset: number, into: Uint8Array): Promise<Code> {
+    if (!isSaneRange(offset, into.length)) return Code.INVALID_PARMS
+    try {
+      const count = await useStale(this.context, oid, epoch, (file) =>
+        readZeroFilled(file, into, offset),
+      )
+      return count === undefined ? Code.NO_OBJ : Code.SUCCESS
+    } catch (error) {
+      return codeOf(error)
+    }
+  }
+
+  staleEpochs(oid: Oid): number[] {
+    const copies = this.context.catalog.stale.get(oid) ?? []
+    return copies.filter((copy) => copy.fragment === REPLICA).map((copy) => copy.epoch)
+  }
+
+  hashStale(oid: Oid, epoch: number, bytes: number): Promise<Buffer | undefined> {
+    return useStale(this.context, oid, epoch, (file) => digest(file, bytes))
+  }
+
+  restoreStale(oid: Oid, epoch: number): Promise<Code> {
+    return restoreStale(this.context, oid, epoch)
+  }
+
+  purgeStale(): Promise<void> {
+    return purgeStale(this.context)
+  }
+
+  async format(): Promise<void> {
+    const leave = await this.context.lanes.holdAll()
+    try {
+      await formatDisks(this.context)
+    } finally {
+      leave()
+    }
+  }
+
+  /** Used: what the objects occupied when they were found or created; free: what the disks say. */
+  space(): { totalBytes: number; usedBytes: number; freeBytes: number } {
+    const disks = this.disks()
+    const usedBytes = disks.reduce((sum, disk) => sum + disk.usedBytes, 0)
+    const freeBytes = disks.reduce((sum, disk) => sum + disk.freeBytes, 0)
+    return { totalBytes: usedBytes + freeBytes, usedBytes, freeBytes }
+  }
+
+  disks(): { path: string; usedBytes: number; freeBytes: number }[] {
+    const { disks, files } = this.context
+    return disks.disks.map(({ path, usedBytes }) => {
+      const { freeBytes } = files.space(path)
+      return { path, usedBytes, freeBytes }
+    })
+  }
+
+  /** Rejects with EIO when something acknowledged could not be made durable; closed it is anyway. */
+  async close(): Promise<void> {
+    const { handles, lanes } = this.context
+    const leave = await lanes.holdAll()
+    this.context.closed = true
+    let failure: Code = Code.SUCCESS
+    for (const vid of handles.unsettledVids()) {
+      const code = await new Promise<Code>((resolve) => handles.flush(vid, resolve))
+      if (code !== Code.SUCCESS) failure = code
+    }
+    handles.retireAll()
+    leave()
+    if (failure !== Code.SUCCESS) throw new SheepError(failure)
+  }
+
+  /** Whatever changes an object's name has its lane for itself. */
+  private changeNames(oid: Oid, act: () => Promise<Code>, done: Done): void {
+    this.context.lanes.enter(oid, true, (leave) => {
+      const acting = this.context.closed ? Promise.resolve(Code.SHUTDOWN) : act()
+      void acting.then((code) => {
+        leave()
+        done(code)
+      })
+    })
+  }
+}
