@@ -78,20 +78,15 @@ export interface FioVerify {
 /** Writes every block once in random order and mixed sizes, 16 deep, then reads and checks them all. */
 export function fioVerify(uri: string, how: FioVerify): Promise<RunResult> {
   const pattern = `--verify_pattern=0x${how.seed.toString(16).padStart(8, '0')}%o`
-  return run(
-    [
-      ...['fio', '--name=verify', '--thread', '--ioengine=nbd', `--uri=${uri}`, '--iodepth=16'],
-      ...['--rw=randwrite', `--size=${how.mebibytes}M`, `--randseed=${how.seed}`],
-      '--bssplit=512/15:1536/10:4k/30:16k/15:64k/15:256k/10:1M/5',
-      ...[
-        '--verify=crc32c',
-        '--verify_fatal=1',
-        '--do_verify=1',
-        '--verify_dump=0',
-        '--end_fsync=1',
-      ],
-      ...(how.verifyOnly === true ? ['--verify_only=1'] : []),
-    ],
-    { timeoutMs: LONG_MS },
-  )
+  const command = [
+    ...['fio', '--name=verify', '--thread', '--ioengine=nbd', `--uri=${uri}`, '--iodepth=16'],
+    ...['--rw=randwrite', `--size=${how.mebibytes}M`, `--randseed=${how.seed}`, '--end_fsync=1'],
+    '--bssplit=512/15:1536/10:4k/30:16k/15:64k/15:256k/10:1M/5',
+    ...[`--verify=${how.by}`, '--do_verify=1', '--verify_fatal=1'],
+    // fio must leave no files of its own in the current directory.
+    ...['--verify_dump=0', '--verify_state_save=0'],
+  ]
+  if (how.by === 'pattern') command.push(pattern)
+  if (how.verifyOnly === true) command.push('--verify_only=1')
+  return run(command, { timeoutMs: LONG_MS })
 }
