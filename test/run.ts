@@ -1,0 +1,148 @@
+/**
+ * `npm test`: everything this project checks, in one go.
+ *
+ *   npm test                    static checks, unit tests, tests with real clients and daemons
+ *   npm test -- --only unit     one part of these: checks, unit or real
+ *   npm test -- --only real --match start-up     of these the files whose name holds that text
+ *
+ * The last line is `N passed, N failed, N skipped`; the exit code is 1 when anything failed.
+ */
+import { spawn } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { performance } from 'node:perf_hooks'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { ALL_TOOLS, ensureTools } from './real/support/packages.js'
+import { addTallies, NOTHING, type Tally, type TestLine, tapReader } from './tap.js'
+
+const PROJECT = fileURLToPath(new URL('../../', import.meta.url))
+/** ava's time-out is one of silence: no test of a file ended for so long. */
+const UNIT_SILENCE = '2m'
+const REAL_SILENCE = '10m'
+/** Beyond this even ava itself is stuck; the longest real file takes a few minutes. */
+const FILE_MS_MAX = 15 * 60_000
+
+type Part = 'checks' | 'unit' | 'real'
+const PARTS: readonly Part[] = ['checks', 'unit', 'real']
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`)
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({ options: { only: { type: 'string' }, match: { type: 'string' } } })
+  const parts = PARTS.filter((part) => values.only === undefined || values.only === part)
+  if (parts.length === 0) {
+    say(`--only takes one of: ${PARTS.join(', ')}`)
+    return 2
+  }
+  const failures: TestLine[] = []
+  let total = NOTHING
+  for (const part of parts) {
+    total = addTallies(total, await runPart(part, values.match ?? '', failures))
+  }
+  if (failures.length > 0) say(`\nFailed:\n${failures.map(describe).join('\n')}`)
+  say(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`)
+  return total.failed === 0 ? 0 : 1
+}
+
+async function runPart(part: Part, match: string, failures: TestLine[]): Promise<Tally> {
+  say(`\n== ${part}`)
+  if (part === 'checks') return runChecks(failures)
+  if (part === 'unit') return runAva(filesOf('unit', match), ['--timeout', UNIT_SILENCE], failures)
+  const lack = await ensureTools(ALL_TOOLS, say)
+  if (lack !== undefined) say(`Some clients are not here: ${lack}`)
+  let total = NOTHING
+  // One file after the other: each brings up clusters of its own on the same disks and processors.
+  for (const file of filesOf('real', match)) {
+    const options = ['--serial', '--concurrency', '1', '--timeout', REAL_SILENCE]
+    total = addTallies(total, await runAva([file], options, failures))
+  }
+  return total
+}
+
+function filesOf(folder: string, match: string): string[] {
+  const top = `${PROJECT}build/test/${folder}`
+  return readdirSync(top, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.test.js') && name.includes(match))
+    .map((name) => `build/test/${folder}/${name}`)
+    .sort()
+}
+
+/** The static checks count as one test each. */
+async function runChecks(failures: TestLine[]): Promise<Tally> {
+  const checks = [
+    { title: 'biome: format and lint', command: ['biome', 'check', '--error-on-warnings', '.'] },
+    { title: 'tsc: types', command: ['tsc', '-p', '.', '--noEmit'] },
+  ]
+  let total = NOTHING
+  for (const { title, command } of checks) {
+    const { code, output } = await runTool(command)
+    const outcome = code === 0 ? 'passed' : 'failed'
+    const line: TestLine = { outcome, title, details: output.split('\n') }
+    report(line, failures, '')
+    total = addTallies(total, { ...NOTHING, [outcome]: 1 })
+  }
+  return total
+}
+
+async function runAva(
+  files: readonly string[],
+  options: readonly string[],
+  failures: TestLine[],
+): Promise<Tally> {
+  if (files.length === 0) return NOTHING
+  let last = performance.now()
+  const name = files.length === 1 ? `${files[0]!.replace(/^.*\/(.*)\.test\.js$/, '$1')} › ` : ''
+  const reader = tapReader((line) => {
+    const seconds = ((performance.now() - last) / 1000).toFixed(1)
+    last = performance.now()
+    report({ ...line, title: `${name}${line.title}` }, failures, `(${seconds} s)`)
+  })
+  const { code } = await runTool(['ava', '--tap', ...options, ...files], reader.line)
+  return reader.end(code)
+}
+
+const MARKS = { passed: 'ok  ', failed: 'FAIL', skipped: 'skip' }
+
+function report(line: TestLine, failures: TestLine[], took: string): void {
+  say(`${MARKS[line.outcome]} ${line.title} ${took}`.trimEnd())
+  if (line.outcome === 'failed') failures.push(line)
+}
+
+function describe({ title, details }: TestLine): string {
+  return [`* ${title}`, ...details.map((text) => `    ${text}`)].join('\n')
+}
+
+interface ToolResult {
+  readonly code: number
+  readonly output: string
+}
+
+/** Runs a tool of node_modules/.bin. With `onLine` its report goes there and the rest to the terminal. */
+async function runTool(
+  [tool, ...args]: readonly string[],
+  onLine?: (text: string) => void,
+): Promise<ToolResult> {
+  const child = spawn(`${PROJECT}node_modules/.bin/${tool}`, args, {
+    cwd: PROJECT,
+    stdio: ['ignore', 'pipe', onLine === undefined ? 'pipe' : 'inherit'],
+    env: { ...process.env, FORCE_COLOR: '0' },
+  })
+  const limit = setTimeout(() => child.kill('SIGTERM'), FILE_MS_MAX)
+  const lines: string[] = []
+  const collect = onLine ?? ((text: string) => void lines.push(text))
+  for (const stream of [child.stdout, child.stderr]) {
+    if (stream !== null) createInterface({ input: stream }).on('line', collect)
+  }
+  return new Promise((resolve) => {
+    child.on('error', (error) => lines.push(error.message))
+    child.on('close', (code) => {
+      clearTimeout(limit)
+      resolve({ code: code ?? -1, output: lines.join('\n') })
+    })
+  })
+}
+
+process.exitCode = await main()
