@@ -77,6 +77,11 @@ class Cluster {
   }
 }
 
+/** A conversation that goes on for a while, but not for ever. */
+function say(talker: Recorder): void {
+  if (talker.lines.length < 200) talker.notify(`${talker.lines.length}`)
+}
+
 /** The part of a history that is the same on all: from the accept of `port` on. */
 function since({ lines }: Recorder, port: number): string[] {
   const start = lines.findIndex((line) => line.startsWith(`accepted ${port} `))
@@ -144,6 +149,26 @@ function joinTests(check: Check): void {
     t.deepEqual(two.lines, one.lines.slice(acceptAt))
     // The answer was made of exactly what came before the accept.
     t.is(one.lines[acceptAt], `accepted 2 [1 2] seen ${acceptAt} by 1`)
+  })
+
+  check('an answer is made of exactly what its accept follows', async (t, cluster) => {
+    const members = [...(await cluster.three())]
+    // Talkers other than the acceptor, and a death, press into the gap between join and accept.
+    for (const port of [4, 5, 6, 7]) {
+      const joiner = cluster.recorder(port)
+      const joined = joiner.join()
+      for (const talker of members.slice(1)) talker.onNotified = () => say(talker)
+      members[1]!.notify('go')
+      if (port === 6) cluster.kill(members.splice(2, 1)[0]!)
+      await cluster.finished(joined)
+      members.push(joiner)
+    }
+    for (const talker of members) talker.onNotified = () => undefined
+    await cluster.flush(members[0]!, members)
+    const { lines } = members[0]!
+    const accepts = lines.flatMap((line, at) => (line.startsWith('accepted') ? [{ line, at }] : []))
+    t.is(accepts.length, 7)
+    for (const { line, at } of accepts.slice(1)) t.regex(line, new RegExp(`seen ${at} by 1$`))
   })
 
   check('a join whose acceptor dies is answered by the next member', async (t, cluster) => {

@@ -47,8 +47,9 @@ export class Recorder implements DriverEvents {
   }
 
   notified(sender: SdNode, message: Buffer): void {
-    this.lines.push(`notified ${sender.port} ${message}`)
-    this.onNotified(message.toString())
+    const text = message.toString()
+    this.lines.push(`notified ${sender.port} ${text.slice(0, 60)}`)
+    this.onNotified(text)
   }
 
   blocked(): void {
