@@ -1,0 +1,115 @@
+/** Where the doors of a sheep get their volumes: opened once, shared by all who use one name. */
+import { codeName, codeOf } from '../base/codes.js'
+import type { Log } from '../base/log.js'
+import type { ObjectAccess, VdiAccess } from '../model/access.js'
+import type { Clock } from '../world/world.js'
+import { ClusterVolume } from './cluster-volume.js'
+import { exportsOf, infoOf, resolveExport } from './export-name.js'
+import { readOnly } from './read-only.js'
+import { SharedVolume } from './shared-volume.js'
+import { SnapshotVolume } from './snapshot-volume.js'
+import { checkServable, readVdi } from './vdi-reading.js'
+import type { ExportInfo, Volume, VolumeSource } from './volume.js'
+
+export interface VolumeSourceOptions {
+  readonly objects: ObjectAccess
+  readonly vdis: VdiAccess
+  readonly clock: Clock
+  readonly log: Log
+}
+
+interface Entry {
+  users: number
+  readonly volume: Promise<Volume>
+  /** Set when the last user has left: an open of the same name waits for it. */
+  closing: Promise<void> | undefined
+}
+
+export function volumeSource(options: VolumeSourceOptions): VolumeSource {
+  return new ClusterVolumes(options)
+}
+
+class ClusterVolumes implements VolumeSource {
+  readonly #options: VolumeSourceOptions
+  readonly #open = new Map<string, Entry>()
+
+  constructor(options: VolumeSourceOptions) {
+    this.#options = options
+  }
+
+  /** Hypervolumes are left out: they cannot be opened. */
+  async list(): Promise<ExportInfo[]> {
+    const headers = await this.#options.vdis.list()
+    return exportsOf(headers.filter((header) => header.storePolicy === 0))
+  }
+
+  async stat(name: string): Promise<ExportInfo & { readonly objectBytes: number }> {
+    const { vdis } = this.#options
+    const header = await vdis.readHeader((await resolveExport(vdis, name)).vid)
+    checkServable(header)
+    return { ...infoOf(name, header), objectBytes: 2 ** header.blockSizeShift }
+  }
+
+  async open(name: string): Promise<Volume> {
+    const entry = await this.#enter(name)
+    try {
+      return new SharedVolume(await entry.volume, () => this.#leave(name, entry))
+    } catch (error) {
+      if (this.#open.get(name) === entry) this.#open.delete(name)
+      throw error
+    }
+  }
+
+  /** Counts a user in; waits for a close under way, whatever becomes of it. */
+  async #enter(name: string): Promise<Entry> {
+    for (;;) {
+      const entry = this.#open.get(name)
+      if (entry === undefined) {
+        const opened: Entry = { users: 1, volume: this.#openVdi(name), closing: undefined }
+        this.#open.set(name, opened)
+        return opened
+      }
+      if (entry.closing === undefined) {
+        entry.users++
+        return entry
+      }
+      await Promise.allSettled([entry.closing])
+    }
+  }
+
+  async #leave(name: string, entry: Entry): Promise<void> {
+    if (--entry.users > 0) return
+    const closed = entry.volume.then((volume) => volume.close())
+    entry.closing = closed.finally(() => this.#open.delete(name))
+    await entry.closing
+  }
+
+  async #openVdi(name: string): Promise<Volume> {
+    const { objects, vdis } = this.#options
+    const target = await resolveExport(vdis, name)
+    if (!target.isSnapshot) return this.#openWorking(name)
+    return readOnly(new SnapshotVolume(name, await readVdi(vdis, target.vid), objects))
+  }
+
+  async #openWorking(name: string): Promise<Volume> {
+    const { vdis, log } = this.#options
+    const vid = await vdis.lock(name)
+    let isChanged = false
+    const forget = vdis.onChange(vid, () => {
+      isChanged = true
+    })
+    try {
+      const image = await readVdi(vdis, vid)
+      const volume = new ClusterVolume({ ...this.#options, name, vdiName: name, image })
+      if (isChanged) volume.refresh()
+      return volume
+    } catch (error) {
+      await vdis.unlock(vid).catch((reason: unknown) => {
+        log.warn('volume.unlock-failed', { name, code: codeName(codeOf(reason)) })
+      })
+      throw error
+    } finally {
+      forget()
+    }
+  }
+}

@@ -1,0 +1,67 @@
+/** Reading a VDI's inode the way a volume needs it, and refusing what a volume cannot serve. */
+import { Code, SheepError } from '../base/codes.js'
+import { LIMITS } from '../base/limits.js'
+import type { VdiAccess } from '../model/access.js'
+import { type InodeHeader, slotsOf } from '../model/inode.js'
+import { type Vid, vidName } from '../model/oid.js'
+
+/** Snapshots that may have been taken between two looks at a VDI. */
+const GENERATIONS_MAX = 256
+
+export interface VdiImage {
+  readonly vid: Vid
+  readonly header: InodeHeader
+  /** One owner a slot, as many as the size needs. */
+  readonly slots: Uint32Array
+}
+
+/** Throws a SheepError when a volume cannot serve this VDI. */
+export function checkServable(header: InodeHeader): void {
+  if (header.storePolicy !== 0) {
+    throw new SheepError(
+      Code.NO_SUPPORT,
+      `VDI ${header.name} is a hypervolume (B-tree index), which cannot be served as a volume`,
+    )
+  }
+  const shift = header.blockSizeShift
+  const isSane =
+    shift >= LIMITS.blockSizeShiftMin &&
+    shift <= LIMITS.blockSizeShiftMax &&
+    slotsOf(header.sizeBytes, shift) <= LIMITS.objectsPerVdiMax
+  if (!isSane) {
+    throw new SheepError(
+      Code.NO_SUPPORT,
+      `VDI ${header.name}: ${header.sizeBytes} bytes in objects of 2^${shift} bytes`,
+    )
+  }
+}
+
+/** Header and slots. Rejects with a SheepError, NO_SUPPORT for VDIs a volume cannot serve. */
+export async function readVdi(vdis: VdiAccess, vid: Vid): Promise<VdiImage> {
+  const header = await vdis.readHeader(vid)
+  checkServable(header)
+  const count = slotsOf(header.sizeBytes, header.blockSizeShift)
+  const slots = await vdis.readSlots(vid, count)
+  if (slots.length !== count) {
+    throw new SheepError(Code.VDI_READ, `VDI ${header.name}: ${slots.length} of ${count} slots`)
+  }
+  return { vid, header, slots }
+}
+
+/**
+ * The working VDI that came out of `vid` by snapshots; `vid` itself when none was taken. Rejects with
+ * NO_VDI when there is none, also when the name now belongs to a VDI of other descent: writing
+ * there what was meant for the old one would destroy it.
+ */
+export async function findSuccessor(vdis: VdiAccess, name: string, vid: Vid): Promise<Vid> {
+  const found = await vdis.find(name, { kind: 'working' })
+  let at: Vid = found
+  for (let i = 0; i < GENERATIONS_MAX && at !== 0; i++) {
+    if (at === vid) return found
+    at = (await vdis.readHeader(at)).parent
+  }
+  throw new SheepError(
+    Code.NO_VDI,
+    `VDI ${name} (${vidName(vid)}) is gone; the name belongs to another VDI (${vidName(found)})`,
+  )
+}
