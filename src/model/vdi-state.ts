@@ -4,6 +4,7 @@ import { asVid, type Vid } from './oid.js'
 
 export const VDI_STATE_BYTES = 1428
 const NODE_ID_BYTES = 40
+const DOOR_OFFSET = 9
 
 /** 1 unlocked, 2 locked by one, 3 shared (multipath). */
 export type LockState = 'unlocked' | 'locked' | 'shared'
@@ -24,6 +25,8 @@ export interface VdiLock {
   readonly state: LockState
   /** Of a normal lock: the daemon that took it. */
   readonly owner: NodeId | undefined
+  /** Taken by a block door of its owner: ends with the owner, and guards against deletion. */
+  readonly door: boolean
   readonly participants: readonly Participant[]
 }
 
@@ -38,7 +41,12 @@ export interface VdiState {
   readonly lock: VdiLock
 }
 
-export const UNLOCKED: VdiLock = { state: 'unlocked', owner: undefined, participants: [] }
+export const UNLOCKED: VdiLock = {
+  state: 'unlocked',
+  owner: undefined,
+  door: false,
+  participants: [],
+}
 
 const LOCK_NUMBERS: Record<LockState, number> = { unlocked: 1, locked: 2, shared: 3 }
 const COHERENCE_NUMBERS: Record<Coherence, number> = { modified: 1, shared: 2, invalidated: 3 }
@@ -69,6 +77,8 @@ export function encodeVdiState(state: VdiState): Buffer {
   bytes[6] = state.deleted ? 1 : 0
   bytes[7] = state.policy
   bytes[8] = state.blockSizeShift
+  // A pad byte of sheepdog 1.0's record, which never reads it.
+  bytes[DOOR_OFFSET] = state.lock.door ? 1 : 0
   bytes.writeUInt32LE(state.parent, 12)
   bytes.writeUInt32LE(LOCK_NUMBERS[state.lock.state], 16)
   if (state.lock.owner !== undefined) writeNodeId(bytes, 20, state.lock.owner)
@@ -108,6 +118,7 @@ export function decodeVdiState(from: Buffer, at = 0): VdiState {
     lock: {
       state,
       owner: state === 'locked' ? readNodeId(from, at + 20) : undefined,
+      door: from[at + DOOR_OFFSET] !== 0,
       participants,
     },
   }

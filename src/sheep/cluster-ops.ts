@@ -1,0 +1,318 @@
+/**
+ * Operations that every node performs in the same order (cluster spec, section 7). One-phase ones are
+ * announced and carried out by all. Two-phase ones wait for their turn, do their work on the node that was
+ * asked, and then tell everybody the outcome.
+ */
+
+import { readCString } from '../base/bytes.js'
+import { Code, codeOf } from '../base/codes.js'
+import { LIMITS } from '../base/limits.js'
+import type { Log } from '../base/log.js'
+import type { ClusterDriver } from '../cluster/driver.js'
+import type { Selector } from '../model/access.js'
+import { NAME_BYTES } from '../model/inode.js'
+import { nodeKey, type SdNode } from '../model/node.js'
+import { asVid, type Vid } from '../model/oid.js'
+import { UNLOCKED } from '../model/vdi-state.js'
+import { decodeClusterMessage, encodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
+import { Frame } from '../wire/sheepdog/frame.js'
+import { ClusterFlag, Flag, LockType, Op, opName } from '../wire/sheepdog/opcodes.js'
+import { decodeVdiReply, replyHead } from '../wire/sheepdog/replies.js'
+import {
+  decodeVdiFields,
+  decodeVdiStateFields,
+  plainRequest,
+  vdiStateRequest,
+} from '../wire/sheepdog/requests.js'
+import { type Answer, failed, OK, type Reply, vdiAnswer } from './answer.js'
+import { locked, released } from './locks.js'
+import type { NodeState } from './state.js'
+import { mustFind } from './vdi-lookup.js'
+import type { Announcement, VdiService } from './vdi-service.js'
+
+interface Pending {
+  readonly request: Frame
+  readonly reply: Reply
+}
+
+/** Work under a turn of its own that is no client's request. */
+interface Chore {
+  readonly run: () => Promise<void>
+}
+
+export interface ClusterOpsOptions {
+  readonly state: NodeState
+  readonly driver: ClusterDriver
+  readonly vdis: VdiService
+  readonly log: Log
+  /** One-phase operations of the node itself, performed in order on every node. */
+  readonly perform: (request: Frame, sender: SdNode) => Promise<Answer>
+  /** A volume's slots, size or state changed. */
+  readonly changed: (vid: Vid) => void
+  /** A deletion this node did has become known to all. */
+  readonly deletedHere: (vid: Vid) => void
+}
+
+const TWO_PHASE: ReadonlySet<number> = new Set([
+  Op.NEW_VDI,
+  Op.DEL_VDI,
+  Op.GET_VDI_INFO,
+  Op.LOCK_VDI,
+  Op.RELEASE_VDI,
+])
+
+export class ClusterOps {
+  readonly #options: ClusterOpsOptions
+  /** Own announcements, answered as they come back in order. */
+  #announced: Pending[] = []
+  /** Own two-phase operations; the first one has asked for its turn. */
+  readonly #turns: (Pending | Chore)[] = []
+  /** The outcome of the turn that has just been told to everybody. */
+  #current: { readonly pending: Pending | Chore; readonly answer: Answer } | undefined
+  /** Volumes announced whose creation has not been told finished: old and new id. */
+  readonly #unfinished = new Map<Vid, Vid>()
+
+  constructor(options: ClusterOpsOptions) {
+    this.#options = options
+  }
+
+  submit(request: Frame, reply: Reply): void {
+    if (request.body.length > LIMITS.clusterMessageBytesMax) {
+      reply(failed(Code.INVALID_PARMS))
+    } else if (TWO_PHASE.has(request.opcode)) {
+      this.#takeTurn({ request, reply })
+    } else {
+      this.#notify({ request, reply })
+    }
+  }
+
+  /** Runs `run` as an operation of its own: no volume is created, deleted or locked meanwhile. */
+  exclusively(run: () => Promise<void>): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#takeTurn({ run: () => run().then(resolve, reject) })
+    })
+  }
+
+  /** Tells every node of a volume; resolves once this node has processed it. */
+  announce(what: Announcement): Promise<void> {
+    const head = vdiStateRequest({ opcode: Op.NOTIFY_VDI_ADD, epoch: this.#epoch(), ...what })
+    return this.broadcast(head).then(() => undefined)
+  }
+
+  broadcast(head: Buffer, payload?: Buffer): Promise<Answer> {
+    const request = new Frame(head, payload)
+    return new Promise((resolve) => this.#notify({ request, reply: resolve }))
+  }
+
+  /** Creations that were announced and neither finished nor failed: their node may have died. */
+  unfinished(): Vid[] {
+    return [...this.#unfinished.keys()]
+  }
+
+  /** This node's turn has come: nobody else's operation runs until the outcome is told. */
+  onTurn(): void {
+    const pending = this.#turns[0]
+    if (pending === undefined) return
+    void this.#work(pending).then((answer) => {
+      this.#current = { pending, answer }
+      const request = 'request' in pending ? pending.request : noOperation()
+      this.#options.driver.unblock(this.#message(request, answer))
+    })
+  }
+
+  /** A message everybody gets at the same place in the order of events. */
+  async onMessage(sender: SdNode, bytes: Buffer): Promise<void> {
+    const { request, response } = decodeClusterMessage(bytes)
+    const own = this.#options.state.isSelf(sender)
+    if (TWO_PHASE.has(request.opcode) || request.opcode === Op.FLUSH_DEL_CACHE) {
+      if (response.result === Code.SUCCESS) this.#learn(request, response, sender)
+      if (request.opcode === Op.NEW_VDI) this.#unfinished.clear()
+      if (own) this.#turnOver()
+      return
+    }
+    const answer = await this.#perform(request, sender)
+    if (own) this.#announced.shift()?.reply(answer)
+  }
+
+  /** The driver is gone: nobody will answer any more. */
+  abandon(code: Code): void {
+    const waiting = [...this.#announced, ...this.#turns]
+    this.#announced = []
+    this.#turns.length = 0
+    for (const one of waiting) if ('reply' in one) one.reply(failed(code))
+  }
+
+  #epoch(): number {
+    return this.#options.state.epoch
+  }
+
+  #notify(pending: Pending): void {
+    this.#announced.push(pending)
+    this.#options.driver.notify(this.#message(pending.request, OK))
+  }
+
+  #takeTurn(pending: Pending | Chore): void {
+    this.#turns.push(pending)
+    if (this.#turns.length === 1) this.#options.driver.block()
+  }
+
+  #turnOver(): void {
+    const current = this.#current
+    this.#current = undefined
+    this.#turns.shift()
+    if (current !== undefined && 'reply' in current.pending) current.pending.reply(current.answer)
+    if (this.#turns.length > 0) this.#options.driver.block()
+  }
+
+  #message(request: Frame, answer: Answer): Buffer {
+    const head = Buffer.from(request.head)
+    head.writeUInt32LE(this.#epoch(), 4)
+    const response = replyHead({
+      opcode: request.opcode,
+      id: 0,
+      epoch: this.#epoch(),
+      result: answer.result,
+    })
+    answer.fill?.(response)
+    return encodeClusterMessage(head, response, request.body)
+  }
+
+  async #work(pending: Pending | Chore): Promise<Answer> {
+    try {
+      if ('request' in pending) return await this.#workOn(pending.request)
+      await pending.run()
+      return OK
+    } catch (error) {
+      const op = 'request' in pending ? opName(pending.request.opcode) : 'settle'
+      this.#options.log.warn('cluster.operation.failed', { op, reason: String(error) })
+      return failed(codeOf(error))
+    }
+  }
+
+  async #workOn(request: Frame): Promise<Answer> {
+    if (request.opcode === Op.RELEASE_VDI) return OK
+    const who = decodeTarget(request)
+    if (who === undefined) return failed(Code.INVALID_PARMS)
+    const { vdis, state } = this.#options
+    const fields = decodeVdiFields(request)
+    if (request.opcode === Op.NEW_VDI) {
+      if (request.body.length !== NAME_BYTES) return failed(Code.INVALID_PARMS)
+      const { vid, copies, blockSizeShift } = await vdis.create(who.name, fields)
+      return vdiAnswer({ vid, copies, blockSizeShift })
+    }
+    if (request.opcode === Op.DEL_VDI) {
+      const { vid } = await vdis.delete(who.name, who.selector)
+      return vdiAnswer({ vid })
+    }
+    const header = mustFind(await vdis.find(who.name, who.selector))
+    if (request.opcode === Op.LOCK_VDI && this.#enforced(fields.lockType)) {
+      const lock = state.vids.get(header.vid)?.lock ?? UNLOCKED
+      if (locked(lock, fields.lockType, state.self) === undefined) return failed(Code.VDI_LOCKED)
+    }
+    const { vid, copies, blockSizeShift } = header
+    return vdiAnswer({ vid, copies, blockSizeShift })
+  }
+
+  /** Locks of clients count where the cluster was formatted with locking, those of doors everywhere. */
+  #enforced(lockType: number): boolean {
+    return lockType === LockType.DOOR || this.#options.state.has(ClusterFlag.USE_LOCK)
+  }
+
+  /** What every node remembers of a finished two-phase operation. */
+  #learn(request: Frame, response: Frame, sender: SdNode): void {
+    const { vids } = this.#options.state
+    const fields = decodeVdiFields(request)
+    const { vid } = decodeVdiReply(response)
+    switch (request.opcode) {
+      case Op.NEW_VDI:
+        vids.markInUse(vid)
+        if (fields.snapId !== 0) this.#handLockOn(vid)
+        break
+      case Op.DEL_VDI:
+        vids.markDeleted(vid)
+        this.#options.changed(vid)
+        if (this.#options.state.isSelf(sender)) this.#options.deletedHere(vid)
+        break
+      case Op.LOCK_VDI: {
+        const lock = vids.get(vid)?.lock
+        const next = lock === undefined ? undefined : locked(lock, fields.lockType, sender)
+        if (next !== undefined && this.#enforced(fields.lockType)) vids.setLock(vid, next)
+        break
+      }
+      case Op.RELEASE_VDI: {
+        const target = asVid(fields.base)
+        const lock = vids.get(target)?.lock
+        if (lock !== undefined) vids.setLock(target, released(lock, fields.lockType, sender))
+        break
+      }
+    }
+  }
+
+  /** A snapshot makes a new working volume: whoever held the old one holds that. */
+  #handLockOn(vid: Vid): void {
+    const { vids } = this.#options.state
+    const from = this.#unfinished.get(vid)
+    const lock = from === undefined ? undefined : vids.get(from)?.lock
+    if (from === undefined || lock === undefined || lock.state === 'unlocked') return
+    vids.setLock(vid, lock)
+    vids.setLock(from, UNLOCKED)
+  }
+
+  async #perform(request: Frame, sender: SdNode): Promise<Answer> {
+    if (request.opcode !== Op.NOTIFY_VDI_ADD) {
+      try {
+        return await this.#options.perform(request, sender)
+      } catch (error) {
+        const fields = {
+          op: opName(request.opcode),
+          sender: nodeKey(sender),
+          reason: String(error),
+        }
+        this.#options.log.error('cluster.operation.failed', fields)
+        return failed(codeOf(error))
+      }
+    }
+    const { vids } = this.#options.state
+    const what = decodeVdiStateFields(request)
+    const { oldVid, newVid, copies, policy, blockSizeShift } = what
+    vids.put({
+      vid: newVid,
+      copies,
+      policy,
+      blockSizeShift,
+      snapshot: false,
+      deleted: false,
+      parent: oldVid,
+      lock: vids.get(newVid)?.lock ?? UNLOCKED,
+    })
+    if (oldVid !== 0) vids.change(oldVid, { snapshot: true })
+    if (what.setBitmap) vids.markInUse(newVid)
+    else if (!vids.isInUse(newVid)) this.#unfinished.set(newVid, oldVid)
+    this.#options.changed(oldVid)
+    return OK
+  }
+}
+
+/** Ends a turn without meaning: nodes of sheepdog 1.0 do nothing on it either. */
+function noOperation(): Frame {
+  return new Frame(plainRequest({ opcode: Op.FLUSH_DEL_CACHE }))
+}
+
+interface Target {
+  readonly name: string
+  readonly selector: Selector
+}
+
+/** Name, and tag or snapshot id; undefined when the payload has neither of the two legal lengths. */
+function decodeTarget(request: Frame): Target | undefined {
+  const { body } = request
+  if (!request.has(Flag.WRITE) || (body.length !== NAME_BYTES && body.length !== 2 * NAME_BYTES)) {
+    return undefined
+  }
+  const name = readCString(body, 0, NAME_BYTES)
+  const tag = body.length > NAME_BYTES ? readCString(body, NAME_BYTES, NAME_BYTES) : ''
+  const { snapId } = decodeVdiFields(request)
+  if (tag !== '') return { name, selector: { kind: 'tag', tag } }
+  if (snapId !== 0) return { name, selector: { kind: 'id', snapId } }
+  return { name, selector: { kind: 'working' } }
+}

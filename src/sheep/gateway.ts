@@ -1,0 +1,495 @@
+/**
+ * One object operation on the right nodes: find the owners in the current membership, stamp the epoch, do
+ * it on every copy, and do it again under the next membership when one of them has moved on.
+ *
+ * A write is acknowledged when every owner of the epoch it was stamped with has it, never before, and
+ * repeating it is harmless: a retry writes the same bytes to the same place on every copy.
+ */
+import { Code, type Done, retryOf, toCode } from '../base/codes.js'
+import type { ObjectAccess, ObjectRef, SlotUpdate } from '../model/access.js'
+import { refRange, SLOT_BYTES, slotRange } from '../model/inode.js'
+import type { SdNode } from '../model/node.js'
+import { inodeOid, type Oid, oidKind, oidVid, type Vid } from '../model/oid.js'
+import type { Frame } from '../wire/sheepdog/frame.js'
+import { ClusterFlag, Flag, Op } from '../wire/sheepdog/opcodes.js'
+import { objectRequest } from '../wire/sheepdog/requests.js'
+import type { World } from '../world/world.js'
+import type { LocalObjects } from './local-objects.js'
+import type { Peers } from './peers.js'
+import type { DroppedRef } from './reclaim.js'
+import type { NodeState, View } from './state.js'
+
+const RETRY_MS_MIN = 10
+const RETRY_MS_MAX = 1_000
+
+/** Writes of one volume under way on this gateway; a snapshot waits until there are none. */
+interface Traffic {
+  inFlight: number
+  waiters: (() => void)[]
+}
+
+class PlacedRef implements ObjectRef {
+  readonly oid: Oid
+  readonly vid: Vid
+  readonly isData: boolean
+  readonly traffic: Traffic
+  view: View | undefined
+  local = false
+  remotes: readonly SdNode[] = []
+
+  constructor(oid: Oid, traffic: Traffic) {
+    this.oid = oid
+    this.vid = oidVid(oid)
+    this.isData = oidKind(oid) === 'data'
+    this.traffic = traffic
+  }
+}
+
+/** One operation on all owners of an object, as sent to each of them. */
+interface FanOut {
+  readonly opcode: number
+  readonly flags: number
+  readonly offset: number
+  readonly data: Uint8Array | undefined
+  readonly onLocal: (epoch: number, done: Done) => void
+}
+
+export interface GatewayOptions {
+  readonly state: NodeState
+  readonly local: LocalObjects
+  readonly peers: Peers
+  readonly world: Pick<World, 'clock' | 'random'>
+  /** References a slot update dropped, after it has become durable. */
+  readonly dropped: (refs: readonly DroppedRef[]) => void
+  /** Called with them before the update: what must survive a crash in between is recorded. */
+  readonly aboutToDrop: (refs: readonly DroppedRef[]) => Promise<void>
+}
+
+export class Gateway implements ObjectAccess {
+  readonly #state: NodeState
+  readonly #local: LocalObjects
+  readonly #peers: Peers
+  readonly #world: Pick<World, 'clock' | 'random'>
+  readonly #dropped: GatewayOptions['dropped']
+  readonly #aboutToDrop: GatewayOptions['aboutToDrop']
+  readonly #traffic = new Map<Vid, Traffic>()
+  #stopping = false
+
+  constructor(options: GatewayOptions) {
+    this.#state = options.state
+    this.#local = options.local
+    this.#peers = options.peers
+    this.#world = options.world
+    this.#dropped = options.dropped
+    this.#aboutToDrop = options.aboutToDrop
+  }
+
+  ref(oid: Oid): PlacedRef {
+    return new PlacedRef(oid, this.#trafficOf(oidVid(oid)))
+  }
+
+  read(ref: ObjectRef, offset: number, into: Uint8Array, done: Done): void {
+    this.#readTry(ref as PlacedRef, offset, into, done, 0)
+  }
+
+  write(ref: ObjectRef, offset: number, data: Uint8Array, durable: boolean, done: Done): void {
+    const placed = ref as PlacedRef
+    if (placed.isData && this.#state.vids.get(placed.vid)?.snapshot === true) {
+      done(Code.READONLY)
+      return
+    }
+    const { traffic } = placed
+    traffic.inFlight++
+    this.#writeTry(placed, offset, data, durable, (code) => {
+      this.#ended(traffic)
+      done(code)
+    })
+  }
+
+  create(
+    ref: ObjectRef,
+    offset: number,
+    data: Uint8Array,
+    source: ObjectRef | undefined,
+    done: Done,
+  ): void {
+    const placed = ref as PlacedRef
+    if (source === undefined) {
+      this.#createTry(placed, offset, data, done)
+      return
+    }
+    const bytes = this.#local.bytesOf(placed.oid)
+    if (data.length === bytes) {
+      this.#createTry(placed, 0, data, done)
+      return
+    }
+    const whole = Buffer.allocUnsafe(bytes)
+    this.read(source, 0, whole, (code) => {
+      if (code !== Code.SUCCESS) {
+        done(code)
+        return
+      }
+      whole.set(data, offset)
+      this.#createTry(placed, 0, whole, done)
+    })
+  }
+
+  remove(oid: Oid, done: Done): void {
+    const head = { opcode: Op.REMOVE_PEER, flags: 0, offset: 0, data: undefined }
+    this.#everywhere(this.ref(oid), done, {
+      ...head,
+      onLocal: (epoch, localDone) => this.#local.remove(epoch, oid, localDone),
+    })
+  }
+
+  setSlots(update: SlotUpdate, done: Done): void {
+    const gone = update.previous.some((vid, i) => vid !== 0 && vid !== update.next[i])
+    const bytes = Buffer.from(update.next.buffer, update.next.byteOffset, update.next.byteLength)
+    const inode = this.ref(inodeOid(update.vid))
+    const { offset } = slotRange(update.first, 0)
+    if (!gone) {
+      this.#writeTry(inode, offset, bytes, update.durable, done)
+      return
+    }
+    this.#replaceSlots(inode, update, bytes, offset, done)
+  }
+
+  flush(vid: Vid, done: Done): void {
+    this.#everyNode(Op.FLUSH_PEER, vid, (localDone) => this.#local.flush(vid, localDone), done)
+  }
+
+  /** Waits until no gateway has a write of the volume under way that began before this call. */
+  drainEverywhere(vid: Vid, done: Done): void {
+    const onSelf = (localDone: Done): void => this.drain(vid, () => localDone(Code.SUCCESS))
+    this.#everyNode(Op.FLUSH_NODES, vid, onSelf, done)
+  }
+
+  /** The same for this gateway alone. */
+  drain(vid: Vid, done: () => void): void {
+    const traffic = this.#traffic.get(vid)
+    if (traffic === undefined || traffic.inFlight === 0) done()
+    else traffic.waiters.push(done)
+  }
+
+  begin(vid: Vid): boolean {
+    if (this.#state.vids.get(vid)?.snapshot === true) return false
+    this.#trafficOf(vid).inFlight++
+    return true
+  }
+
+  end(vid: Vid): void {
+    this.#ended(this.#trafficOf(vid))
+  }
+
+  /** Operations that wait for a better membership fail now. */
+  stop(): void {
+    this.#stopping = true
+    this.#state.wakeViewWaiters()
+  }
+
+  /** True when a strict cluster has too few zones for writing this volume. */
+  halted(vid: Vid): boolean {
+    const { ring } = this.#state.view
+    if (ring.zones === 0) return true
+    return this.#state.has(ClusterFlag.STRICT) && ring.zones < this.#state.copiesOf(vid)
+  }
+
+  #trafficOf(vid: Vid): Traffic {
+    let traffic = this.#traffic.get(vid)
+    if (traffic === undefined) {
+      traffic = { inFlight: 0, waiters: [] }
+      this.#traffic.set(vid, traffic)
+    }
+    return traffic
+  }
+
+  #ended(traffic: Traffic): void {
+    if (--traffic.inFlight > 0 || traffic.waiters.length === 0) return
+    const { waiters } = traffic
+    traffic.waiters = []
+    for (const waiter of waiters) waiter()
+  }
+
+  #place(ref: PlacedRef): void {
+    const { view } = this.#state
+    if (ref.view === view) return
+    const owners = this.#state.owners(ref.oid, ref.vid)
+    ref.local = owners.some((node) => this.#state.isSelf(node))
+    ref.remotes = owners.filter((node) => !this.#state.isSelf(node))
+    ref.view = view
+  }
+
+  #readTry(ref: PlacedRef, offset: number, into: Uint8Array, done: Done, attempt: number): void {
+    this.#place(ref)
+    const again = (code: Code): void => {
+      this.#retry(code, attempt, done, () => this.#readTry(ref, offset, into, done, attempt + 1))
+    }
+    if (!ref.local) {
+      this.#readRemote(ref, offset, into, done, again)
+      return
+    }
+    this.#local.read(this.#state.epoch, ref.oid, offset, into, (code) => {
+      if (code === Code.SUCCESS) done(code)
+      else if (ref.remotes.length > 0) this.#readRemote(ref, offset, into, done, again)
+      else again(code)
+    })
+  }
+
+  /** Asks the other owners, beginning with any of them; the first success wins. */
+  #readRemote(
+    ref: PlacedRef,
+    offset: number,
+    into: Uint8Array,
+    done: Done,
+    failed: (code: Code) => void,
+  ): void {
+    const nodes = ref.remotes
+    if (nodes.length === 0) {
+      failed(this.#state.status === 'ok' ? Code.HALT : Code.WAIT_FOR_JOIN)
+      return
+    }
+    const start = this.#world.random.below(nodes.length)
+    let worst: Code = Code.NO_OBJ
+    const ask = (asked: number): void => {
+      if (asked === nodes.length) {
+        failed(worst)
+        return
+      }
+      const head = objectRequest({
+        opcode: Op.READ_PEER,
+        epoch: this.#state.epoch,
+        oid: ref.oid,
+        offset,
+        dataLength: into.length,
+      })
+      this.#peers.request(nodes[(start + asked) % nodes.length]!, head, undefined, (reply) => {
+        if (reply?.result === Code.SUCCESS && reply.body.length === into.length) {
+          into.set(reply.body)
+          done(Code.SUCCESS)
+          return
+        }
+        const code = replyCode(reply)
+        if (code !== Code.NO_OBJ) worst = code === Code.SUCCESS ? Code.NETWORK_ERROR : code
+        ask(asked + 1)
+      })
+    }
+    ask(0)
+  }
+
+  #writeTry(
+    ref: PlacedRef,
+    offset: number,
+    data: Uint8Array,
+    durable: boolean,
+    done: Done,
+    attempt = 0,
+  ): void {
+    this.#place(ref)
+    const again = (code: Code): void => {
+      if (code === Code.SUCCESS) {
+        done(code)
+        return
+      }
+      this.#retry(code, attempt, done, () =>
+        this.#writeTry(ref, offset, data, durable, done, attempt + 1),
+      )
+    }
+    if (this.halted(ref.vid)) {
+      again(this.#state.status === 'ok' ? Code.HALT : Code.WAIT_FOR_JOIN)
+      return
+    }
+    const { epoch } = this.#state
+    if (ref.local && ref.remotes.length === 0) {
+      this.#local.write(epoch, ref.oid, offset, data, durable, again)
+      return
+    }
+    this.#fanOut(ref, epoch, again, {
+      opcode: Op.WRITE_PEER,
+      flags: Flag.WRITE | (durable ? Flag.DIRECT : Flag.CACHE),
+      offset,
+      data,
+      onLocal: (at, localDone) => this.#local.write(at, ref.oid, offset, data, durable, localDone),
+    })
+  }
+
+  #createTry(ref: PlacedRef, offset: number, data: Uint8Array, done: Done): void {
+    if (this.#state.status === 'ok' && this.halted(ref.vid)) {
+      done(Code.HALT)
+      return
+    }
+    this.#everywhere(ref, done, {
+      opcode: Op.CREATE_AND_WRITE_PEER,
+      flags: Flag.WRITE | Flag.DIRECT,
+      offset,
+      data,
+      onLocal: (epoch, localDone) => this.#local.create(epoch, ref.oid, offset, data, localDone),
+    })
+  }
+
+  /** The operation on all owners, again under the next membership as long as that may help. */
+  #everywhere(ref: PlacedRef, done: Done, what: FanOut, attempt = 0): void {
+    this.#place(ref)
+    const finish = (code: Code): void => {
+      if (code === Code.SUCCESS) done(code)
+      else this.#retry(code, attempt, done, () => this.#everywhere(ref, done, what, attempt + 1))
+    }
+    if (!ref.local && ref.remotes.length === 0) {
+      finish(this.#state.status === 'ok' ? Code.HALT : Code.WAIT_FOR_JOIN)
+      return
+    }
+    this.#fanOut(ref, this.#state.epoch, finish, what)
+  }
+
+  /** Sends to every owner of this epoch; `done` gets SUCCESS only when all of them succeeded. */
+  #fanOut(ref: PlacedRef, epoch: number, done: Done, what: FanOut): void {
+    let waiting = ref.remotes.length + (ref.local ? 1 : 0)
+    let outcome: Code = Code.SUCCESS
+    const one = (code: Code): void => {
+      outcome = moreTelling(outcome, code)
+      if (--waiting === 0) done(outcome)
+    }
+    for (const node of ref.remotes) {
+      const head = objectRequest({
+        opcode: what.opcode,
+        flags: what.flags,
+        epoch,
+        oid: ref.oid,
+        offset: what.offset,
+        dataLength: what.data?.length ?? 0,
+      })
+      this.#peers.request(node, head, what.data, (reply) => one(replyCode(reply)))
+    }
+    if (ref.local) what.onLocal(epoch, one)
+  }
+
+  /** One request to every storage node; nodes of sheepdog 1.0 do not know it and need not. */
+  #everyNode(
+    opcode: number,
+    vid: Vid,
+    onSelf: (done: Done) => void,
+    done: Done,
+    attempt = 0,
+  ): void {
+    const nodes = this.#state.view.ring.nodes.filter((node) => !this.#state.isSelf(node))
+    const { epoch } = this.#state
+    let waiting = nodes.length + 1
+    let outcome: Code = Code.SUCCESS
+    const one = (code: Code): void => {
+      if (code !== Code.INVALID_PARMS) outcome = moreTelling(outcome, code)
+      if (--waiting > 0) return
+      if (outcome === Code.SUCCESS && epoch !== this.#state.epoch) outcome = Code.OLD_NODE_VER
+      if (outcome === Code.SUCCESS) done(outcome)
+      else {
+        this.#retry(outcome, attempt, done, () =>
+          this.#everyNode(opcode, vid, onSelf, done, attempt + 1),
+        )
+      }
+    }
+    for (const node of nodes) {
+      const head = objectRequest({ opcode, epoch, oid: inodeOid(vid) })
+      this.#peers.request(node, head, undefined, (reply) => one(replyCode(reply)))
+    }
+    onSelf(one)
+  }
+
+  /** Slots that stop naming objects: durable before anything is taken away, then accounted for. */
+  #replaceSlots(
+    inode: PlacedRef,
+    update: SlotUpdate,
+    bytes: Buffer,
+    offset: number,
+    done: Done,
+  ): void {
+    const count = update.next.length
+    const range = refRange(update.first, count)
+    const refs = Buffer.alloc(range.length)
+    this.read(inode, range.offset, refs, (readCode) => {
+      if (readCode !== Code.SUCCESS) {
+        done(readCode)
+        return
+      }
+      const gone = droppedRefs(update, refs)
+      const write = (): void => {
+        this.#writeTry(inode, offset, bytes, true, (code) => {
+          if (code !== Code.SUCCESS) {
+            done(code)
+            return
+          }
+          const finish = (clearCode: Code): void => {
+            done(clearCode)
+            if (clearCode === Code.SUCCESS) this.#dropped(gone)
+          }
+          if (refs.every((byte) => byte === 0)) finish(Code.SUCCESS)
+          else this.#writeTry(inode, range.offset, clearedRefs(update, refs), true, finish)
+        })
+      }
+      this.#aboutToDrop(gone).then(write, () => done(Code.EIO))
+    })
+  }
+
+  #retry(code: Code, attempt: number, done: Done, again: () => void): void {
+    if (retryOf(code) === 'never') {
+      done(code)
+      return
+    }
+    if (this.#stopping || this.#state.status === 'killed' || this.#state.status === 'shutdown') {
+      done(Code.SHUTDOWN)
+      return
+    }
+    let ran = false
+    const once = (): void => {
+      if (ran) return
+      ran = true
+      cancelTimer()
+      cancelWait()
+      again()
+    }
+    const delay = Math.min(RETRY_MS_MIN * 2 ** Math.min(attempt, 10), RETRY_MS_MAX)
+    const cancelTimer = this.#world.clock.after(delay, once)
+    const cancelWait = this.#state.afterViewChange(once)
+  }
+}
+
+function replyCode(reply: Frame | undefined): Code {
+  return reply === undefined ? Code.NETWORK_ERROR : toCode(reply.result)
+}
+
+/** Of two outcomes the one the caller needs to know: a retry beats a verdict, a verdict beats success. */
+function moreTelling(a: Code, b: Code): Code {
+  if (a === Code.SUCCESS) return b
+  if (b === Code.SUCCESS) return a
+  if (retryOf(a) !== 'never') return a
+  if (retryOf(b) !== 'never') return b
+  return a === Code.NO_OBJ ? b : a
+}
+
+function droppedRefs(update: SlotUpdate, refs: Buffer): DroppedRef[] {
+  const gone: DroppedRef[] = []
+  update.previous.forEach((vid, i) => {
+    if (vid === 0 || vid === update.next[i]) return
+    gone.push({
+      referrer: update.vid,
+      index: update.first + i,
+      target: vid as Vid,
+      generation: refs.readInt32LE(8 * i),
+      count: refs.readInt32LE(8 * i + 4),
+    })
+  })
+  return gone
+}
+
+/** The references of the range with those of replaced slots zeroed. */
+function clearedRefs(update: SlotUpdate, refs: Buffer): Buffer {
+  const cleared = Buffer.from(refs)
+  update.previous.forEach((vid, i) => {
+    if (vid !== update.next[i]) cleared.fill(0, 8 * i, 8 * i + 8)
+  })
+  return cleared
+}
+
+/** Slots of an inode range as numbers. */
+export function slotArray(bytes: Buffer): Uint32Array {
+  const slots = new Uint32Array(bytes.length / SLOT_BYTES)
+  for (let i = 0; i < slots.length; i++) slots[i] = bytes.readUInt32LE(SLOT_BYTES * i)
+  return slots
+}

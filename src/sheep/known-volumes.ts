@@ -1,0 +1,108 @@
+/** How a node learns of volumes: from the inodes on its own disks, and from other nodes. */
+import { Code } from '../base/codes.js'
+import { LIMITS } from '../base/limits.js'
+import type { Log } from '../base/log.js'
+import { decodeInodeHeader, INODE_HEADER_BYTES, type InodeHeader } from '../model/inode.js'
+import { nodeKey, type SdNode } from '../model/node.js'
+import { type Oid, oidKind, oidName, oidVid } from '../model/oid.js'
+import {
+  decodeVdiState,
+  encodeVdiState,
+  UNLOCKED,
+  VDI_STATE_BYTES,
+  type VdiState,
+} from '../model/vdi-state.js'
+import type { ObjectStore } from '../store/object-store.js'
+import { Op } from '../wire/sheepdog/opcodes.js'
+import { plainRequest } from '../wire/sheepdog/requests.js'
+import type { Peers } from './peers.js'
+import type { VidTable } from './vid-table.js'
+
+const ROOM_RECORDS_START = 512
+
+function stateOf(header: InodeHeader): VdiState {
+  return {
+    vid: header.vid,
+    copies: header.copies,
+    policy: header.policy,
+    blockSizeShift: header.blockSizeShift,
+    snapshot: header.snapCtime !== 0n,
+    deleted: header.name === '',
+    parent: header.parent,
+    lock: UNLOCKED,
+  }
+}
+
+/** Fills the table from working and stale inodes; one that cannot be read is an error of its own. */
+export async function learnFromDisk(vids: VidTable, store: ObjectStore, log: Log): Promise<void> {
+  for (const oid of store.list()) {
+    if (oidKind(oid) !== 'inode') continue
+    const header = await readInode(store, oid)
+    if (header === undefined) {
+      log.error('inode.unreadable', { oid: oidName(oid) })
+      vids.markInUse(oidVid(oid))
+      continue
+    }
+    const state = stateOf({ ...header, vid: oidVid(oid) })
+    vids.put(state)
+    if (state.deleted) vids.markDeleted(state.vid)
+    else vids.markInUse(state.vid)
+  }
+}
+
+async function readInode(store: ObjectStore, oid: Oid): Promise<InodeHeader | undefined> {
+  const bytes = Buffer.alloc(INODE_HEADER_BYTES)
+  if (store.has(oid)) {
+    const code = await new Promise<Code>((resolve) => store.read(oid, 0, bytes, resolve))
+    return code === Code.SUCCESS ? decodeInodeHeader(bytes) : undefined
+  }
+  const newest = store.staleEpochs(oid)[0]
+  if (newest === undefined) return undefined
+  const code = await store.readStale(oid, newest, 0, bytes)
+  return code === Code.SUCCESS ? decodeInodeHeader(bytes) : undefined
+}
+
+/** The answer to GET_VDI_COPIES: every volume that exists, deleted ones included. */
+export function exportVolumes(vids: VidTable): Buffer {
+  const known = [...vids.all()].filter((state) => vids.isInUse(state.vid))
+  return Buffer.concat(known.map((state) => encodeVdiState(state)))
+}
+
+/**
+ * Takes over what another node knows. `trusted`: it lived through what this one missed, so its word
+ * counts; else both start from their disks and the later state of a volume wins.
+ */
+export function importVolumes(vids: VidTable, records: Buffer, trusted: boolean): void {
+  for (let at = 0; at + VDI_STATE_BYTES <= records.length; at += VDI_STATE_BYTES) {
+    const told = decodeVdiState(records, at)
+    const own = vids.get(told.vid)
+    const base = own === undefined || trusted ? told : own
+    // An inode on disk that says snapshot is right: none ever becomes a working volume again.
+    vids.put({ ...base, snapshot: told.snapshot || own?.snapshot === true })
+    if (told.deleted || vids.isDeleted(told.vid)) vids.markDeleted(told.vid)
+    else vids.markInUse(told.vid)
+  }
+}
+
+/** Asks one node; undefined when it does not answer with success. */
+export async function fetchVolumes(
+  peers: Peers,
+  node: SdNode,
+  log: Log,
+): Promise<Buffer | undefined> {
+  const most = Math.floor(LIMITS.sheepdogPayloadBytesMax / VDI_STATE_BYTES)
+  for (let room = ROOM_RECORDS_START; ; room = Math.min(room * 2, most)) {
+    const head = plainRequest({ opcode: Op.GET_VDI_COPIES, dataLength: room * VDI_STATE_BYTES })
+    try {
+      const reply = await peers.call(node, head)
+      if (reply.result === Code.SUCCESS) return reply.body
+      if (reply.result !== Code.BUFFER_SMALL || room === most) {
+        log.warn('volumes.refused', { node: nodeKey(node), result: reply.result })
+        return undefined
+      }
+    } catch (error) {
+      log.warn('volumes.unreachable', { node: nodeKey(node), reason: String(error) })
+      return undefined
+    }
+  }
+}

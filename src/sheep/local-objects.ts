@@ -1,0 +1,144 @@
+/**
+ * Object requests on this node's own copies, whoever asks: another sheep, or the gateway in here.
+ *
+ * The epoch rule (protocol spec, section 11): a request of an older epoch is refused, one of a newer epoch
+ * waits for ours. A success that completes after the epoch moved on is refused too: the new owners may
+ * have fetched the object before it, and the gateway will write again under the new membership.
+ */
+import { Code, type Done } from '../base/codes.js'
+import { type Oid, objectBytes, oidVid, type Vid } from '../model/oid.js'
+import type { ObjectStore } from '../store/object-store.js'
+import type { Recovery } from './recovery.js'
+import type { NodeState } from './state.js'
+
+/** Serial comparison: negative when `a` is the older epoch. */
+function compareEpochs(a: number, b: number): number {
+  return (a - b) | 0
+}
+
+const REPLICA = -1
+
+export class LocalObjects {
+  readonly #state: NodeState
+  readonly #store: ObjectStore
+  readonly #recovery: Recovery
+  /** Requests of future epochs that wait for ours. */
+  #parked = 0
+
+  constructor(state: NodeState, store: ObjectStore, recovery: Recovery) {
+    this.#state = state
+    this.#store = store
+    this.#recovery = recovery
+  }
+
+  get parked(): number {
+    return this.#parked
+  }
+
+  read(epoch: number, oid: Oid, offset: number, into: Uint8Array, done: Done): void {
+    if (!this.#admit(epoch, done, () => this.read(epoch, oid, offset, into, done))) return
+    if (this.#inBounds(oid, offset, into.length, done)) {
+      if (this.#store.has(oid)) this.#store.read(oid, offset, into, done)
+      else this.#ensure(oid, done, () => this.read(epoch, oid, offset, into, done))
+    }
+  }
+
+  /** Serves another node's recovery: the working copy, else the stale one of that epoch. */
+  readForRecovery(
+    epoch: number,
+    targetEpoch: number,
+    oid: Oid,
+    into: Uint8Array,
+    done: Done,
+  ): void {
+    const again = (): void => this.readForRecovery(epoch, targetEpoch, oid, into, done)
+    if (!this.#admit(epoch, done, again)) return
+    if (this.#store.has(oid)) {
+      this.#store.read(oid, 0, into, done)
+      return
+    }
+    this.#store.readStale(oid, targetEpoch, 0, into).then(done, () => done(Code.EIO))
+  }
+
+  write(
+    epoch: number,
+    oid: Oid,
+    offset: number,
+    data: Uint8Array,
+    durable: boolean,
+    done: Done,
+  ): void {
+    if (!this.#admit(epoch, done, () => this.write(epoch, oid, offset, data, durable, done))) return
+    if (!this.#inBounds(oid, offset, data.length, done)) return
+    if (this.#store.has(oid)) {
+      this.#store.write(oid, offset, data, { durable }, this.#sameEpoch(done))
+    } else {
+      this.#ensure(oid, done, () => this.write(epoch, oid, offset, data, durable, done))
+    }
+  }
+
+  create(epoch: number, oid: Oid, offset: number, data: Uint8Array, done: Done): void {
+    if (!this.#admit(epoch, done, () => this.create(epoch, oid, offset, data, done))) return
+    if (!this.#inBounds(oid, offset, data.length, done)) return
+    const bytes = this.bytesOf(oid)
+    const request = { oid, fragment: REPLICA, bytes, offset, data }
+    this.#recovery.settled(oid, () => {
+      this.#store.create(request, this.#sameEpoch(done))
+    })
+  }
+
+  remove(epoch: number, oid: Oid, done: Done): void {
+    if (!this.#admit(epoch, done, () => this.remove(epoch, oid, done))) return
+    this.#recovery.forget(oid, () => this.#store.remove(oid, this.#sameEpoch(done)))
+  }
+
+  flush(vid: Vid, done: Done): void {
+    this.#store.flush(vid, done)
+  }
+
+  bytesOf(oid: Oid): number {
+    return objectBytes(oid, this.#state.blockSizeShiftOf(oidVid(oid)))
+  }
+
+  /** True: go on now. False: `done` has been or will be called, perhaps by way of `again`. */
+  #admit(epoch: number, done: Done, again: () => void): boolean {
+    const state = this.#state
+    if (state.status !== 'ok') {
+      done(state.status === 'wait' ? Code.WAIT_FOR_JOIN : Code.KILLED)
+      return false
+    }
+    const order = compareEpochs(epoch, state.epoch)
+    if (order === 0) return true
+    if (order < 0) {
+      done(Code.OLD_NODE_VER)
+      return false
+    }
+    this.#parked++
+    state.afterViewChange(() => {
+      this.#parked--
+      again()
+    })
+    return false
+  }
+
+  #inBounds(oid: Oid, offset: number, length: number, done: Done): boolean {
+    if (offset + length <= this.bytesOf(oid)) return true
+    done(Code.INVALID_PARMS)
+    return false
+  }
+
+  #ensure(oid: Oid, done: Done, again: () => void): void {
+    this.#recovery.ensure(oid, (code) => {
+      if (code === Code.SUCCESS) again()
+      else done(code)
+    })
+  }
+
+  #sameEpoch(done: Done): Done {
+    const { epoch } = this.#state
+    return (code) => {
+      const moved = code === Code.SUCCESS && this.#state.epoch !== epoch
+      done(moved ? Code.OLD_NODE_VER : code)
+    }
+  }
+}

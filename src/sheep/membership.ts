@@ -1,0 +1,159 @@
+/**
+ * Who answers a join and with what, as pure functions (cluster spec, section 6). Every member runs them
+ * on the same events and reaches the same epoch without a message that carries it.
+ */
+import { nodeKey, type SdNode, sortNodes } from '../model/node.js'
+import { weighNodes } from '../model/ring.js'
+import { ClusterFlag } from '../wire/sheepdog/opcodes.js'
+import { ACCEPTED_VERSION, type ClusterInfo } from '../wire/sheepdog/records.js'
+
+function keysOf(nodes: readonly SdNode[]): Set<string> {
+  return new Set(nodes.map(nodeKey))
+}
+
+export function sameMembers(a: readonly SdNode[], b: readonly SdNode[]): boolean {
+  const keys = keysOf(a)
+  return a.length === b.length && b.every((node) => keys.has(nodeKey(node)))
+}
+
+/**
+ * The answer to a join. While everybody waits, the newest history wins, and the cluster starts when
+ * every node of its newest epoch is there; a running cluster just tells its state.
+ */
+export function answerJoin(
+  own: ClusterInfo,
+  joiner: SdNode,
+  members: readonly SdNode[],
+  request: ClusterInfo,
+): ClusterInfo {
+  if (own.status !== 'wait') return { ...own, version: ACCEPTED_VERSION }
+  const comparable = own.epoch === 0 || request.epoch === 0 || own.ctime === request.ctime
+  const newest = comparable && request.epoch > own.epoch ? request : own
+  const present = keysOf([...members, joiner])
+  const complete = newest.epoch > 0 && newest.nodes.every((node) => present.has(nodeKey(node)))
+  return {
+    ...newest,
+    version: ACCEPTED_VERSION,
+    status: complete && comparable ? 'ok' : 'wait',
+  }
+}
+
+/** Why a joiner must not go on with the answer it got; undefined when it may. */
+export function refusalOfAnswer(
+  own: ClusterInfo,
+  self: SdNode,
+  answer: ClusterInfo,
+): string | undefined {
+  if (answer.version !== ACCEPTED_VERSION) {
+    return `the cluster speaks internal protocol ${answer.version}, this sheep ${ACCEPTED_VERSION}`
+  }
+  if (own.epoch !== 0 && answer.epoch !== 0 && own.ctime !== answer.ctime) {
+    return 'this store belongs to another cluster (its creation time differs)'
+  }
+  const strategyDiffers = ((own.flags ^ answer.flags) & ClusterFlag.AUTO_VNODES) !== 0
+  if (answer.ctime !== 0n && self.vnodes > 0 && strategyDiffers) {
+    return 'the cluster uses another vnode strategy (-V given here or there only)'
+  }
+  return undefined
+}
+
+/** What a node has to do because of an event, in order. */
+export type Effect =
+  /** This node cannot be a member; the process ends. */
+  | { readonly kind: 'refused'; readonly reason: string }
+  /** The cluster went on without this node: what it holds is of its own last epoch, not current. */
+  | { readonly kind: 'outdated' }
+  /** Volumes these nodes know. */
+  | { readonly kind: 'learn'; readonly from: readonly SdNode[] }
+  /** Requests run under this membership from now on. */
+  | { readonly kind: 'serve'; readonly info: ClusterInfo; readonly recover: RecoverFrom }
+  | { readonly kind: 'left'; readonly node: SdNode }
+
+/** Epoch by which objects are placed now; `sameMembers` when nobody came or went since it began. */
+export interface RecoverFrom {
+  readonly epoch: number
+  readonly sameMembers: boolean
+}
+
+export interface Step {
+  readonly next: ClusterInfo
+  readonly effects: readonly Effect[]
+}
+
+interface Arrival {
+  readonly self: SdNode
+  readonly joiner: SdNode
+  readonly members: readonly SdNode[]
+  readonly answer: ClusterInfo
+}
+
+function isSame(a: SdNode, b: SdNode): boolean {
+  return nodeKey(a) === nodeKey(b)
+}
+
+/** The members as the next epoch's nodes. */
+function weighed(members: readonly SdNode[], flags: number): SdNode[] {
+  return weighNodes(sortNodes(members), (flags & ClusterFlag.AUTO_VNODES) !== 0)
+}
+
+/** The membership changed: a running cluster takes the next epoch. */
+function nextEpoch(info: ClusterInfo, members: readonly SdNode[]): ClusterInfo {
+  return { ...info, epoch: info.epoch + 1, nodes: weighed(members, info.flags) }
+}
+
+export function onAccepted(own: ClusterInfo, arrival: Arrival): Step {
+  const { self, joiner, members, answer } = arrival
+  const isSelf = isSame(joiner, self)
+  const refusal = isSelf ? refusalOfAnswer(own, self, answer) : undefined
+  if (refusal !== undefined) return { next: own, effects: [{ kind: 'refused', reason: refusal }] }
+  const strategy = answer.ctime === 0n || self.vnodes === 0 ? answer.flags : own.flags
+  const info: ClusterInfo = {
+    ...answer,
+    flags: (answer.flags & ~ClusterFlag.AUTO_VNODES) | (strategy & ClusterFlag.AUTO_VNODES),
+  }
+  if (answer.status === 'shutdown') return { next: info, effects: [] }
+  const effects: Effect[] = []
+  const wasIn = answer.nodes.some((node) => isSame(node, self))
+  if (answer.epoch > 0 && own.epoch > 0 && !wasIn) effects.push({ kind: 'outdated' })
+  const others = members.filter((node) => !isSame(node, self))
+  if (isSelf) effects.push({ kind: 'learn', from: others })
+  else if (own.status === 'wait') effects.push({ kind: 'learn', from: [joiner] })
+  if (answer.status !== 'ok') return { next: info, effects }
+  const same = sameMembers(answer.nodes, members)
+  const next = same ? info : nextEpoch(info, members)
+  const recover = { epoch: answer.epoch, sameMembers: same }
+  return { next, effects: [...effects, { kind: 'serve', info: next, recover }] }
+}
+
+export function onLeft(own: ClusterInfo, node: SdNode, members: readonly SdNode[]): Step {
+  const left: Effect = { kind: 'left', node }
+  if (own.status !== 'ok') return { next: own, effects: [left] }
+  const next = nextEpoch(own, members)
+  const recover = { epoch: own.epoch, sameMembers: false }
+  return { next, effects: [left, { kind: 'serve', info: next, recover }] }
+}
+
+export interface FormatRequest {
+  readonly ctime: bigint
+  readonly flags: number
+  readonly copies: number
+  readonly blockSizeShift: number
+  readonly store: string
+}
+
+/** The cluster after a format: epoch 1 of whoever is there. */
+export function onFormat(
+  own: ClusterInfo,
+  format: FormatRequest,
+  members: readonly SdNode[],
+): ClusterInfo {
+  return {
+    ...own,
+    ...format,
+    policy: 0,
+    epoch: 1,
+    status: 'ok',
+    recoveryDisabled: false,
+    nodes: weighed(members, format.flags),
+  }
+}

@@ -1,0 +1,499 @@
+/**
+ * A sheep: its disks, its place in the cluster, and everything doors need of it.
+ *
+ * Events of the cluster driver change the node's idea of the membership at once (`#info`), so that the
+ * answer to a join never lags behind the order of events; what follows from them (files, placement,
+ * volumes) is done one after the other behind a queue, in the same order.
+ */
+import { Code } from '../base/codes.js'
+import type { Log } from '../base/log.js'
+import type { ClusterDriver, DriverEvents } from '../cluster/driver.js'
+import { decodeNode, encodeNode, nodeKey, type SdNode } from '../model/node.js'
+import { asVid, type Vid } from '../model/oid.js'
+import { type StoreConfig, writeConfig } from '../store/config.js'
+import type { EpochLog } from '../store/epoch-log.js'
+import type { ObjectStore } from '../store/object-store.js'
+import { decodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
+import type { Frame } from '../wire/sheepdog/frame.js'
+import { Op } from '../wire/sheepdog/opcodes.js'
+import { type ClusterInfo, decodeClusterInfo, encodeClusterInfo } from '../wire/sheepdog/records.js'
+import { decodeClusterFields, objectFields, plainRequest } from '../wire/sheepdog/requests.js'
+import type { World } from '../world/world.js'
+import { type Answer, failed, OK } from './answer.js'
+import { ClusterOps } from './cluster-ops.js'
+import { Gateway } from './gateway.js'
+import { InodeIo } from './inode-io.js'
+import { fetchVolumes, importVolumes } from './known-volumes.js'
+import { LocalObjects } from './local-objects.js'
+import { afterDeparture } from './locks.js'
+import {
+  answerJoin,
+  type Effect,
+  onAccepted,
+  onFormat,
+  onLeft,
+  type RecoverFrom,
+  type Step,
+} from './membership.js'
+import { Peers } from './peers.js'
+import { Reclaim } from './reclaim.js'
+import { Recovery } from './recovery.js'
+import { examine } from './settle.js'
+import { NodeState } from './state.js'
+import { Stats } from './stats.js'
+import { VdiService } from './vdi-service.js'
+
+const LEARN_RETRY_MS = 200
+/** A joiner that does not tell its volumes for this long is taken to have none to tell. */
+const LEARN_ATTEMPTS = 25
+
+export interface NodeOptions {
+  readonly world: World
+  readonly log: Log
+  readonly self: SdNode
+  readonly driver: ClusterDriver
+  readonly store: ObjectStore
+  readonly epochLog: EpochLog
+  readonly config: StoreConfig
+  readonly metaDirectory: string
+  /** The node is over: killed, shut down, or unable to go on (then with the reason). */
+  readonly over: (reason: string | undefined) => void
+}
+
+export class SheepNode {
+  readonly state: NodeState
+  readonly gateway: Gateway
+  readonly local: LocalObjects
+  readonly peers: Peers
+  readonly recovery: Recovery
+  readonly reclaim: Reclaim
+  readonly inodes: InodeIo
+  readonly ops: ClusterOps
+  readonly store: ObjectStore
+  readonly epochLog: EpochLog
+  readonly stats = new Stats()
+  readonly log: Log
+  readonly #world: World
+  readonly #driver: ClusterDriver
+  readonly #metaDirectory: string
+  readonly #over: NodeOptions['over']
+  readonly #listeners = new Map<Vid, Set<() => void>>()
+  #config: StoreConfig
+  #info: ClusterInfo
+  /** Members by the order of events; `state.members` follows when the queue gets there. */
+  #latestMembers: readonly SdNode[] = []
+  #queue: Promise<void> = Promise.resolve()
+  /** A member went: operations it may have left half-done are looked for once its epoch is over. */
+  #memberWent = false
+  /** Members that have everything they own, of the current epoch. */
+  #complete = new Set<string>()
+  #ended = false
+
+  constructor(options: NodeOptions) {
+    const { world, log, self, store, epochLog, config } = options
+    this.log = log
+    this.store = store
+    this.epochLog = epochLog
+    this.#world = world
+    this.#driver = options.driver
+    this.#metaDirectory = options.metaDirectory
+    this.#over = options.over
+    this.#config = config
+    this.state = new NodeState(self)
+    this.peers = new Peers(world, log)
+    this.recovery = new Recovery({
+      state: this.state,
+      store,
+      epochLog,
+      peers: this.peers,
+      clock: world.clock,
+      log,
+      finished: (epoch) => this.#recovered(epoch),
+    })
+    this.local = new LocalObjects(this.state, store, this.recovery)
+    this.gateway = new Gateway({
+      state: this.state,
+      local: this.local,
+      peers: this.peers,
+      world,
+      dropped: (refs) => this.reclaim.dropped(refs),
+      aboutToDrop: (refs) => this.reclaim.aboutToDrop(refs),
+    })
+    this.inodes = new InodeIo(this.gateway)
+    this.reclaim = new Reclaim({
+      state: this.state,
+      gateway: this.gateway,
+      inodes: this.inodes,
+      peers: this.peers,
+      files: world.files,
+      log,
+      directory: `${options.metaDirectory}/reclaim`,
+    })
+    this.ops = new ClusterOps({
+      state: this.state,
+      driver: options.driver,
+      log,
+      vdis: new VdiService({
+        state: this.state,
+        gateway: this.gateway,
+        inodes: this.inodes,
+        clock: world.clock,
+        announce: (what) => this.ops.announce(what),
+      }),
+      perform: (request, sender) => this.#perform(request, sender),
+      changed: (vid) => this.volumeChanged(vid),
+      deletedHere: (vid) => this.reclaim.deleteVolume(vid),
+    })
+    this.#info = this.#initialInfo()
+    this.#applySettings(this.#info)
+  }
+
+  /** Becomes a member; resolves when this node has been accepted and has done what followed. */
+  async join(): Promise<void> {
+    const request = encodeClusterInfo(this.#info)
+    await this.#driver.join(this.state.self, request, this.#events())
+    await this.#queue
+  }
+
+  /** What GET_NODE_LIST, CLUSTER_INFO and the like are answered from. */
+  get clusterInfo(): ClusterInfo {
+    return this.#info
+  }
+
+  get ctimeAndTime(): { readonly createdAt: bigint; readonly nowSeconds: number } {
+    return { createdAt: this.#info.ctime, nowSeconds: Math.floor(this.#world.clock.now() / 1000) }
+  }
+
+  onVolumeChange(vid: Vid, changed: () => void): () => void {
+    const listeners = this.#listeners.get(vid) ?? new Set()
+    this.#listeners.set(vid, listeners.add(changed))
+    return () => {
+      listeners.delete(changed)
+      if (listeners.size === 0) this.#listeners.delete(vid)
+    }
+  }
+
+  volumeChanged(vid: Vid): void {
+    for (const changed of this.#listeners.get(vid) ?? []) changed()
+  }
+
+  /** An orderly stop of this node alone: what waits is finished, the others see it leave. */
+  async stop(): Promise<void> {
+    if (this.#ended) return
+    this.#ended = true
+    this.log.info('node.stop', { epoch: this.state.epoch })
+    this.gateway.stop()
+    this.recovery.stop()
+    await this.#driver.leave()
+    this.state.status = this.state.status === 'shutdown' ? 'shutdown' : 'killed'
+    this.state.wakeViewWaiters()
+    this.ops.abandon(Code.KILLED)
+    this.peers.close()
+    await this.store.close()
+  }
+
+  #initialInfo(): ClusterInfo {
+    const config = this.#config
+    const epoch = this.epochLog.latest()
+    return {
+      version: 0,
+      recoveryDisabled: false,
+      epoch,
+      ctime: config.createdAt,
+      flags: config.flags,
+      copies: config.copies,
+      policy: config.copyPolicy,
+      status: 'wait',
+      blockSizeShift: config.blockSizeShift,
+      store: config.storeName,
+      nodes: this.epochLog.read(epoch)?.nodes ?? [],
+    }
+  }
+
+  #events(): DriverEvents {
+    return {
+      joinRequest: (joiner, members, request) => {
+        const answer = answerJoin(this.#info, joiner, members, decodeClusterInfo(request))
+        return encodeClusterInfo(answer)
+      },
+      accepted: (joiner, members, answer) => {
+        const info = decodeClusterInfo(answer)
+        const arrival = { self: this.state.self, joiner, members, answer: info }
+        this.log.info('member.joined', { node: nodeKey(joiner), members: members.length })
+        this.#take(members, onAccepted(this.#info, arrival))
+      },
+      left: (node, members) => {
+        this.log.info('member.left', { node: nodeKey(node), members: members.length })
+        this.#take(members, onLeft(this.#info, node, members))
+      },
+      notified: (sender, message) => this.#notified(sender, message),
+      blocked: () => this.#enqueue(async () => this.ops.onTurn()),
+      updated: (node) => this.log.warn('member.updated', { node: nodeKey(node) }),
+      lost: (reason) => this.#fail(`the cluster driver gave up: ${reason}`),
+    }
+  }
+
+  #take(members: readonly SdNode[], step: Step): void {
+    this.#info = step.next
+    this.#latestMembers = members
+    this.#enqueue(async () => {
+      this.state.members = members
+      for (const effect of step.effects) await this.#carryOut(effect)
+    })
+  }
+
+  #notified(sender: SdNode, message: Buffer): void {
+    const { request } = decodeClusterMessage(message)
+    if (request.opcode === Op.MAKE_FS) {
+      this.#info = onFormat(this.#info, formatRequest(request), this.#latestMembers)
+    }
+    if (request.opcode === Op.SHUTDOWN) this.#info = { ...this.#info, status: 'shutdown' }
+    const info = this.#info
+    this.#enqueue(async () => {
+      if (request.opcode === Op.MAKE_FS) await this.#format(info)
+      await this.ops.onMessage(sender, message)
+    })
+  }
+
+  #enqueue(work: () => Promise<void>): void {
+    this.#queue = this.#queue.then(work).catch((error: unknown) => {
+      this.#fail(`an event of the cluster could not be handled: ${describe(error)}`)
+    })
+  }
+
+  async #carryOut(effect: Effect): Promise<void> {
+    switch (effect.kind) {
+      case 'refused':
+        this.#fail(effect.reason)
+        return
+      case 'outdated': {
+        const epoch = this.epochLog.latest()
+        this.log.info('store.outdated', { epoch })
+        await this.store.setAside(epoch, () => true)
+        return
+      }
+      case 'learn':
+        await this.#learn(effect.from)
+        return
+      case 'serve':
+        await this.#serve(effect.info, effect.recover)
+        return
+      case 'left':
+        this.peers.drop(effect.node)
+        for (const { vid, lock } of this.state.vids.all()) {
+          const next = afterDeparture(lock, effect.node)
+          if (next !== lock) this.state.vids.setLock(vid, next)
+        }
+        this.#memberWent = true
+    }
+  }
+
+  async #learn(nodes: readonly SdNode[]): Promise<void> {
+    const trusted = this.#info.status === 'ok'
+    for (const node of nodes) {
+      for (let attempt = 0; attempt < LEARN_ATTEMPTS; attempt++) {
+        const records = await fetchVolumes(this.peers, node, this.log)
+        if (records !== undefined) {
+          importVolumes(this.state.vids, records, trusted)
+          break
+        }
+        if (!this.#isMember(node)) break
+        await new Promise<void>((resolve) => {
+          this.#world.clock.after(LEARN_RETRY_MS, resolve)
+        })
+      }
+    }
+  }
+
+  #isMember(node: SdNode): boolean {
+    return this.#latestMembers.some((member) => nodeKey(member) === nodeKey(node))
+  }
+
+  async #serve(info: ClusterInfo, recover: RecoverFrom): Promise<void> {
+    await this.recovery.outOfTheWay()
+    const restarted = this.state.status === 'wait'
+    const wasClean = this.#config.cleanShutdown
+    await this.#logEpoch(info)
+    await this.#saveConfig(info, false)
+    this.#applySettings(info)
+    this.#complete = new Set()
+    this.state.status = 'ok'
+    this.state.setView(info.epoch, info.nodes)
+    this.log.info('epoch.serve', { epoch: info.epoch, nodes: info.nodes.length })
+    if (!recover.sameMembers || !wasClean) this.recovery.start(recover.epoch)
+    if (restarted) this.#resumeIntents()
+    if (restarted || this.#memberWent) this.#settleSoon(restarted)
+    this.#memberWent = false
+  }
+
+  async #format(info: ClusterInfo): Promise<void> {
+    this.recovery.stop()
+    await this.recovery.outOfTheWay()
+    await this.store.format()
+    await this.epochLog.remove(this.epochLog.list())
+    this.state.vids.clear()
+    await this.#logEpoch(info)
+    await this.#saveConfig(info, false)
+    this.#applySettings(info)
+    this.state.status = 'ok'
+    this.state.setView(info.epoch, info.nodes)
+    this.log.info('cluster.formatted', { copies: info.copies, store: info.store })
+  }
+
+  async #logEpoch(info: ClusterInfo): Promise<void> {
+    if (this.epochLog.latest() === info.epoch) return
+    const time = Math.floor(this.#world.clock.now() / 1000)
+    await this.epochLog.write(info.epoch, { nodes: info.nodes, time })
+  }
+
+  async #saveConfig(info: ClusterInfo, cleanShutdown: boolean): Promise<void> {
+    this.#config = {
+      createdAt: info.ctime,
+      flags: info.flags,
+      copies: info.copies,
+      copyPolicy: info.policy,
+      blockSizeShift: info.blockSizeShift,
+      storeName: info.store,
+      cleanShutdown,
+      spaceBytes: this.#config.spaceBytes,
+    }
+    await writeConfig(this.#world.files, this.#metaDirectory, this.#config)
+  }
+
+  #applySettings(info: ClusterInfo): void {
+    const { ctime, flags, copies, policy, blockSizeShift, store, recoveryDisabled } = info
+    this.state.settings = { ctime, flags, copies, policy, blockSizeShift, store, recoveryDisabled }
+  }
+
+  /** Operations that every node performs when the message arrives in order. */
+  async #perform(request: Frame, sender: SdNode): Promise<Answer> {
+    switch (request.opcode) {
+      case Op.MAKE_FS:
+        return OK
+      case Op.SHUTDOWN:
+        await this.#shutDown()
+        return OK
+      case Op.COMPLETE_RECOVERY:
+        this.#memberComplete(objectFields.targetEpoch(request), decodeNode(request.body))
+        return OK
+      case Op.NOTIFY_VDI_DEL: {
+        if (request.body.length !== 4) return failed(Code.INVALID_PARMS)
+        const vid = asVid(request.body.readUInt32LE(0))
+        this.state.vids.markDeleted(vid)
+        this.volumeChanged(vid)
+        return OK
+      }
+      case Op.CLEANUP:
+        await this.store.purgeStale()
+        return OK
+      default:
+        this.log.debug('cluster.operation.ignored', { op: request.opcode, sender: nodeKey(sender) })
+        return failed(Code.INVALID_PARMS)
+    }
+  }
+
+  async #shutDown(): Promise<void> {
+    this.state.status = 'shutdown'
+    this.gateway.stop()
+    const clean = !this.recovery.progress().inRecovery && this.reclaim.backlog === 0
+    if (this.state.formatted) await this.#saveConfig(this.#info, clean)
+    // The answer to whoever asked must leave first.
+    this.#world.clock.after(0, () => this.#over(undefined))
+  }
+
+  #recovered(epoch: number): void {
+    const payload = encodeNode(this.state.self)
+    const head = plainRequest({
+      opcode: Op.COMPLETE_RECOVERY,
+      flags: 1,
+      epoch,
+      dataLength: payload.length,
+    })
+    head.writeUInt32LE(epoch, 36)
+    void this.ops.broadcast(head, payload)
+  }
+
+  #memberComplete(epoch: number, node: SdNode): void {
+    if (epoch !== this.state.epoch) return
+    this.#complete.add(nodeKey(node))
+    const storing = this.state.epochNodes.filter((member) => member.vnodes > 0)
+    if (!storing.every((member) => this.#complete.has(nodeKey(member)))) return
+    this.log.info('recovery.gathered', { epoch })
+    this.recovery.gathered(epoch)
+  }
+
+  #resumeIntents(): void {
+    const directory = `${this.#metaDirectory}/reclaim`
+    if (!this.#world.files.exists(directory)) return
+    this.#world.files.readDir(directory).then(
+      (names) => this.reclaim.resumeIntents(names),
+      (error: unknown) => this.log.error('reclaim.intents.unreadable', { reason: String(error) }),
+    )
+  }
+
+  /** One member, the first in node order, looks after operations whose node died. */
+  #settleSoon(everything: boolean): void {
+    const first = this.state.epochNodes[0]
+    if (first === undefined || !this.state.isSelf(first)) return
+    this.ops
+      .exclusively(() => this.#settle(everything))
+      .catch((error: unknown) => this.log.error('settle.failed', { reason: String(error) }))
+  }
+
+  /** `everything`: nobody lived through the crash, so any operation may have been cut off. */
+  async #settle(everything: boolean): Promise<void> {
+    const { vids } = this.state
+    const candidates = new Set<Vid>(this.ops.unfinished())
+    for (const { vid } of vids.all()) {
+      if (vids.isInUse(vid) && (everything || vids.isDeleted(vid))) candidates.add(vid)
+    }
+    const found = await examine(this.state, this.inodes, candidates)
+    for (const header of found.undo) {
+      this.log.warn('snapshot.undone', { vid: header.vid.toString(16) })
+      await this.inodes.blank(header.vid)
+      await this.ops.broadcast(...deletion(header.vid))
+    }
+    for (const { vid, parent, copies, policy, blockSizeShift } of found.adopt) {
+      const what = { oldVid: parent, newVid: vid, copies, policy, blockSizeShift }
+      await this.ops.announce({ ...what, setBitmap: true })
+    }
+    for (const vid of found.reclaim) this.reclaim.deleteVolume(vid)
+  }
+
+  #fail(reason: string): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.state.status = 'killed'
+    this.log.error('node.failed', { reason })
+    this.gateway.stop()
+    this.recovery.stop()
+    this.state.wakeViewWaiters()
+    this.ops.abandon(Code.KILLED)
+    this.#over(reason)
+  }
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error)
+}
+
+function deletion(vid: Vid): [Buffer, Buffer] {
+  const payload = Buffer.alloc(4)
+  payload.writeUInt32LE(vid)
+  return [plainRequest({ opcode: Op.NOTIFY_VDI_DEL, flags: 1, dataLength: 4 }), payload]
+}
+
+const COPIES_DEFAULT = 3
+const BLOCK_SIZE_SHIFT_DEFAULT = 22
+
+function formatRequest(request: Frame): Parameters<typeof onFormat>[1] {
+  const fields = decodeClusterFields(request)
+  const end = request.body.indexOf(0)
+  return {
+    ctime: fields.ctime,
+    flags: fields.clusterFlags,
+    copies: fields.copies || COPIES_DEFAULT,
+    blockSizeShift: fields.blockSizeShift || BLOCK_SIZE_SHIFT_DEFAULT,
+    store: request.body.subarray(0, end < 0 ? undefined : end).toString('latin1'),
+  }
+}

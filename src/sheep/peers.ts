@@ -1,0 +1,101 @@
+/** Connections to the other nodes: one each, made when first needed, pipelined, dropped when it fails. */
+import type { Log } from '../base/log.js'
+import { type NodeKey, nodeKey, type SdNode } from '../model/node.js'
+import { type ReplyDone, SheepClient } from '../peer/client.js'
+import type { Frame } from '../wire/sheepdog/frame.js'
+import type { World } from '../world/world.js'
+
+/** As the C daemon: a peer that stays silent this long is given up, the gateway tries again. */
+const REPLY_TIMEOUT_MS = 30_000
+const CONNECT_TIMEOUT_MS = 5_000
+/** Requests to a node that just refused a connection fail at once for this long. */
+const REFUSED_PAUSE_MS = 50
+
+type NodeAddress = Pick<SdNode, 'host' | 'port'>
+
+interface Peer {
+  client: SheepClient | undefined
+  waiting: { head: Buffer; payload: Uint8Array | undefined; done: ReplyDone }[] | undefined
+  refusedUntil: number
+}
+
+export class Peers {
+  readonly #world: Pick<World, 'clock' | 'network'>
+  readonly #log: Log
+  readonly #peers = new Map<NodeKey, Peer>()
+  #closed = false
+
+  constructor(world: Pick<World, 'clock' | 'network'>, log: Log) {
+    this.#world = world
+    this.#log = log
+  }
+
+  /** Requests to one node leave in call order. `payload` must not change until the reply is there. */
+  request(node: NodeAddress, head: Buffer, payload: Uint8Array | undefined, done: ReplyDone): void {
+    const key = nodeKey(node)
+    let peer = this.#peers.get(key)
+    if (peer === undefined) {
+      peer = { client: undefined, waiting: undefined, refusedUntil: 0 }
+      this.#peers.set(key, peer)
+    }
+    if (peer.client?.alive === true) {
+      peer.client.request(head, payload, done)
+      return
+    }
+    if (this.#closed || this.#world.clock.now() < peer.refusedUntil) {
+      done(undefined, new Error(`${key} cannot be reached`))
+      return
+    }
+    if (peer.waiting === undefined) {
+      peer.waiting = []
+      void this.#connect(key, node, peer)
+    }
+    peer.waiting.push({ head, payload, done })
+  }
+
+  /** As `request`; rejects when no reply comes. */
+  call(node: NodeAddress, head: Buffer, payload?: Uint8Array): Promise<Frame> {
+    return new Promise((resolve, reject) => {
+      this.request(node, head, payload, (reply, error) => {
+        if (reply !== undefined) resolve(reply)
+        else reject(error ?? new Error('no reply'))
+      })
+    })
+  }
+
+  /** The node has left: what is in flight to it fails now. */
+  drop(node: NodeAddress): void {
+    const peer = this.#peers.get(nodeKey(node))
+    this.#peers.delete(nodeKey(node))
+    peer?.client?.close()
+  }
+
+  close(): void {
+    this.#closed = true
+    for (const peer of this.#peers.values()) peer.client?.close()
+    this.#peers.clear()
+  }
+
+  async #connect(key: NodeKey, node: NodeAddress, peer: Peer): Promise<void> {
+    let failure: Error | undefined
+    try {
+      const to = { host: node.host, port: node.port }
+      peer.client = await SheepClient.connect(this.#world, to, {
+        connectTimeoutMs: CONNECT_TIMEOUT_MS,
+        replyTimeoutMs: REPLY_TIMEOUT_MS,
+      })
+      peer.refusedUntil = 0
+    } catch (error) {
+      failure = error instanceof Error ? error : new Error(String(error))
+      peer.refusedUntil = this.#world.clock.now() + REFUSED_PAUSE_MS
+      this.#log.debug('peer.refused', { peer: key, reason: failure.message })
+    }
+    const waiting = peer.waiting ?? []
+    peer.waiting = undefined
+    for (const one of waiting) {
+      if (failure === undefined) peer.client?.request(one.head, one.payload, one.done)
+      else one.done(undefined, failure)
+    }
+    if (this.#closed) peer.client?.close()
+  }
+}

@@ -1,0 +1,238 @@
+/**
+ * Gives objects back that no volume names any more (objects spec, section 6).
+ *
+ * An object of volume v is needed while a living inode has v in the slot of its index. That is looked up
+ * in the inodes before anything is removed; the ledgers of generational references are kept as sheepdog
+ * 1.0 keeps them, for nodes and tools that go by them, but they never decide. So a count that was applied
+ * twice or lost (defects O2, O3) cannot take data away, and cannot keep it for ever either.
+ *
+ * Of two volumes that drop the last two references at once, each writes its slot durably before it looks,
+ * so the later one sees that nobody is left.
+ */
+import { Code } from '../base/codes.js'
+import type { Log } from '../base/log.js'
+import { SLOT_BYTES, SLOTS_MAX, slotRange, slotsOf } from '../model/inode.js'
+import { dataOid, ledgerOid, type Oid, oidName, oidVid, type Vid } from '../model/oid.js'
+import { Op } from '../wire/sheepdog/opcodes.js'
+import { refRequest } from '../wire/sheepdog/requests.js'
+import type { Files } from '../world/world.js'
+import type { Gateway } from './gateway.js'
+import type { InodeIo } from './inode-io.js'
+import type { Peers } from './peers.js'
+import type { NodeState } from './state.js'
+
+/** A slot of `referrer` stopped naming object `index` of `target`. */
+export interface DroppedRef {
+  readonly referrer: Vid
+  readonly index: number
+  readonly target: Vid
+  readonly generation: number
+  readonly count: number
+}
+
+export interface ReclaimOptions {
+  readonly state: NodeState
+  readonly gateway: Gateway
+  readonly inodes: InodeIo
+  readonly peers: Peers
+  readonly files: Files
+  readonly log: Log
+  /** Where intents that must survive a crash are kept. */
+  readonly directory: string
+}
+
+export class Reclaim {
+  readonly #state: NodeState
+  readonly #gateway: Gateway
+  readonly #inodes: InodeIo
+  readonly #peers: Peers
+  readonly #files: Files
+  readonly #log: Log
+  readonly #directory: string
+  /** Drops are worked off one after the other, behind the requests that caused them. */
+  #queue: Promise<void> = Promise.resolve()
+  #waiting = 0
+
+  constructor(options: ReclaimOptions) {
+    this.#state = options.state
+    this.#gateway = options.gateway
+    this.#inodes = options.inodes
+    this.#peers = options.peers
+    this.#files = options.files
+    this.#log = options.log
+    this.#directory = options.directory
+  }
+
+  /** References that wait to be accounted for. */
+  get backlog(): number {
+    return this.#waiting
+  }
+
+  /**
+   * Before slots change. The volume an object belongs to usually still names it, and its own deletion
+   * will look again; only where it is deleted already may this have been the last reference.
+   */
+  async aboutToDrop(refs: readonly DroppedRef[]): Promise<void> {
+    for (const ref of refs) {
+      if (!this.#mayBeLast(ref)) continue
+      this.#files.mkdir(this.#directory)
+      await this.#files.writeFileAtomic(this.#intentPath(ref), Buffer.alloc(0))
+    }
+  }
+
+  /** After slots changed durably. */
+  dropped(refs: readonly DroppedRef[]): void {
+    this.#enqueue(refs.length, async () => {
+      for (const ref of refs) {
+        await this.#account(ref)
+        if (!(await this.#isNamed(ref.target, ref.index))) await this.#removeObject(ref)
+        await this.#forgetIntent(ref)
+        this.#waiting--
+      }
+    })
+  }
+
+  /** Resolves when everything dropped so far is accounted for. */
+  idle(): Promise<void> {
+    return this.#queue
+  }
+
+  /** Intents a crash left: the objects are removed unless somebody names them after all. */
+  resumeIntents(names: readonly string[]): void {
+    for (const name of names) {
+      const [, vid, index] = /^([0-9a-f]{6})-([0-9a-f]{8})$/.exec(name) ?? []
+      if (vid === undefined || index === undefined) continue
+      const ref = {
+        referrer: 0 as Vid,
+        target: Number.parseInt(vid, 16) as Vid,
+        index: Number.parseInt(index, 16),
+        generation: 0,
+        count: 0,
+      }
+      this.#enqueue(1, async () => {
+        if (!(await this.#isNamed(ref.target, ref.index))) await this.#removeObject(ref)
+        await this.#forgetIntent(ref)
+        this.#waiting--
+      })
+    }
+  }
+
+  /**
+   * Takes back everything only this volume named. Its inode is blank already (deleted), still with its
+   * slots and size; both go last, so that an interrupted run is found and done again.
+   */
+  deleteVolume(vid: Vid): void {
+    this.#enqueue(1, async () => {
+      const freed = await this.#takeBack(vid)
+      await this.#inodes.blank(vid)
+      this.#waiting--
+      this.#log.info('vdi.reclaimed', { vid: vid.toString(16), objects: freed })
+    })
+  }
+
+  /** Removes what nobody else names, counts the other references; returns how many were removed. */
+  async #takeBack(vid: Vid): Promise<number> {
+    const header = await this.#inodes.mustHeader(vid)
+    const count = Math.min(slotsOf(header.sizeBytes, header.blockSizeShift), SLOTS_MAX)
+    const slots = await this.#inodes.readSlots(vid, count)
+    const refs = await this.#inodes.readRefs(vid, count)
+    const others = await this.#otherSlots(vid, slots)
+    let freed = 0
+    for (let index = 0; index < count; index++) {
+      const target = slots[index] as Vid
+      if (target === 0) continue
+      if (others.some((array) => array[index] === target)) {
+        await this.#account({ referrer: vid, target, index, ...refs[index]! })
+      } else {
+        await this.#removeObject({ target, index })
+        freed++
+      }
+    }
+    return freed
+  }
+
+  #enqueue(refs: number, work: () => Promise<void>): void {
+    this.#waiting += refs
+    this.#queue = this.#queue.then(work).catch((error: unknown) => {
+      this.#waiting = Math.max(0, this.#waiting - refs)
+      this.#log.error('reclaim.failed', { reason: String(error) })
+    })
+  }
+
+  /** Slot arrays of every living volume that may share objects with `vid`. */
+  async #otherSlots(vid: Vid, slots: Uint32Array): Promise<Uint32Array[]> {
+    const others = new Set<Vid>()
+    for (const owner of new Set(slots)) {
+      if (owner === 0) continue
+      for (const member of this.#state.vids.family(owner as Vid)) others.add(member)
+    }
+    others.delete(vid)
+    const arrays: Uint32Array[] = []
+    for (const other of others) {
+      if (await this.#inodes.isLiving(other)) {
+        arrays.push(await this.#inodes.readSlots(other, slots.length))
+      }
+    }
+    return arrays
+  }
+
+  async #isNamed(target: Vid, index: number): Promise<boolean> {
+    for (const member of this.#state.vids.family(target)) {
+      if (this.#state.vids.isDeleted(member)) continue
+      const { offset } = slotRange(index, 1)
+      const slot = await this.#inodes.read(member, offset, SLOT_BYTES)
+      if (slot?.readUInt32LE(0) === target && (await this.#inodes.isLiving(member))) return true
+    }
+    return false
+  }
+
+  #mayBeLast(ref: DroppedRef): boolean {
+    return ref.target !== ref.referrer && this.#state.vids.get(ref.target)?.deleted !== false
+  }
+
+  async #removeObject(ref: { target: Vid; index: number }): Promise<void> {
+    const oid = dataOid(ref.target, ref.index)
+    await this.#remove(oid)
+    if (this.#state.vids.family(ref.target).length > 1) await this.#remove(ledgerOid(oid))
+  }
+
+  async #remove(oid: Oid): Promise<void> {
+    const code = await new Promise<Code>((resolve) => this.#gateway.remove(oid, resolve))
+    if (code !== Code.SUCCESS && code !== Code.NO_OBJ) {
+      throw new Error(`object ${oidName(oid)} could not be removed (${code})`)
+    }
+  }
+
+  /**
+   * Counts the drop in the ledger, once on each of its owners. A reference that was never shared has
+   * no ledger.
+   */
+  async #account(ref: DroppedRef): Promise<void> {
+    if (ref.generation === 0 && ref.count === 0) return
+    const ledger = ledgerOid(dataOid(ref.target, ref.index))
+    const head = (): Buffer =>
+      refRequest({
+        opcode: Op.DECREF_PEER,
+        epoch: this.#state.epoch,
+        ledger,
+        generation: ref.generation,
+        count: ref.count,
+      })
+    for (const node of this.#state.owners(ledger, oidVid(ledger))) {
+      const reply = await this.#peers.call(node, head()).catch(() => undefined)
+      if (reply?.result !== Code.SUCCESS) {
+        this.#log.warn('ledger.missed', { oid: oidName(ledger), node: `${node.host}:${node.port}` })
+      }
+    }
+  }
+
+  #intentPath(ref: { target: Vid; index: number }): string {
+    const vid = ref.target.toString(16).padStart(6, '0')
+    return `${this.#directory}/${vid}-${ref.index.toString(16).padStart(8, '0')}`
+  }
+
+  async #forgetIntent(ref: { target: Vid; index: number }): Promise<void> {
+    const path = this.#intentPath(ref)
+    if (this.#files.exists(path)) await this.#files.unlink(path)
+  }
+}

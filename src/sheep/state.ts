@@ -1,0 +1,112 @@
+/** What a node knows of its cluster, and the view of it that requests run under. */
+import { type NodeKey, nodeKey, type SdNode } from '../model/node.js'
+import type { Oid, Vid } from '../model/oid.js'
+import { buildRing, ownersOf, type Ring } from '../model/ring.js'
+import { ClusterFlag } from '../wire/sheepdog/opcodes.js'
+import type { ClusterStatus } from '../wire/sheepdog/records.js'
+import { VidTable } from './vid-table.js'
+
+export interface Settings {
+  /** 0: the cluster has not been formatted. */
+  readonly ctime: bigint
+  readonly flags: number
+  readonly copies: number
+  readonly policy: number
+  readonly blockSizeShift: number
+  readonly store: string
+  readonly recoveryDisabled: boolean
+}
+
+/** A membership as placement sees it; never changes, a new epoch brings a new one. */
+export interface View {
+  readonly epoch: number
+  readonly ring: Ring
+}
+
+export const UNFORMATTED: Settings = {
+  ctime: 0n,
+  flags: ClusterFlag.AUTO_VNODES,
+  copies: 0,
+  policy: 0,
+  blockSizeShift: 0,
+  store: '',
+  recoveryDisabled: false,
+}
+
+const COPIES_DEFAULT = 3
+const BLOCK_SIZE_SHIFT_DEFAULT = 22
+
+export class NodeState {
+  readonly self: SdNode
+  readonly selfKey: NodeKey
+  readonly vids = new VidTable()
+  status: ClusterStatus = 'wait'
+  settings: Settings = UNFORMATTED
+  /** Everybody who is in now, sorted, as announced. */
+  members: readonly SdNode[] = []
+  /** The nodes of the newest epoch that was logged, with their computed vnodes. */
+  epochNodes: readonly SdNode[] = []
+  #view: View
+  readonly #viewWaiters = new Set<{ readonly fn: () => void }>()
+
+  constructor(self: SdNode) {
+    this.self = self
+    this.selfKey = nodeKey(self)
+    this.#view = { epoch: 0, ring: buildRing([]) }
+  }
+
+  get view(): View {
+    return this.#view
+  }
+
+  get epoch(): number {
+    return this.#view.epoch
+  }
+
+  get formatted(): boolean {
+    return this.settings.ctime !== 0n
+  }
+
+  has(flag: number): boolean {
+    return (this.settings.flags & flag) !== 0
+  }
+
+  isSelf(node: Pick<SdNode, 'host' | 'port'>): boolean {
+    return nodeKey(node) === this.selfKey
+  }
+
+  /** Requests see this membership from now on; those that waited for it run again. */
+  setView(epoch: number, nodes: readonly SdNode[]): void {
+    this.#view = { epoch, ring: buildRing(nodes) }
+    this.epochNodes = nodes
+    this.wakeViewWaiters()
+  }
+
+  /** Runs `fn` once, after the next change of the view; the returned function calls it off. */
+  afterViewChange(fn: () => void): () => void {
+    const waiter = { fn }
+    this.#viewWaiters.add(waiter)
+    return () => this.#viewWaiters.delete(waiter)
+  }
+
+  /** Lets everything that waits for another view look again. */
+  wakeViewWaiters(): void {
+    const waiters = [...this.#viewWaiters]
+    this.#viewWaiters.clear()
+    for (const waiter of waiters) waiter.fn()
+  }
+
+  copiesOf(vid: Vid): number {
+    return this.vids.get(vid)?.copies || this.settings.copies || COPIES_DEFAULT
+  }
+
+  blockSizeShiftOf(vid: Vid): number {
+    return (
+      this.vids.get(vid)?.blockSizeShift || this.settings.blockSizeShift || BLOCK_SIZE_SHIFT_DEFAULT
+    )
+  }
+
+  owners(oid: Oid, vid: Vid): SdNode[] {
+    return ownersOf(this.#view.ring, oid, this.copiesOf(vid))
+  }
+}

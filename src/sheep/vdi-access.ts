@@ -1,0 +1,73 @@
+/** The cluster's volumes for this node's own doors: `VdiAccess` without a network in between. */
+import { cString } from '../base/bytes.js'
+import { Code, SheepError } from '../base/codes.js'
+import type { Selector, VdiAccess } from '../model/access.js'
+import { type InodeHeader, NAME_BYTES } from '../model/inode.js'
+import type { Vid } from '../model/oid.js'
+import { Frame } from '../wire/sheepdog/frame.js'
+import { Flag, LockType, Op } from '../wire/sheepdog/opcodes.js'
+import { decodeVdiReply, replyHead } from '../wire/sheepdog/replies.js'
+import { type VdiFields, vdiRequest } from '../wire/sheepdog/requests.js'
+import type { SheepNode } from './node.js'
+
+export function vdiAccess(node: SheepNode): VdiAccess {
+  /** A cluster operation with a name; rejects with the code it ends with. */
+  const ask = (
+    opcode: number,
+    name: string,
+    selector: Selector,
+    fields: VdiFields,
+  ): Promise<Vid> => {
+    const tag = selector.kind === 'tag' ? selector.tag : ''
+    const body = Buffer.concat([cString(name, NAME_BYTES), cString(tag, NAME_BYTES)])
+    const snapId = selector.kind === 'id' ? selector.snapId : 0
+    const head = vdiRequest({
+      opcode,
+      flags: Flag.WRITE,
+      dataLength: body.length,
+      ...fields,
+      snapId,
+    })
+    if (node.state.status !== 'ok') return Promise.reject(new SheepError(notServing(node)))
+    return new Promise((resolve, reject) => {
+      node.ops.submit(new Frame(head, body), (answer) => {
+        if (answer.result !== Code.SUCCESS) {
+          reject(new SheepError(answer.result))
+          return
+        }
+        const reply = replyHead({ opcode, id: 0, epoch: 0, result: answer.result })
+        answer.fill?.(reply)
+        resolve(decodeVdiReply(new Frame(reply)).vid)
+      })
+    })
+  }
+
+  return {
+    find: (name, selector) => ask(Op.GET_VDI_INFO, name, selector, {}),
+    lock: (name) => ask(Op.LOCK_VDI, name, { kind: 'working' }, { lockType: LockType.DOOR }),
+    unlock: async (vid) => {
+      await ask(Op.RELEASE_VDI, '', { kind: 'working' }, { base: vid, lockType: LockType.DOOR })
+    },
+    readHeader: (vid) => node.inodes.mustHeader(vid),
+    readSlots: (vid, count) => node.inodes.readSlots(vid, count),
+    list: () => listVolumes(node),
+    onChange: (vid, changed) => node.onVolumeChange(vid, changed),
+  }
+}
+
+export function notServing(node: SheepNode): Code {
+  const { status } = node.state
+  if (status === 'killed') return Code.KILLED
+  if (status === 'shutdown') return Code.SHUTDOWN
+  return node.state.formatted ? Code.WAIT_FOR_JOIN : Code.WAIT_FOR_FORMAT
+}
+
+async function listVolumes(node: SheepNode): Promise<InodeHeader[]> {
+  if (node.state.status !== 'ok') throw new SheepError(notServing(node))
+  const found: InodeHeader[] = []
+  for (const vid of node.state.vids.living()) {
+    const header = await node.inodes.header(vid)
+    if (header !== undefined && header.name !== '') found.push(header)
+  }
+  return found
+}

@@ -1,0 +1,314 @@
+/**
+ * Volume operations, as the one node runs them whose turn it is (objects spec, section 7). They consist of
+ * several object writes; these come in an order in which a crash at any point leaves either the state
+ * before, or something `settle` recognises and undoes (defect O1):
+ *
+ *   snapshot  new inode, references of the old one, and only then the old one's time of snapshot
+ *   clone     references of the base first: too many of them cost nothing, too few would cost data
+ *   delete    the name goes first; slots and size go when every object has been given back
+ */
+import { Code, SheepError } from '../base/codes.js'
+import { LIMITS } from '../base/limits.js'
+import type { Selector } from '../model/access.js'
+import {
+  encodeInodeHeader,
+  type InodeHeader,
+  NAME_BYTES,
+  REF_BYTES,
+  REFS_OFFSET,
+  type Ref,
+  type SdTime,
+  SLOT_BYTES,
+  SLOTS_MAX,
+  SNAP_CTIME_OFFSET,
+  sdTime,
+  slotsOf,
+} from '../model/inode.js'
+import { asVid, inodeOid, type Vid } from '../model/oid.js'
+import type { VdiFields } from '../wire/sheepdog/requests.js'
+import type { Clock } from '../world/world.js'
+import type { Gateway } from './gateway.js'
+import type { InodeIo } from './inode-io.js'
+import type { NodeState } from './state.js'
+import { type LookupResult, lookUp, mustFind } from './vdi-lookup.js'
+
+export interface Announcement {
+  readonly oldVid: Vid
+  readonly newVid: Vid
+  readonly copies: number
+  readonly policy: number
+  readonly blockSizeShift: number
+  readonly setBitmap: boolean
+}
+
+export interface VdiServiceOptions {
+  readonly state: NodeState
+  readonly gateway: Gateway
+  readonly inodes: InodeIo
+  readonly clock: Clock
+  /** Tells every node of a volume to come; resolves when this node has processed it in order. */
+  readonly announce: (what: Announcement) => Promise<void>
+}
+
+interface Format {
+  readonly copies: number
+  readonly policy: number
+  readonly blockSizeShift: number
+}
+
+export class VdiService {
+  readonly #state: NodeState
+  readonly #gateway: Gateway
+  readonly #inodes: InodeIo
+  readonly #clock: Clock
+  readonly #announce: VdiServiceOptions['announce']
+
+  constructor(options: VdiServiceOptions) {
+    this.#state = options.state
+    this.#gateway = options.gateway
+    this.#inodes = options.inodes
+    this.#clock = options.clock
+    this.#announce = options.announce
+  }
+
+  find(name: string, selector: Selector): Promise<LookupResult> {
+    return lookUp(this.#state.vids, (vid) => this.#inodes.header(vid), name, selector)
+  }
+
+  /** NEW_VDI in its four meanings (protocol spec, section 9.6). Rejects with a SheepError. */
+  async create(name: string, fields: Required<VdiFields>): Promise<InodeHeader> {
+    checkRequest(name, fields)
+    const lookup = await this.find(name, { kind: 'working' })
+    if (lookup.free === undefined) throw new SheepError(Code.FULL_VDI)
+    if (fields.snapId !== 0) return this.#snapshot(lookup, asVid(fields.base), lookup.free)
+    if (lookup.found !== undefined) throw new SheepError(Code.VDI_EXIST)
+    if (fields.base !== 0) return this.#clone(name, fields, lookup, lookup.free)
+    return this.#createEmpty(name, fields, lookup, lookup.free)
+  }
+
+  /** Blanks the name; the objects are given back afterwards (`Reclaim.deleteVolume`). */
+  async delete(name: string, selector: Selector): Promise<InodeHeader> {
+    const header = mustFind(await this.find(name, selector))
+    if (this.#state.vids.get(header.vid)?.lock.door === true) throw new SheepError(Code.VDI_LOCKED)
+    await this.#inodes.write(header.vid, 0, Buffer.alloc(NAME_BYTES))
+    return header
+  }
+
+  async #createEmpty(
+    name: string,
+    fields: Required<VdiFields>,
+    lookup: LookupResult,
+    free: Vid,
+  ): Promise<InodeHeader> {
+    const format = this.#format(fields)
+    if (fields.sizeBytes > SLOTS_MAX * 2 ** format.blockSizeShift) {
+      throw new SheepError(Code.INVALID_PARMS, 'the size needs larger objects')
+    }
+    const header = newHeader({
+      ...format,
+      name,
+      vid: free,
+      parent: asVid(0),
+      sizeBytes: fields.sizeBytes,
+      snapId: (lookup.lastSnapshot?.snapId ?? 0) + 1,
+      time: sdTime(this.#clock.now()),
+    })
+    await this.#tell(lookup.lastSnapshot?.vid ?? asVid(0), header)
+    await this.#undoing(free, () => this.#inodes.create(free, encodeInodeHeader(header)))
+    return header
+  }
+
+  async #clone(
+    name: string,
+    fields: Required<VdiFields>,
+    lookup: LookupResult,
+    free: Vid,
+  ): Promise<InodeHeader> {
+    const base = await this.#base(asVid(fields.base))
+    if (base.snapCtime === 0n) throw new SheepError(Code.INVALID_PARMS, 'only snapshots are cloned')
+    const sizeBytes = fields.sizeBytes || base.sizeBytes
+    if (sizeBytes < base.sizeBytes || sizeBytes > SLOTS_MAX * 2 ** base.blockSizeShift) {
+      throw new SheepError(Code.INVALID_PARMS, 'a clone has at least the size of its base')
+    }
+    const header = newHeader({
+      copies: base.copies,
+      policy: base.policy,
+      blockSizeShift: base.blockSizeShift,
+      name,
+      vid: free,
+      parent: base.vid,
+      sizeBytes,
+      snapId: (lookup.lastSnapshot?.snapId ?? 0) + 1,
+      time: sdTime(this.#clock.now()),
+    })
+    await this.#tell(base.vid, header)
+    await this.#undoing(free, async () => {
+      const content = await this.#contentOf(base)
+      await this.#handDown(base, content)
+      await this.#writeHeir(header, content)
+    })
+    return header
+  }
+
+  async #snapshot(lookup: LookupResult, baseVid: Vid, free: Vid): Promise<InodeHeader> {
+    const working = mustFind(lookup)
+    const base = baseVid === working.vid ? working : await this.#base(baseVid)
+    const time = sdTime(this.#clock.now())
+    const header = newHeader({
+      copies: base.copies,
+      policy: base.policy,
+      blockSizeShift: base.blockSizeShift,
+      name: working.name,
+      vid: free,
+      parent: base.vid,
+      sizeBytes: base.sizeBytes,
+      snapId: working.snapId + 1,
+      time,
+    })
+    // From here on every gateway answers READONLY to new writes; those under way are waited for.
+    await this.#tell(working.vid, header)
+    try {
+      await this.#undoing(free, async () => {
+        await this.#quiesce(working.vid)
+        const content = await this.#contentOf(base)
+        await this.#writeHeir(header, content)
+        await this.#handDown(base, content)
+        await this.#markSnapshot(working.vid, time)
+      })
+    } catch (error) {
+      await this.#tell(working.parent, working)
+      throw error
+    }
+    return header
+  }
+
+  /** Runs the steps of a creation; when one fails the half-made inode goes. */
+  async #undoing(vid: Vid, steps: () => Promise<void>): Promise<void> {
+    try {
+      await steps()
+    } catch (error) {
+      await new Promise<Code>((resolve) => this.#gateway.remove(inodeOid(vid), resolve))
+      throw error
+    }
+  }
+
+  async #quiesce(vid: Vid): Promise<void> {
+    const drained = await new Promise<Code>((done) => this.#gateway.drainEverywhere(vid, done))
+    if (drained !== Code.SUCCESS) throw new SheepError(drained)
+    const flushed = await new Promise<Code>((done) => this.#gateway.flush(vid, done))
+    if (flushed !== Code.SUCCESS) throw new SheepError(flushed)
+  }
+
+  async #base(vid: Vid): Promise<InodeHeader> {
+    const header = await this.#inodes.header(vid)
+    if (header === undefined || header.name === '') throw new SheepError(Code.BASE_VDI_READ)
+    if (header.storePolicy !== 0) throw new SheepError(Code.NO_SUPPORT)
+    return header
+  }
+
+  async #contentOf(base: InodeHeader): Promise<Content> {
+    const count = slotsOf(base.sizeBytes, base.blockSizeShift)
+    return {
+      slots: await this.#inodes.readSlots(base.vid, count),
+      refs: await this.#inodes.readRefs(base.vid, count),
+    }
+  }
+
+  /** The base's references count one more copy of each. */
+  async #handDown(base: InodeHeader, content: Content): Promise<void> {
+    const raised = content.refs.map((ref, i) =>
+      content.slots[i] === 0 ? ref : { ...ref, count: ref.count + 1 },
+    )
+    await this.#inodes.write(base.vid, REFS_OFFSET, encodeRefs(raised))
+  }
+
+  /** The new inode: the base's slots, with references one generation down. */
+  async #writeHeir(header: InodeHeader, content: Content): Promise<void> {
+    const inherited = content.refs.map((ref, i) =>
+      content.slots[i] === 0
+        ? { generation: 0, count: 0 }
+        : { generation: ref.generation + 1, count: 0 },
+    )
+    await this.#inodes.create(
+      header.vid,
+      Buffer.concat([encodeInodeHeader(header), encodeSlots(content.slots)]),
+    )
+    await this.#inodes.write(header.vid, REFS_OFFSET, encodeRefs(inherited))
+  }
+
+  async #markSnapshot(vid: Vid, time: SdTime): Promise<void> {
+    const bytes = Buffer.alloc(8)
+    bytes.writeBigUInt64LE(time)
+    await this.#inodes.write(vid, SNAP_CTIME_OFFSET, bytes)
+  }
+
+  #tell(oldVid: Vid, header: InodeHeader): Promise<void> {
+    const { vid: newVid, copies, policy, blockSizeShift } = header
+    return this.#announce({ oldVid, newVid, copies, policy, blockSizeShift, setBitmap: false })
+  }
+
+  #format(fields: Required<VdiFields>): Format {
+    const { settings } = this.#state
+    return {
+      copies: fields.copies || settings.copies,
+      policy: fields.copies === 0 ? settings.policy : fields.policy,
+      blockSizeShift: fields.blockSizeShift || settings.blockSizeShift,
+    }
+  }
+}
+
+interface Content {
+  readonly slots: Uint32Array
+  readonly refs: readonly Ref[]
+}
+
+function checkRequest(name: string, fields: Required<VdiFields>): void {
+  const { copies, policy, storePolicy, blockSizeShift } = fields
+  if (name === '') throw new SheepError(Code.INVALID_PARMS, 'a VDI needs a name')
+  if (policy !== 0 || storePolicy !== 0) throw new SheepError(Code.NO_SUPPORT)
+  if (copies > LIMITS.copiesMax) throw new SheepError(Code.INVALID_PARMS)
+  if (blockSizeShift === 0) return
+  if (blockSizeShift < LIMITS.blockSizeShiftMin || blockSizeShift > LIMITS.blockSizeShiftMax) {
+    throw new SheepError(Code.INVALID_PARMS, `object size 2^${blockSizeShift}`)
+  }
+}
+
+interface NewInode extends Format {
+  readonly name: string
+  readonly vid: Vid
+  readonly parent: Vid
+  readonly sizeBytes: number
+  readonly snapId: number
+  readonly time: SdTime
+}
+
+function newHeader(inode: NewInode): InodeHeader {
+  const { time, ...rest } = inode
+  return {
+    ...rest,
+    tag: '',
+    createTime: time,
+    snapCtime: 0n as SdTime,
+    vmClockNsec: 0n,
+    vmStateBytes: 0n,
+    storePolicy: 0,
+    btreeCounter: 0,
+  }
+}
+
+function encodeSlots(slots: Uint32Array): Buffer {
+  const bytes = Buffer.alloc(slots.length * SLOT_BYTES)
+  slots.forEach((vid, i) => {
+    bytes.writeUInt32LE(vid, i * SLOT_BYTES)
+  })
+  return bytes
+}
+
+function encodeRefs(refs: readonly Ref[]): Buffer {
+  const bytes = Buffer.alloc(refs.length * REF_BYTES)
+  refs.forEach((ref, i) => {
+    bytes.writeInt32LE(ref.generation, i * REF_BYTES)
+    bytes.writeInt32LE(ref.count, i * REF_BYTES + 4)
+  })
+  return bytes
+}

@@ -1,0 +1,104 @@
+/** Which volume ids are taken, and what is known of each volume (objects spec, sections 3 and 9). */
+import { asVid, VID_LIMIT, type Vid } from '../model/oid.js'
+import { UNLOCKED, type VdiLock, type VdiState } from '../model/vdi-state.js'
+
+export class VidTable {
+  /** One bit an id: an inode exists, even a deleted volume's. */
+  readonly inUse = Buffer.alloc(VID_LIMIT / 8)
+  /** A subset of `inUse`. */
+  readonly deleted = Buffer.alloc(VID_LIMIT / 8)
+  readonly #states = new Map<Vid, VdiState>()
+  readonly #children = new Map<Vid, Set<Vid>>()
+
+  get(vid: Vid): VdiState | undefined {
+    return this.#states.get(vid)
+  }
+
+  all(): IterableIterator<VdiState> {
+    return this.#states.values()
+  }
+
+  put(state: VdiState): void {
+    const before = this.#states.get(state.vid)
+    if (before !== undefined && before.parent !== state.parent) {
+      this.#children.get(before.parent)?.delete(state.vid)
+    }
+    this.#states.set(state.vid, state)
+    if (state.parent === 0) return
+    const children = this.#children.get(state.parent) ?? new Set()
+    this.#children.set(state.parent, children.add(state.vid))
+  }
+
+  change(vid: Vid, part: Partial<VdiState>): void {
+    const state = this.#states.get(vid)
+    if (state !== undefined) this.put({ ...state, ...part })
+  }
+
+  setLock(vid: Vid, lock: VdiLock): void {
+    this.change(vid, { lock })
+  }
+
+  forget(vid: Vid): void {
+    const state = this.#states.get(vid)
+    if (state !== undefined) this.#children.get(state.parent)?.delete(vid)
+    this.#states.delete(vid)
+  }
+
+  isInUse(vid: number): boolean {
+    return ((this.inUse[vid >>> 3]! >>> (vid & 7)) & 1) !== 0
+  }
+
+  isDeleted(vid: number): boolean {
+    return ((this.deleted[vid >>> 3]! >>> (vid & 7)) & 1) !== 0
+  }
+
+  markInUse(vid: Vid): void {
+    this.inUse[vid >>> 3]! |= 1 << (vid & 7)
+  }
+
+  markDeleted(vid: Vid): void {
+    this.markInUse(vid)
+    this.deleted[vid >>> 3]! |= 1 << (vid & 7)
+    this.change(vid, { deleted: true, lock: UNLOCKED })
+  }
+
+  /** Ids that are in use and not deleted, ascending. */
+  living(): Vid[] {
+    return this.#bits((at) => this.inUse[at]! & ~this.deleted[at]!)
+  }
+
+  /** First free id at or after `from`, wrapping past the end to 1; undefined when all are taken. */
+  firstFree(from: Vid): Vid | undefined {
+    for (let step = 0; step < VID_LIMIT; step++) {
+      const vid = (from + step) % VID_LIMIT
+      if (vid !== 0 && !this.isInUse(vid)) return asVid(vid)
+    }
+    return undefined
+  }
+
+  /** Volumes whose slots may name objects of `vid`: itself and what descends from it. */
+  family(vid: Vid): Vid[] {
+    const found = new Set<Vid>([vid])
+    for (const member of found)
+      for (const child of this.#children.get(member) ?? []) found.add(child)
+    return [...found]
+  }
+
+  clear(): void {
+    this.inUse.fill(0)
+    this.deleted.fill(0)
+    this.#states.clear()
+    this.#children.clear()
+  }
+
+  #bits(byteAt: (at: number) => number): Vid[] {
+    const found: Vid[] = []
+    for (let at = 0; at < this.inUse.length; at++) {
+      const byte = byteAt(at)
+      for (let bit = 0; byte >>> bit !== 0; bit++) {
+        if (((byte >>> bit) & 1) !== 0) found.push(asVid(at * 8 + bit))
+      }
+    }
+    return found
+  }
+}
