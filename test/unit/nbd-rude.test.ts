@@ -1,0 +1,134 @@
+/** A rude NBD client: what the protocol forbids costs it its connection at most, and nobody else anything. */
+import test from 'ava'
+import { Command, NBD_LIMITS, Option } from '../../src/wire/nbd/constants.js'
+import { MemorySource, MemoryVolume } from './support/memory-volume.js'
+import { ask, HELLO, infoData, metaData, option, rig, settle } from './support/nbd-rig.js'
+import { replyTranscript } from './support/nbd-transcript.js'
+
+const MIB = 1024 * 1024
+const { READ, WRITE, FLUSH } = Command
+
+async function inTransmission(sizeBytes = 128 * MIB) {
+  const volume = new MemoryVolume('v', { sizeBytes })
+  const made = rig(new MemorySource(volume))
+  await made.feed(HELLO, option(Option.GO, infoData('v')))
+  volume.recording = true
+  return { ...made, volume, made, before: made.connection.sent.length }
+}
+
+test('a wrong request magic costs the connection; requests before it are answered', async (t) => {
+  const { feed, connection, volume, before, made } = await inTransmission()
+  await feed(ask({ type: FLUSH, cookie: 7 }), Buffer.alloc(28, 0x55), ask({ type: FLUSH }))
+  t.true(connection.destroyed)
+  t.deepEqual(replyTranscript(connection.sent.subarray(before)), ['7 simple error=0'])
+  t.deepEqual(volume.calls, ['flush'])
+  t.is(volume.closes, 1)
+  t.is(made.gone, 1)
+})
+
+// Serial: it looks at the memory of the whole process.
+test.serial(
+  'a write of more than the payload limit costs the connection before memory is taken',
+  async (t) => {
+    const { feed, connection, volume } = await inTransmission()
+    await feed(ask({ type: WRITE, length: NBD_LIMITS.payloadBytesMax }))
+    t.false(connection.over)
+    const other = await inTransmission()
+    const before = process.memoryUsage().arrayBuffers
+    await other.feed(ask({ type: WRITE, length: 0xffffffff }))
+    t.true(process.memoryUsage().arrayBuffers - before < MIB)
+    t.true(other.connection.destroyed)
+    t.deepEqual([...volume.calls, ...other.volume.calls], [])
+  },
+)
+
+test.serial(
+  'a refused write takes no memory for its payload, and its payload is not taken for requests',
+  async (t) => {
+    const { feed, connection, before, volume } = await inTransmission(MIB)
+    const hidden = ask({ type: FLUSH, cookie: 666 })
+    const data = Buffer.concat([hidden, hidden])
+    const memory = process.memoryUsage().arrayBuffers
+    await feed(ask({ type: WRITE, cookie: 1, offset: MIB, length: 20 * MIB, data }))
+    t.true(process.memoryUsage().arrayBuffers - memory < MIB)
+    const rest = Buffer.alloc(20 * MIB - data.length)
+    await feed(rest, ask({ type: FLUSH, cookie: 2 }))
+    t.deepEqual(replyTranscript(connection.sent.subarray(before)), [
+      '1 simple error=28',
+      '2 simple error=0',
+    ])
+    t.deepEqual(volume.calls, ['flush'])
+  },
+)
+
+test('dribbled options of the largest size cost time in proportion', async (t) => {
+  const { connection } = rig(new MemorySource())
+  const start = process.hrtime.bigint()
+  connection.events.data(HELLO)
+  for (const byte of option(4711, Buffer.alloc(NBD_LIMITS.optionBytesMax))) {
+    connection.events.data(Buffer.from([byte]))
+  }
+  const ms = Number(process.hrtime.bigint() - start) / 1e6
+  t.is(connection.sent.length, 18 + 20 + 'option is not supported'.length)
+  t.true(ms < 5000, `${ms} ms`)
+})
+
+test('options without end cost the connection', async (t) => {
+  const { feed, connection } = rig(new MemorySource())
+  await feed(HELLO)
+  const flood = Buffer.concat(Array<Buffer>(4096).fill(option(4711)))
+  for (let i = 0; i < NBD_LIMITS.optionsMax / 4096; i++) await feed(flood)
+  t.false(connection.over)
+  await feed(option(4711))
+  t.true(connection.destroyed)
+})
+
+test('a client that floods options and reads no answers is not read from', async (t) => {
+  const { feed, connection } = rig(new MemorySource())
+  connection.slow = true
+  await feed(HELLO, ...Array<Buffer>(100).fill(option(Option.LIST)))
+  const sent = connection.writes.length
+  await feed(option(Option.LIST))
+  t.is(connection.writes.length, sent)
+  t.true(connection.paused)
+})
+
+/** Bytes from a small generator: the same in every run. */
+function noise(seed: number, length: number): Buffer {
+  const bytes = Buffer.alloc(length)
+  let state = seed
+  for (let i = 0; i < length; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    bytes[i] = state >>> 24
+  }
+  return bytes
+}
+
+test('mangled sessions end or go on, but never throw and never lose a volume', async (t) => {
+  const session = Buffer.concat([
+    HELLO,
+    option(Option.LIST),
+    option(Option.STRUCTURED_REPLY),
+    option(Option.SET_META_CONTEXT, metaData('v', 'base:allocation')),
+    option(Option.GO, infoData('v', 1, 2, 3)),
+    ask({ type: WRITE, offset: 5, data: Buffer.alloc(500, 1) }),
+    ask({ type: READ, offset: 5, length: 500 }),
+    ask({ type: Command.BLOCK_STATUS, length: 500 }),
+    ask({ type: Command.DISC }),
+  ])
+  for (let seed = 1; seed <= 400; seed++) {
+    const volume = new MemoryVolume('v', { sizeBytes: MIB, objectBytes: 4096 })
+    const source = new MemorySource(volume)
+    const { feed, connection } = rig(source)
+    const mangled = Buffer.from(session)
+    const random = noise(seed, 4)
+    // One byte in the messages' heads, where it hurts, or one anywhere.
+    const at = random.readUInt16BE(0) % (seed % 2 === 0 ? 220 : session.length)
+    mangled[at] = mangled[at]! ^ (1 << (random[2]! % 8))
+    await feed(mangled)
+    await feed(noise(seed, 200))
+    connection.vanish()
+    await settle()
+    t.is(volume.closes, source.opens, `seed ${seed}`)
+  }
+})

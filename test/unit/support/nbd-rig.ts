@@ -1,0 +1,200 @@
+/**
+ * An NBD server side without sockets: a connection that records, a clock that a test moves, and the
+ * client's bytes as small builders. Reply streams are decoded into lines that read like a transcript.
+ */
+import { silentLog } from '../../../src/base/log.js'
+import { NbdClient } from '../../../src/doors/nbd/connection.js'
+import type { VolumeSource } from '../../../src/volume/volume.js'
+import { OPTION_MAGIC, REQUEST_MAGIC } from '../../../src/wire/nbd/constants.js'
+import type { Clock, Connection, ConnectionEvents } from '../../../src/world/world.js'
+
+export class TestClock implements Clock {
+  #now = 0
+  #timers = new Set<{ readonly at: number; readonly fn: () => void }>()
+
+  now(): number {
+    return this.#now
+  }
+
+  after(delayMs: number, fn: () => void): () => void {
+    const timer = { at: this.#now + delayMs, fn }
+    this.#timers.add(timer)
+    return () => this.#timers.delete(timer)
+  }
+
+  soon(fn: () => void): void {
+    setImmediate(fn)
+  }
+
+  /** Lets time pass, timer by timer. */
+  advance(ms: number): void {
+    const end = this.#now + ms
+    for (;;) {
+      const due = [...this.#timers].filter(({ at }) => at <= end).sort((a, b) => a.at - b.at)[0]
+      if (due === undefined) break
+      this.#timers.delete(due)
+      this.#now = due.at
+      due.fn()
+    }
+    this.#now = end
+  }
+
+  get timers(): number {
+    return this.#timers.size
+  }
+}
+
+export class TestConnection implements Connection {
+  readonly remote = 'test'
+  events!: ConnectionEvents
+  /** What was sent, one entry a system call. */
+  readonly writes: Buffer[] = []
+  /** When set, every write says "wait". */
+  slow = false
+  paused = false
+  ended = false
+  destroyed = false
+  #closed = false
+
+  on(events: ConnectionEvents): void {
+    this.events = events
+  }
+
+  write(bytes: Uint8Array): boolean {
+    return this.writeAll([bytes])
+  }
+
+  writeAll(pieces: readonly Uint8Array[]): boolean {
+    this.writes.push(Buffer.concat(pieces))
+    return !this.slow
+  }
+
+  pause(): void {
+    this.paused = true
+  }
+
+  resume(): void {
+    this.paused = false
+  }
+
+  end(): void {
+    this.ended = true
+    setImmediate(() => this.#close())
+  }
+
+  destroy(): void {
+    this.destroyed = true
+    setImmediate(() => this.#close())
+  }
+
+  /** The client goes away without a word. */
+  vanish(): void {
+    this.#close()
+  }
+
+  get sent(): Buffer {
+    return Buffer.concat(this.writes)
+  }
+
+  get over(): boolean {
+    return this.ended || this.destroyed
+  }
+
+  #close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.events.close()
+  }
+}
+
+export interface Rig {
+  readonly client: NbdClient
+  readonly connection: TestConnection
+  readonly clock: TestClock
+  /** Feeds bytes and lets everything settle that can. */
+  feed(...bytes: Buffer[]): Promise<void>
+  gone: number
+}
+
+export function rig(source: VolumeSource): Rig {
+  const connection = new TestConnection()
+  const clock = new TestClock()
+  const client = new NbdClient({
+    connection,
+    clock,
+    log: silentLog,
+    source,
+    gone: () => {
+      made.gone++
+    },
+  })
+  const made: Rig = {
+    client,
+    connection,
+    clock,
+    gone: 0,
+    feed: async (...bytes) => {
+      connection.events.data(Buffer.concat(bytes))
+      await settle()
+    },
+  }
+  return made
+}
+
+/** Lets promises and `soon` run out. */
+export async function settle(): Promise<void> {
+  for (let i = 0; i < 3; i++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+// ---- what a client sends
+
+export function u16(value: number): Buffer {
+  const bytes = Buffer.alloc(2)
+  bytes.writeUInt16BE(value, 0)
+  return bytes
+}
+
+export function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4)
+  bytes.writeUInt32BE(value, 0)
+  return bytes
+}
+
+export function u64(value: number | bigint): Buffer {
+  const bytes = Buffer.alloc(8)
+  bytes.writeBigUInt64BE(BigInt(value), 0)
+  return bytes
+}
+
+export const HELLO = u32(3)
+
+/** An option; `declares` lies about the length. */
+export function option(id: number, data: Buffer = Buffer.alloc(0), declares = data.length): Buffer {
+  return Buffer.concat([u32(OPTION_MAGIC[0]), u32(OPTION_MAGIC[1]), u32(id), u32(declares), data])
+}
+
+export function infoData(name: string, ...kinds: number[]): Buffer {
+  const text = Buffer.from(name)
+  return Buffer.concat([u32(text.length), text, u16(kinds.length), ...kinds.map(u16)])
+}
+
+export function metaData(name: string, ...queries: string[]): Buffer {
+  const text = (value: string) => Buffer.concat([u32(Buffer.byteLength(value)), Buffer.from(value)])
+  return Buffer.concat([text(name), u32(queries.length), ...queries.map(text)])
+}
+
+export interface Ask {
+  readonly type: number
+  readonly cookie?: number
+  readonly flags?: number
+  readonly offset?: number | bigint
+  readonly length?: number
+  readonly data?: Buffer
+}
+
+export function ask(request: Ask): Buffer {
+  const { type, cookie = 1, flags = 0, offset = 0, data = Buffer.alloc(0) } = request
+  const length = request.length ?? data.length
+  const head = [u32(REQUEST_MAGIC), u16(flags), u16(type), u64(cookie), u64(offset), u32(length)]
+  return Buffer.concat([...head, data])
+}
