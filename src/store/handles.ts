@@ -15,6 +15,8 @@ import { SharedSync } from './shared-sync.js'
 
 /** Objects of one flush, and dirty objects on their way out, that are synced side by side. */
 const SYNCS_AT_ONCE = 4
+/** Files looked at for closing while dirty ones are being cleaned. */
+const LOOKS_MEANWHILE = 64
 
 export interface OpenObject {
   readonly oid: Oid
@@ -71,9 +73,9 @@ export class Handles {
   openNow(oid: Oid, disk: Disk): OpenObject | undefined {
     const known = this.peek(oid)
     if (known !== undefined) return known
-    if ((this.starved.length > 0 && !this.serving) || !this.makeRoom()) return undefined
+    if ((this.starved.length > 0 && !this.serving) || !this.makeRoom(1)) return undefined
     const path = `${disk.path}/${workingFileName({ oid, fragment: REPLICA })}`
-    return this.adopt(oid, disk, this.options.files.open(path, { write: true }))
+    return this.enter(oid, disk, this.options.files.open(path, { write: true }))
   }
 
   /** As `openNow`, but waits for a descriptor. The file stays open until `release`. */
@@ -98,8 +100,16 @@ export class Handles {
     this.settle(handle)
   }
 
-  /** Takes a file in as the object's; one it had before must be retired first. */
-  adopt(oid: Oid, disk: Disk, file: OpenFile): OpenObject {
+  /**
+   * Takes a file in as the object's; one it had before must be retired first. It may be one too many
+   * until others have been synced and closed.
+   */
+  adopt(oid: Oid, disk: Disk, file: OpenFile): void {
+    this.enter(oid, disk, file)
+    this.makeRoom(0)
+  }
+
+  private enter(oid: Oid, disk: Disk, file: OpenFile): OpenObject {
     const sync = new SharedSync((done) => {
       file.sync((error) => {
         this.synced(handle, error)
@@ -231,23 +241,28 @@ export class Handles {
     if (others?.size === 0) this.failed.delete(vid)
   }
 
-  /** Closes unused files until one more fits, or sets about cleaning some. */
-  private makeRoom(): boolean {
-    let looks = 2 * this.table.size
+  /** Closes unused files until `more` fit, or sets about cleaning some. */
+  private makeRoom(more: number): boolean {
+    const most = this.options.limit - more
+    // While some are being cleaned their end brings us back here: no need to look at everything.
+    let looks = this.cleaning > 0 ? LOOKS_MEANWHILE : 2 * this.table.size
     for (const [oid, handle] of this.table) {
-      if (this.count < this.options.limit || looks-- === 0) break
-      if (!handle.used && isIdle(handle) && !handle.dirty) {
-        this.table.delete(oid)
-        this.close(handle)
-        continue
-      }
+      if (this.count <= most || looks-- === 0) break
+      if (this.closeUnused(handle)) continue
       if (!handle.used && isIdle(handle) && this.cleaning < SYNCS_AT_ONCE) this.clean(handle)
       handle.used = false
       // To the end of the line.
       this.table.delete(oid)
       this.table.set(oid, handle)
     }
-    return this.count < this.options.limit
+    return this.count <= most
+  }
+
+  private closeUnused(handle: OpenObject): boolean {
+    if (handle.closed || handle.used || handle.dirty || !isIdle(handle)) return false
+    this.table.delete(handle.oid)
+    this.close(handle)
+    return true
   }
 
   private clean(handle: OpenObject): void {
@@ -260,8 +275,11 @@ export class Handles {
   /** After something on the file ended: closes it when it is in the way, and serves who waits. */
   private settle(handle: OpenObject): void {
     if (handle.retired && isIdle(handle)) this.close(handle)
-    if (this.starved.length === 0) return
-    this.makeRoom()
+    const wanted = this.starved.length > 0 ? 1 : 0
+    if (this.count + wanted > this.options.limit) {
+      if (!handle.retired) this.closeUnused(handle)
+      this.makeRoom(wanted)
+    }
     while (this.starved.length > 0 && this.count < this.options.limit) {
       const first = this.starved.shift()!
       this.serving = true

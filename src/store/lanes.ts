@@ -17,7 +17,9 @@ interface Lane {
   readers: number
   writing: boolean
   pumping: boolean
-  readonly waiting: Waiter[]
+  /** Those before `served` have had their turn; taking them off one by one would move the rest. */
+  waiting: Waiter[]
+  served: number
 }
 
 export class Lanes {
@@ -33,7 +35,7 @@ export class Lanes {
     if (this.loners.length > 0) return false
     if (this.lanes.size === 0) return true
     const lane = this.lanes.get(oid)
-    return lane === undefined || (!lane.writing && lane.waiting.length === 0)
+    return lane === undefined || (!lane.writing && lane.served === lane.waiting.length)
   }
 
   /** A write that completes at once may go ahead. */
@@ -49,7 +51,7 @@ export class Lanes {
     }
     let lane = this.lanes.get(oid)
     if (lane === undefined) {
-      lane = { readers: 0, writing: false, pumping: false, waiting: [] }
+      lane = { readers: 0, writing: false, pumping: false, waiting: [], served: 0 }
       this.lanes.set(oid, lane)
     }
     lane.waiting.push({ exclusive, run })
@@ -88,12 +90,16 @@ export class Lanes {
     if (lane.pumping) return
     lane.pumping = true
     for (;;) {
-      const next = lane.waiting[0]
+      const next = lane.waiting[lane.served]
       if (next === undefined || lane.writing || (next.exclusive && lane.readers > 0)) break
-      lane.waiting.shift()
+      lane.served++
       this.begin(oid, lane, next)
     }
     lane.pumping = false
+    if (2 * lane.served > lane.waiting.length) {
+      lane.waiting = lane.waiting.slice(lane.served)
+      lane.served = 0
+    }
     if (lane.waiting.length > 0 || lane.writing || lane.readers > 0) return
     this.lanes.delete(oid)
     if (this.lanes.size === 0) this.runLoner()

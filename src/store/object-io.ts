@@ -63,17 +63,15 @@ export class ObjectIo {
   private readInTurn(oid: Oid, offset: number, into: Uint8Array, done: Done): void {
     this.inTurn(oid, false, done, (handle, leave) => {
       const code = this.readCached(handle, offset, into)
-      if (code !== undefined) {
-        leave()
+      // Completed before the turn is passed on: completions come in the order of the effects.
+      const finish = (code: Code): void => {
         done(code)
-        return
-      }
-      handle.file.read(into, offset, (error, count) => {
         leave()
-        if (error === null) {
-          into.fill(0, count)
-          done(Code.SUCCESS)
-        } else done(this.failure(handle, 'store.read-failed', error))
+      }
+      if (code !== undefined) return finish(code)
+      handle.file.read(into, offset, (error, count) => {
+        if (error === null) into.fill(0, count)
+        finish(error === null ? Code.SUCCESS : this.failure(handle, 'store.read-failed', error))
       })
     })
   }

@@ -186,8 +186,8 @@ export class PlainStore implements ObjectStore {
     this.context.lanes.enter(oid, true, (leave) => {
       const acting = this.context.closed ? Promise.resolve(Code.SHUTDOWN) : act()
       void acting.then((code) => {
-        leave()
         done(code)
+        leave()
       })
     })
   }
