@@ -5,11 +5,10 @@
 import { existsSync } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
 import { createConnection } from 'node:net'
-import type { ExecutionContext } from 'ava'
+import { type Owner, scratch } from './owner.js'
 import { DOG, SHEEP } from './paths.js'
 import { freePorts } from './ports.js'
 import { pause, type Running, type RunOptions, type RunResult, run, start, until } from './run.js'
-import { scratch } from './suite.js'
 
 const START_MS = 20_000
 const RECOVERY_MS = 90_000
@@ -103,6 +102,8 @@ export interface ClusterPlan {
   readonly copies?: number
   /** What `-c` gets after `local:`; a directory of the test by default. */
   readonly meeting?: string
+  /** Where the temporary directory is made; the system's place by default. */
+  readonly top?: string
 }
 
 export class TestCluster {
@@ -178,10 +179,7 @@ export class TestCluster {
 }
 
 /** Starts and formats a cluster that ends with the test. Three nodes and three copies by default. */
-export async function startCluster(
-  t: ExecutionContext,
-  plan: ClusterPlan = {},
-): Promise<TestCluster> {
+export async function startCluster(t: Owner, plan: ClusterPlan = {}): Promise<TestCluster> {
   const cluster = await planCluster(t, plan)
   await cluster.startAll()
   await cluster.dog('cluster format', '-c', `${plan.copies ?? 3}`)
@@ -189,11 +187,8 @@ export async function startCluster(
 }
 
 /** The same, not started. */
-export async function planCluster(
-  t: ExecutionContext,
-  plan: ClusterPlan = {},
-): Promise<TestCluster> {
-  const directory = await scratch(t)
+export async function planCluster(t: Owner, plan: ClusterPlan = {}): Promise<TestCluster> {
+  const directory = await scratch(t, plan.top)
   const count = plan.nodes ?? 3
   const ports = await freePorts(2 * count)
   const driver = `local:${plan.meeting ?? `${directory}/meeting`}`
@@ -206,7 +201,7 @@ export async function planCluster(
   return cluster
 }
 
-async function finish(t: ExecutionContext, cluster: TestCluster): Promise<void> {
+async function finish(t: Owner, cluster: TestCluster): Promise<void> {
   if (!t.passed) {
     for (const node of cluster.nodes) {
       const log = await node.logTail()

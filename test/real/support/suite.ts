@@ -2,8 +2,6 @@
  * How a real suite registers its tests: one after the other, skipped with the reason when a client is
  * missing on a developer's machine, failed for the same reason in CI.
  */
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import test, { type ExecutionContext } from 'ava'
 import { missingOf, type Tool } from './packages.js'
 
@@ -18,11 +16,4 @@ export function needing(...tools: readonly Tool[]): RealTest {
     return (title) => test.serial(title, (t) => t.fail(reason))
   }
   return (title, body) => test.serial.skip(`${title} (${reason})`, body)
-}
-
-/** A fresh directory that is gone when the test ends, whatever its end. */
-export async function scratch(t: ExecutionContext): Promise<string> {
-  const directory = await mkdtemp(`${tmpdir()}/sheepdog-test-`)
-  t.teardown(() => rm(directory, { recursive: true, force: true }))
-  return directory
 }
