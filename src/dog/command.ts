@@ -1,0 +1,57 @@
+/** What a subcommand is: its words, options and texts, and the code that runs it. */
+import type { World } from '../world/world.js'
+import type { Sheep } from './client.js'
+import type { DogOptions, OptionSpec } from './options.js'
+import type { ErrorStream, Output, OutputStream } from './output.js'
+import type { LineReader } from './prompt.js'
+
+/** The process around a run, so that tests can be one. */
+export interface DogIo {
+  readonly stdout: OutputStream
+  readonly stderr: ErrorStream
+  /** Looked at only by commands that read it. */
+  readonly stdin: AsyncIterable<Buffer>
+  /** Width of the terminal on stdout; 80 when there is none. */
+  readonly columns: number
+  /** Version of the program, for the overview. */
+  readonly version: string
+  /** A name to an address (getaddrinfo, the first result); undefined when it does not resolve. */
+  resolve(name: string): Promise<string | undefined>
+  /** Keeps a record of the invocation: in the file at `path`, else in syslog. */
+  record(line: string, path: string | undefined): Promise<void>
+}
+
+export type DogWorld = Pick<World, 'clock' | 'network'>
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+/** What a running subcommand works with. */
+export interface Context {
+  readonly options: DogOptions
+  /** Words that are not options, after the two command words. */
+  readonly operands: readonly string[]
+  readonly out: Output
+  readonly io: DogIo
+  readonly world: DogWorld
+  /** The sheep of `-a` and `-p`; connects with the first request. */
+  readonly sheep: Sheep
+  readonly lines: LineReader
+}
+
+export interface Subcommand {
+  readonly name: string
+  /** For the overview. */
+  readonly summary: string
+  readonly options: readonly OptionSpec[]
+  /** As in the usage line: `<vdiname> <size>`; empty when there are none. */
+  readonly synopsis: string
+  /** Without any operand the user gets the help. */
+  readonly needsOperand?: boolean
+  /** Returns the exit status; throws a Failure. */
+  run(context: Context): Promise<number>
+}
+
+export interface Noun {
+  readonly name: string
+  readonly subcommands: readonly Subcommand[]
+}

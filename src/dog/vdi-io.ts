@@ -1,0 +1,174 @@
+/** `dog vdi read` and `write`: the bytes of a volume, streamed, with a bounded number of objects under way. */
+import { zeros } from '../base/bytes.js'
+import { Code } from '../base/codes.js'
+import type { InodeHeader } from '../model/inode.js'
+import { asVid, dataOid } from '../model/oid.js'
+import { InFlight, inOrder } from './bounded.js'
+import type { Context, Subcommand } from './command.js'
+import { errnoText } from './errno.js'
+import { Exit, Failure, failed } from './failure.js'
+import {
+  hasCode,
+  loadSlots,
+  type OpenedVdi,
+  openVdi,
+  readSlot,
+  refuseHyper,
+  sayObjectFailure,
+} from './image.js'
+import { vdiOption as option, WORKING } from './options.js'
+import { type Piece, pieceAt, piecesOf } from './pieces.js'
+import { parseSize } from './sizes.js'
+import { VdiWriter } from './vdi-writer.js'
+
+export const read: Subcommand = {
+  name: 'read',
+  summary: 'read data from an image',
+  options: [option.snapshot, option.address, option.port, option.help, option.time],
+  synopsis: '<vdiname> [<offset> [<len>]]',
+  needsOperand: true,
+  run: runRead,
+}
+
+export const write: Subcommand = {
+  name: 'write',
+  summary: 'write data to an image',
+  options: [option.address, option.port, option.writeback, option.help, option.time],
+  synopsis: '<vdiname> [<offset> [<len>]]',
+  needsOperand: true,
+  run: runWrite,
+}
+
+interface AskedRange {
+  readonly offset: number
+  readonly length: number
+}
+
+function askedRange(operands: readonly string[]): AskedRange {
+  const offset = parseSize(operands[1] ?? '')
+  const length = operands[2] === undefined ? Number.POSITIVE_INFINITY : parseSize(operands[2])
+  return { offset, length }
+}
+
+/** First byte and the one after the last, clipped at the end of the volume. */
+function clip(
+  verb: 'Read' | 'Write',
+  asked: AskedRange,
+  header: InodeHeader,
+): { readonly start: number; readonly end: number } {
+  if (asked.offset > header.sizeBytes) throw failed(`${verb} offset is beyond the end of the VDI`)
+  return { start: asked.offset, end: Math.min(header.sizeBytes, asked.offset + asked.length) }
+}
+
+async function runRead(context: Context): Promise<number> {
+  const { operands, options, out, sheep } = context
+  const name = operands[0] ?? ''
+  const asked = askedRange(operands)
+  const vdi = await openVdi(sheep, name, options.snapshot ?? WORKING)
+  refuseHyper(name, vdi.header)
+  const { start, end } = clip('Read', asked, vdi.header)
+  try {
+    const slots = await loadSlots(sheep, vdi)
+    const pieces = piecesOf(start, end, vdi.header.blockSizeShift)
+    for await (const bytes of inOrder(pieces, (piece) => readPiece(context, vdi, slots, piece))) {
+      await out.bytes(bytes)
+    }
+  } catch (error) {
+    if (error instanceof Failure) throw error
+    throw failed('Failed to read VDI')
+  }
+  return Exit.ok
+}
+
+/** A running volume may replace an object while we read (copy on write, discard): then its slot tells. */
+async function readPiece(
+  { sheep, out }: Context,
+  vdi: OpenedVdi,
+  slots: Uint32Array,
+  { index, offset, length }: Piece,
+): Promise<Buffer> {
+  for (;;) {
+    const slot = asVid(slots[index]!)
+    if (slot === 0) return zeros(length)
+    const oid = dataOid(slot, index)
+    try {
+      return await sheep.readObject(oid, offset, length)
+    } catch (error) {
+      const now = hasCode(error, Code.NO_OBJ) ? await readSlot(sheep, vdi.vid, index) : slot
+      if (now === slot) {
+        sayObjectFailure(out, 'read', oid, error)
+        throw error
+      }
+      slots[index] = now
+    }
+  }
+}
+
+async function runWrite(context: Context): Promise<number> {
+  const { operands, options, sheep, io } = context
+  const name = operands[0] ?? ''
+  const asked = askedRange(operands)
+  const vdi = await openVdi(sheep, name, WORKING)
+  refuseHyper(name, vdi.header)
+  const { start, end } = clip('Write', asked, vdi.header)
+  const writer = await VdiWriter.open(context, name, vdi, options.writeback ?? false)
+  const inFlight = new InFlight()
+  try {
+    for await (const filled of fill(io.stdin, start, end, vdi.header.blockSizeShift)) {
+      const { index, offset } = filled
+      await inFlight.start(() => writer.write(index, offset, filled.data))
+    }
+    await inFlight.finish()
+    if (options.writeback) await sheep.flush(writer.vdi.vid)
+  } catch (error) {
+    await inFlight.finish().catch(() => undefined)
+    if (error instanceof Failure && error.status !== Exit.failed) throw error
+    throw failed('Failed to write VDI')
+  }
+  return Exit.ok
+}
+
+interface FilledPiece {
+  readonly index: number
+  readonly offset: number
+  readonly data: Buffer
+}
+
+/** Cuts the input into pieces from `start` on; the last is as long as the input, whatever follows stays unread. */
+async function* fill(
+  input: AsyncIterable<Buffer>,
+  start: number,
+  end: number,
+  blockSizeShift: number,
+): AsyncGenerator<FilledPiece, void, undefined> {
+  let position = start
+  let gathered: Buffer[] = []
+  let gatheredBytes = 0
+  const take = (piece: Piece, length: number): FilledPiece => {
+    const all = Buffer.concat(gathered)
+    gathered = all.length > length ? [all.subarray(length)] : []
+    gatheredBytes = all.length - length
+    position += length
+    return { index: piece.index, offset: piece.offset, data: all.subarray(0, length) }
+  }
+  if (position >= end) return
+  for await (const chunk of readable(input)) {
+    gathered.push(chunk)
+    gatheredBytes += chunk.length
+    for (;;) {
+      const piece = pieceAt(position, end, blockSizeShift)
+      if (gatheredBytes < piece.length) break
+      yield take(piece, piece.length)
+      if (position >= end) return
+    }
+  }
+  if (gatheredBytes > 0) yield take(pieceAt(position, end, blockSizeShift), gatheredBytes)
+}
+
+async function* readable(input: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, undefined> {
+  try {
+    yield* input
+  } catch (error) {
+    throw new Failure(Exit.system, [`Failed to read from stdin: ${errnoText(error)}`])
+  }
+}

@@ -1,0 +1,14 @@
+/** The noun `vdi`. */
+import type { Noun } from './command.js'
+import { create } from './vdi-create.js'
+import { remove, rollback } from './vdi-delete.js'
+import { read, write } from './vdi-io.js'
+import { list } from './vdi-list.js'
+import { resize } from './vdi-resize.js'
+import { clone, snapshot } from './vdi-snapshot.js'
+import { graph, tree } from './vdi-tree.js'
+
+export const vdi: Noun = {
+  name: 'vdi',
+  subcommands: [create, snapshot, clone, remove, rollback, list, tree, graph, resize, read, write],
+}
