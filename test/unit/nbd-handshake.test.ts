@@ -1,10 +1,20 @@
 /** The NBD handshake, option by option, as transcripts of what the server answers. */
 import test from 'ava'
 import { Code, SheepError } from '../../src/base/codes.js'
-import { Info, NBD_LIMITS, Option } from '../../src/wire/nbd/constants.js'
+import { Command, Info, NBD_LIMITS, Option } from '../../src/wire/nbd/constants.js'
 import { MemorySource, MemoryVolume } from './support/memory-volume.js'
-import { HELLO, infoData, metaData, option, type Rig, rig, settle, u32 } from './support/nbd-rig.js'
-import { optionTranscript } from './support/nbd-transcript.js'
+import {
+  ask,
+  HELLO,
+  infoData,
+  metaData,
+  option,
+  type Rig,
+  rig,
+  settle,
+  u32,
+} from './support/nbd-rig.js'
+import { optionTranscript, replyTranscript } from './support/nbd-transcript.js'
 
 const MIB = 1024 * 1024
 const GREETING = 'greeting NBDMAGICIHAVEOPT flags=3'
@@ -201,12 +211,15 @@ const BAD_QUERIES: readonly [string, Buffer][] = [
 
 for (const [what, data] of BAD_QUERIES) {
   test(`SET_META_CONTEXT with ${what} is invalid and leaves nothing chosen`, async (t) => {
-    const { feed, connection, client } = rig(new MemorySource(alice()))
+    const { feed, connection } = rig(new MemorySource(alice()))
     await feed(HELLO, option(Option.STRUCTURED_REPLY))
     await feed(option(Option.SET_META_CONTEXT, metaData('Alice', 'base:allocation')))
     await feed(option(Option.SET_META_CONTEXT, data))
     t.is(optionTranscript(connection.sent).at(-1), '10 ERR_INVALID "malformed request"')
-    t.is(client.exportName, undefined)
+    await feed(option(Option.GO, infoData('Alice')))
+    const before = connection.sent.length
+    await feed(ask({ type: Command.BLOCK_STATUS, length: 1 }))
+    t.regex(replyTranscript(connection.sent.subarray(before))[0]!, /^1 error=22 /)
   })
 }
 
