@@ -4,7 +4,17 @@ import { Code } from '../../src/base/codes.js'
 import { INODE_BYTES, oidName } from '../../src/model/oid.js'
 import { FakeFiles } from './support/fake-files.js'
 import { freshFakeStore, META, openFakeStore } from './support/fake-store.js'
-import { create, data, INODE, OBJECT_BYTES, read, remove, text } from './support/store-calls.js'
+import {
+  create,
+  data,
+  INODE,
+  LEDGER,
+  OBJECT_BYTES,
+  read,
+  remove,
+  text,
+  write,
+} from './support/store-calls.js'
 
 const OBJ = `${META}/obj`
 
@@ -55,14 +65,16 @@ test('what is created has the names and sizes 1.0 looks for', async (t) => {
   t.true(files.usedBytes(`${OBJ}/80a0390700000000`) <= 8192)
 })
 
-test('erasing an inode gives its blocks back', async (t) => {
+test('erasing an inode or a ledger gives its blocks back', async (t) => {
   const { files, store } = await freshFakeStore()
   await create(store, INODE, Buffer.alloc(INODE_BYTES, 1), { bytes: INODE_BYTES })
-  await new Promise<Code>((resolve) => {
-    store.write(INODE, 4664, Buffer.alloc(INODE_BYTES - 4664), { durable: false }, resolve)
-  })
+  await write(store, INODE, 4664, Buffer.alloc(INODE_BYTES - 4664))
   t.true(files.usedBytes(`${OBJ}/80a0390700000000`) <= 3 * 4096)
   t.is(files.readFile(`${OBJ}/80a0390700000000`).length, INODE_BYTES)
+  await create(store, LEDGER, Buffer.alloc(OBJECT_BYTES, 1))
+  t.is(await write(store, LEDGER, 0, Buffer.alloc(OBJECT_BYTES)), Code.SUCCESS)
+  t.is(files.usedBytes(`${OBJ}/08a0390700000000`), 0)
+  t.deepEqual(await read(store, LEDGER, 0, OBJECT_BYTES), Buffer.alloc(OBJECT_BYTES))
 })
 
 test('the weight is the free space at first use and stays', async (t) => {

@@ -177,6 +177,22 @@ test('setting many objects aside lets others run in between', async (t) => {
   t.true(turns >= 4)
 })
 
+test('a purge spares a copy that was set aside again in the same epoch while it ran', async (t) => {
+  const { files, store } = await freshFakeStore()
+  for (let i = 0; i < 70; i++) await create(store, data(i), `${i}`, { bytes: 512 })
+  await store.setAside(3, () => true)
+  files.hold = (operation, path) => operation === 'unlink' && path.endsWith('00.3')
+  const purged = store.purgeStale()
+  await settle()
+  t.is(await store.restoreStale(data(69), 3), Code.SUCCESS)
+  await store.setAside(3, () => true)
+  files.hold = () => false
+  files.resume()
+  await purged
+  t.deepEqual(store.list(), [data(69)])
+  t.is(await store.readStale(data(69), 3, 0, Buffer.alloc(2)), Code.SUCCESS)
+})
+
 test('a lane serves thousands of waiting operations without recursion', (t) => {
   const lanes = new Lanes()
   let release: (() => void) | undefined

@@ -242,8 +242,9 @@ const CASES: Readonly<Record<string, Body>> = {
   'space grows by a create and shrinks by a remove': async (t, { store }) => {
     const before = store.space()
     await create(store, data(1), 'x')
-    t.is(store.space().usedBytes, before.usedBytes + OBJECT_BYTES)
-    t.is(store.space().totalBytes, store.space().usedBytes + store.space().freeBytes)
+    const after = store.space()
+    t.true(after.usedBytes >= before.usedBytes + OBJECT_BYTES)
+    t.is(after.totalBytes, after.usedBytes + after.freeBytes)
     await remove(store, data(1))
     t.is(store.space().usedBytes, before.usedBytes)
     t.is(store.disks().length, 1)
