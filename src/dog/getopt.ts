@@ -19,7 +19,7 @@ export function parseArguments(
   specs: readonly OptionSpec[],
 ): ParsedArguments {
   const { words, complaint } = normalise(args, specs)
-  const command = new Command().helpOption(false).exitOverride()
+  const command = new Command().argument('[operands...]').helpOption(false).exitOverride()
   for (const spec of specs) {
     const option = new Option(spec.valued ? `--${spec.long} <value>` : `--${spec.long}`)
     if (spec.parse !== undefined) option.argParser(spec.parse)
