@@ -1,0 +1,255 @@
+/** Builds a sheep out of the real world and its parts, and takes it apart again. */
+import { lookup } from 'node:dns/promises'
+import { accessSync, constants, mkdirSync, realpathSync, statSync } from 'node:fs'
+import os from 'node:os'
+import { resolve } from 'node:path'
+import type { ClusterDriver } from '../cluster/driver.js'
+import { localDriver } from '../cluster/local/driver.js'
+import { startNbdServer } from '../doors/nbd/server.js'
+import type { LogLevelControl } from '../doors/sheepdog/log-level.js'
+import { startSheepdogServer } from '../doors/sheepdog/server.js'
+import { defaultZone, type SdNode } from '../model/node.js'
+import { learnFromDisk } from '../sheep/known-volumes.js'
+import { SheepNode } from '../sheep/node.js'
+import { UNFORMATTED } from '../sheep/state.js'
+import { vdiAccess } from '../sheep/vdi-access.js'
+import { readConfig, type StoreConfig, writeConfig } from '../store/config.js'
+import { openEpochLog } from '../store/epoch-log.js'
+import { lockStore } from '../store/lock.js'
+import { openPlainStore, type PlainStore } from '../store/plain-store.js'
+import { volumeSource } from '../volume/source.js'
+import { LOG_LEVELS, type NodeLog, openLog } from '../world/node/log.js'
+import { nodeWorld } from '../world/node/world.js'
+import type { Address, World } from '../world/world.js'
+import type { SheepOptions } from './sheep-options.js'
+
+/** vnodes a node announces under the automatic strategy. */
+const VNODES_AUTOMATIC = 128
+
+export interface RunningSheep {
+  readonly log: NodeLog
+  /** Resolves when the node is over, with the reason if it was not asked for. */
+  readonly over: Promise<string | undefined>
+  /** Finishes what is under way, leaves the cluster, syncs, closes. */
+  stop(): Promise<void>
+}
+
+/** Rejects with an Error whose message tells a person what is wrong and what to do. */
+export async function runSheep(options: SheepOptions): Promise<RunningSheep> {
+  const metaDirectory = makeStoreDirectory(options.metaDirectory)
+  const log = openLog({
+    level: options.log.level,
+    format: options.log.format,
+    destination: options.log.destination,
+    dir: options.log.dir ?? metaDirectory,
+  })
+  try {
+    return await start(options, metaDirectory, log)
+  } catch (error) {
+    log.error('start.failed', { reason: error instanceof Error ? error.message : String(error) })
+    throw error
+  }
+}
+
+async function start(
+  options: SheepOptions,
+  metaDirectory: string,
+  log: NodeLog,
+): Promise<RunningSheep> {
+  const world = nodeWorld(log)
+  const lock = lockStore(world.files, metaDirectory)
+  const known = readConfig(world.files, metaDirectory)
+  const disks = options.disks.map((disk) => resolve(disk))
+  const store = await openPlainStore({
+    ...world,
+    log,
+    metaDirectory,
+    disks,
+    durable: options.durable,
+  })
+  const config = await settleConfig(world, metaDirectory, known, store)
+  // Nobody knows what a crash left unsynced; a later flush must not promise more than it did.
+  if (known !== undefined && options.durable) await store.syncAll()
+  const driver = clusterDriver(options, world, log)
+  const over = defer<string | undefined>()
+  const node = new SheepNode({
+    world,
+    log,
+    driver,
+    store,
+    config,
+    metaDirectory,
+    epochLog: await openEpochLog(world.files, metaDirectory),
+    self: await announced(options, driver, config.spaceBytes),
+    over: over.resolve,
+  })
+  await learnFromDisk(node.state.vids, store, log)
+  const server = await named(
+    `port ${options.port}`,
+    startSheepdogServer({
+      world,
+      log,
+      addresses: [everywhere(options.bindAddress, options.port), { path: `${metaDirectory}/sock` }],
+      context: {
+        node,
+        kill: () => over.resolve(undefined),
+        logLevel: logLevelControl(options, log),
+      },
+    }),
+  )
+  const doors: { close(): Promise<void> }[] = []
+  const stop = async (): Promise<void> => {
+    for (const door of doors) await door.close()
+    await node.stop()
+    await server.close()
+    lock.release()
+  }
+  try {
+    const source = volumeSource({
+      objects: node.gateway,
+      vdis: vdiAccess(node),
+      clock: world.clock,
+      log,
+    })
+    for (const at of options.nbd) {
+      const address = 'path' in at ? at : everywhere(at.host || options.bindAddress, at.port)
+      const what = 'path' in at ? `NBD socket ${at.path}` : `NBD port ${at.port}`
+      doors.push(await named(what, startNbdServer({ world, log, source, address })))
+    }
+    await node.join()
+  } catch (error) {
+    await stop()
+    throw error
+  }
+  log.info('node.up', { port: options.port, epoch: node.state.epoch, store: metaDirectory })
+  return { log, over: over.promise, stop }
+}
+
+function makeStoreDirectory(path: string): string {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o770 })
+    if (!statSync(path).isDirectory()) throw new Error('it is not a directory')
+    accessSync(path, constants.W_OK | constants.X_OK)
+    return realpathSync(path)
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new Error(`the store directory ${path} cannot be used: ${reason}`, { cause: error })
+  }
+}
+
+/** The space of a node is fixed at its first start, so that placement does not move by itself. */
+async function settleConfig(
+  world: World,
+  metaDirectory: string,
+  known: StoreConfig | undefined,
+  store: PlainStore,
+): Promise<StoreConfig> {
+  if (known !== undefined && known.spaceBytes !== 0) return known
+  const fresh: StoreConfig = {
+    createdAt: UNFORMATTED.ctime,
+    flags: UNFORMATTED.flags,
+    copies: 0,
+    copyPolicy: 0,
+    blockSizeShift: 0,
+    storeName: '',
+    cleanShutdown: false,
+    ...known,
+    spaceBytes: store.spaceBytes,
+  }
+  await writeConfig(world.files, metaDirectory, fresh)
+  return fresh
+}
+
+function clusterDriver(options: SheepOptions, world: World, log: NodeLog): ClusterDriver {
+  const { driver, option } = options.cluster
+  if (driver === 'local') {
+    return localDriver({ world, log, directory: localDirectory(option ?? 'default') })
+  }
+  const planned = driver === 'zookeeper' || driver === 'corosync'
+  throw new Error(
+    planned
+      ? `the cluster driver '${driver}' is not in this release; -c local runs a cluster on one host`
+      : `there is no cluster driver '${driver}'; this release has: local`,
+  )
+}
+
+/** A directory by name, or a path; of each user and each cluster its own, so that none disturbs another. */
+function localDirectory(option: string): string {
+  if (option.includes('/')) return resolve(option)
+  const shared = `/dev/shm`
+  const base = isWritable(shared) ? shared : os.tmpdir()
+  return `${base}/sheepdog-${os.userInfo().uid}-${option}`
+}
+
+function isWritable(path: string): boolean {
+  try {
+    accessSync(path, constants.W_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+async function announced(
+  options: SheepOptions,
+  driver: ClusterDriver,
+  spaceBytes: number,
+): Promise<SdNode> {
+  const name = options.announcedAddress ?? driver.localAddress()
+  const host = await lookup(name).then(
+    ({ address }) => address,
+    (error: Error) => {
+      throw new Error(`the address to announce, '${name}', is not known: ${error.message}`)
+    },
+  )
+  const zone = options.zone ?? defaultZone(host)
+  return { host, port: options.port, vnodes: VNODES_AUTOMATIC, zone, spaceBytes }
+}
+
+/** All addresses of both families where none is given. */
+function everywhere(host: string | undefined, port: number): Address {
+  const hasIpv6 = Object.values(os.networkInterfaces()).some((addresses) =>
+    addresses?.some(({ family }) => family === 'IPv6'),
+  )
+  return { host: host ?? (hasIpv6 ? '::' : '0.0.0.0'), port }
+}
+
+const LISTEN_REASONS: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'is taken by another program: stop it, or choose another one',
+  EACCES: 'may not be used by this user',
+  EADDRNOTAVAIL: 'cannot be bound: this machine does not have the address',
+}
+
+async function named<T>(what: string, started: Promise<T>): Promise<T> {
+  try {
+    return await started
+  } catch (error) {
+    const { code = '', message, ...rest } = error as NodeJS.ErrnoException & { path?: string }
+    const where = rest.path === undefined ? what : `socket ${rest.path}`
+    throw new Error(`${where} ${LISTEN_REASONS[code] ?? `cannot be used: ${message}`}`, {
+      cause: error,
+    })
+  }
+}
+
+function logLevelControl(options: SheepOptions, log: NodeLog): LogLevelControl {
+  let level: number = LOG_LEVELS.indexOf(options.log.level)
+  return {
+    get: () => level,
+    set: (wanted) => {
+      const name = LOG_LEVELS[wanted]
+      if (name === undefined) return false
+      level = wanted
+      log.setLevel(name)
+      return true
+    },
+  }
+}
+
+function defer<T>(): { readonly promise: Promise<T>; readonly resolve: (value: T) => void } {
+  let resolvePromise: (value: T) => void = () => undefined
+  const promise = new Promise<T>((done) => {
+    resolvePromise = done
+  })
+  return { promise, resolve: (value) => resolvePromise(value) }
+}

@@ -1,0 +1,109 @@
+/**
+ * The process `sheep`: arguments, daemonising, signals, pid file, exit status.
+ *
+ * Without -f the started process makes another one of itself and waits until that one is a member of its
+ * cluster: the exit status tells whether the sheep runs, not just whether it was started.
+ */
+import { spawn } from 'node:child_process'
+import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
+import { type RunningSheep, runSheep } from './sheep-daemon.js'
+import { parseSheepOptions, type SheepOptions } from './sheep-options.js'
+
+/** Set in the process that a started `sheep` leaves behind. */
+const DAEMON_MARK = 'SHEEPDOG_DAEMON'
+
+interface Report {
+  /** Undefined: it is up. */
+  readonly failure: string | undefined
+}
+
+function version(): string {
+  const about: { version: string } = createRequire(import.meta.url)('../../../package.json')
+  return about.version
+}
+
+function complain(message: string): void {
+  process.stderr.write(`sheep: ${message}\n`)
+}
+
+/** Resolves to the exit status of the process that was typed. */
+function daemonise(): Promise<number> {
+  const entry = fileURLToPath(new URL('./sheep.cjs', import.meta.url))
+  const child = spawn(process.execPath, [entry, ...process.argv.slice(2)], {
+    detached: true,
+    stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+    env: { ...process.env, [DAEMON_MARK]: '1' },
+  })
+  return new Promise((resolve) => {
+    child.once('message', ({ failure }: Report) => {
+      if (failure !== undefined) complain(failure)
+      child.disconnect()
+      child.unref()
+      resolve(failure === undefined ? 0 : 1)
+    })
+    child.once('error', (error) => {
+      complain(`the daemon could not be started: ${error.message}`)
+      resolve(1)
+    })
+    child.once('exit', (status, signal) => {
+      complain(`the daemon ended while starting (${signal ?? `status ${status}`}); see sheep.log`)
+      resolve(1)
+    })
+  })
+}
+
+function report(failure: string | undefined): void {
+  if (process.send === undefined) {
+    if (failure !== undefined) complain(failure)
+    return
+  }
+  const message: Report = { failure }
+  process.send(message, () => {
+    if (process.connected) process.disconnect()
+  })
+}
+
+function writePidFile(path: string): void {
+  const file = openSync(path, 'w', 0o600)
+  writeSync(file, `${process.pid}\n`)
+  closeSync(file)
+}
+
+async function run(options: SheepOptions): Promise<number> {
+  let sheep: RunningSheep
+  let ask: (reason: string | undefined) => void = () => undefined
+  const asked = new Promise<string | undefined>((resolve) => {
+    ask = resolve
+  })
+  const onSignal = (): void => ask(undefined)
+  process.on('SIGTERM', onSignal)
+  process.on('SIGINT', onSignal)
+  try {
+    sheep = await runSheep(options)
+    if (options.pidFile !== undefined) writePidFile(options.pidFile)
+  } catch (error) {
+    report(error instanceof Error ? error.message : String(error))
+    return 1
+  }
+  process.on('SIGHUP', () => sheep.log.reopen())
+  report(undefined)
+  const failure = await Promise.race([asked, sheep.over])
+  await sheep.stop()
+  if (options.pidFile !== undefined) rmSync(options.pidFile, { force: true })
+  if (failure !== undefined) complain(failure)
+  sheep.log.info('process.exit', { status: failure === undefined ? 0 : 1 })
+  sheep.log.close()
+  return failure === undefined ? 0 : 1
+}
+
+async function main(): Promise<number> {
+  const parsed = parseSheepOptions(process.argv.slice(2), version())
+  if (parsed.kind === 'exit') return parsed.status
+  const isDaemon = process.env[DAEMON_MARK] !== undefined
+  delete process.env[DAEMON_MARK]
+  return parsed.options.foreground || isDaemon ? run(parsed.options) : daemonise()
+}
+
+process.exit(await main())

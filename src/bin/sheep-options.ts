@@ -1,0 +1,208 @@
+/** The command line of `sheep` (cluster spec, section 2.1), checked. */
+import { isIP } from 'node:net'
+import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import {
+  LOG_DESTINATIONS,
+  LOG_FORMATS,
+  LOG_LEVELS,
+  type LogDestination,
+  type LogFormat,
+  type LogLevel,
+} from '../world/node/log.js'
+import type { Address } from '../world/world.js'
+
+const PORT_DEFAULT = 7000
+const NBD_PORT_DEFAULT = 10809
+const PATH_DEFAULT = '/tmp'
+
+export interface LogPlan {
+  readonly level: LogLevel
+  readonly format: LogFormat
+  readonly destination: LogDestination
+  readonly dir: string | undefined
+}
+
+export interface SheepOptions {
+  readonly metaDirectory: string
+  readonly disks: readonly string[]
+  /** Undefined: all addresses. */
+  readonly bindAddress: string | undefined
+  readonly port: number
+  /** Name or address to announce; undefined: what the cluster driver thinks. */
+  readonly announcedAddress: string | undefined
+  readonly zone: number | undefined
+  readonly cluster: { readonly driver: string; readonly option: string | undefined }
+  readonly foreground: boolean
+  readonly log: LogPlan
+  readonly durable: boolean
+  readonly pidFile: string | undefined
+  readonly nbd: readonly Address[]
+}
+
+/** What the command line asks for: to run, or just to print (help, version, an error). */
+export type Parsed =
+  | { readonly kind: 'run'; readonly options: SheepOptions }
+  | { readonly kind: 'exit'; readonly status: number }
+
+/** Options of sheepdog 1.0 this release does not have: refused by name, never ignored. */
+const NOT_SERVED: Readonly<Record<string, string>> = {
+  '-D, --directio': 'direct I/O',
+  '-g, --gateway': 'gateway nodes',
+  '-i, --ioaddr <address>': 'a second data network',
+  '-j, --journal <options>': 'the journal',
+  '-r, --http <options>': 'the HTTP front end',
+  '-R, --recovery <options>': 'recovery throttling',
+  '-u, --upgrade': 'upgrading a store in place',
+  '-V, --vnodes <number>': 'fixed vnode numbers',
+  '-w, --wq-threads <options>': 'thread numbers (there are no work queues to size)',
+  '-W, --wildcard-recovery': 'wildcard recovery',
+  '-x, --max-dynamic-threads <number>': 'thread numbers (there are no work queues to size)',
+}
+
+function wholeNumber(name: string, least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text)
+    if (/^\d+$/.test(text) && value >= least && value <= most) return value
+    throw new InvalidArgumentError(`${name} is a number from ${least} to ${most}.`)
+  }
+}
+
+const portNumber = wholeNumber('a port', 1, 65535)
+
+function numericAddress(text: string): string {
+  if (isIP(text) !== 0) return text
+  throw new InvalidArgumentError('it must be a numeric IPv4 or IPv6 address.')
+}
+
+function oneOf<Word extends string>(words: readonly Word[], what: string): (text: string) => Word {
+  return (text) => {
+    const found = words.find((word) => word === text)
+    if (found !== undefined) return found
+    throw new InvalidArgumentError(`${what} is one of ${words.join(', ')}.`)
+  }
+}
+
+function logPlan(text: string): Partial<LogPlan> {
+  let plan: Partial<LogPlan> = {}
+  for (const part of text.split(',')) {
+    const [key, value = ''] = part.split(/=(.*)/s)
+    if (key === 'level') plan = { ...plan, level: oneOf(LOG_LEVELS, 'level')(value) }
+    else if (key === 'format') plan = { ...plan, format: oneOf(LOG_FORMATS, 'format')(value) }
+    else if (key === 'dst') plan = { ...plan, destination: oneOf(LOG_DESTINATIONS, 'dst')(value) }
+    else if (key === 'dir' && value !== '') plan = { ...plan, dir: value }
+    else throw new InvalidArgumentError(`'${part}' is none of level=, dir=, format=, dst=.`)
+  }
+  if (plan.dir !== undefined && (plan.destination ?? 'default') !== 'default') {
+    throw new InvalidArgumentError('dir= goes with dst=default only.')
+  }
+  return plan
+}
+
+function nbdAddress(text: string, before: readonly Address[]): Address[] {
+  return [...before, oneNbdAddress(text)]
+}
+
+function oneNbdAddress(text: string): Address {
+  if (text.startsWith('unix:') && text.length > 'unix:'.length) {
+    return { path: text.slice('unix:'.length) }
+  }
+  if (/^\d+$/.test(text)) return { host: '', port: portNumber(text) }
+  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:/]+))(?::(\d+))?$/.exec(text) ?? []
+  const host = bracketed ?? plain
+  if (host === undefined) {
+    throw new InvalidArgumentError('it is PORT, HOST, HOST:PORT or unix:PATH.')
+  }
+  return { host, port: port === undefined ? NBD_PORT_DEFAULT : portNumber(port) }
+}
+
+interface Given {
+  bindaddr?: string
+  cluster: string
+  foreground?: boolean
+  log?: Partial<LogPlan>
+  nosync?: boolean
+  port: number
+  pidfile?: string
+  myaddr?: string
+  zone?: number
+  nbd: Address[]
+}
+
+function command(version: string): Command {
+  const program = new Command('sheep')
+    .description('Sheepdog daemon: stores objects, and serves disks from them.')
+    .usage('[options] [PATH[,DISK...]]')
+    .argument('[PATH]', `store directory, then directories for objects, by commas`, PATH_DEFAULT)
+    .option('-b, --bindaddr <address>', 'listen at this address only', numericAddress)
+    .option('-c, --cluster <driver>', 'local[:NAME|:DIRECTORY]: how nodes find each other', 'local')
+    .option('-f, --foreground', 'stay in the foreground')
+    .option('-l, --log <options>', 'level=,dir=,format=default|server|json,dst=', logPlan)
+    .option('-n, --nosync', 'never sync: a power cut may lose anything')
+    .option('-p, --port <port>', 'port of the sheepdog protocol', portNumber, PORT_DEFAULT)
+    .option('-P, --pidfile <path>', 'write the process id to this file')
+    .option('-y, --myaddr <address>', 'announce this address to the other nodes')
+    .option('-z, --zone <id>', 'fault zone', wholeNumber('a zone', 0, 2 ** 32 - 1))
+    .option(
+      '--nbd <where>',
+      `serve disks by NBD at PORT, HOST[:PORT] or unix:PATH (port ${NBD_PORT_DEFAULT}); may repeat`,
+      nbdAddress,
+      [],
+    )
+    .version(
+      `Sheepdog daemon version ${version} (drivers: local; doors: sheepdog, nbd)`,
+      '-v, --version',
+    )
+    .allowExcessArguments(false)
+    .exitOverride()
+  for (const [flags, what] of Object.entries(NOT_SERVED)) {
+    const option = program.createOption(flags).hideHelp()
+    program.addOption(option)
+    program.on(`option:${option.name()}`, () => {
+      program.error(`error: option '${flags}': this release does not serve ${what}`, {
+        exitCode: 1,
+      })
+    })
+  }
+  return program
+}
+
+/** Prints help, version and errors itself. */
+export function parseSheepOptions(argv: readonly string[], version: string): Parsed {
+  const program = command(version)
+  try {
+    program.parse(argv, { from: 'user' })
+  } catch (error) {
+    if (error instanceof CommanderError) return { kind: 'exit', status: error.exitCode }
+    throw error
+  }
+  const given = program.opts<Given>()
+  const [meta, ...disks] = (program.args[0] ?? PATH_DEFAULT).split(',')
+  if (meta === undefined || meta === '' || disks.includes('')) {
+    process.stderr.write('error: PATH[,DISK...] has an empty part\n')
+    return { kind: 'exit', status: 1 }
+  }
+  const [, driver = '', option] = /^([^:]*)(?::(.*))?$/s.exec(given.cluster) ?? []
+  const destination = given.log?.destination ?? 'default'
+  return {
+    kind: 'run',
+    options: {
+      metaDirectory: meta,
+      disks,
+      bindAddress: given.bindaddr,
+      port: given.port,
+      announcedAddress: given.myaddr,
+      zone: given.zone,
+      cluster: { driver, option },
+      foreground: given.foreground === true || destination === 'stdout',
+      log: {
+        level: given.log?.level ?? 'info',
+        format: given.log?.format ?? 'server',
+        destination,
+        dir: given.log?.dir,
+      },
+      durable: given.nosync !== true,
+      pidFile: given.pidfile,
+      nbd: given.nbd,
+    },
+  }
+}

@@ -1,0 +1,22 @@
+/** What a handler of one operation gets. */
+
+import type { Reply } from '../../sheep/answer.js'
+import type { SheepNode } from '../../sheep/node.js'
+import type { Frame } from '../../wire/sheepdog/frame.js'
+import type { LogLevelControl } from './log-level.js'
+
+export interface DoorContext {
+  readonly node: SheepNode
+  /** Somebody asked this one daemon to stop. */
+  readonly kill: () => void
+  readonly logLevel: LogLevelControl
+}
+
+export interface Operation {
+  /** Allowed before the cluster runs (protocol spec, section 8). */
+  readonly force: boolean
+  /** Calls `reply` exactly once. The frame and its body belong to the handler. */
+  readonly run: (context: DoorContext, request: Frame, reply: Reply) => void
+}
+
+export type OperationTable = ReadonlyMap<number, Operation>

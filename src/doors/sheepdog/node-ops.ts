@@ -1,0 +1,232 @@
+/** What a node tells of itself and its cluster, and what it is told to do (protocol spec, section 10). */
+import { noBytes } from '../../base/bytes.js'
+import { Code } from '../../base/codes.js'
+import { LIMITS } from '../../base/limits.js'
+import { encodeNodes, NODE_BYTES } from '../../model/node.js'
+import { failed, OK, type Reply } from '../../sheep/answer.js'
+import { exportVolumes } from '../../sheep/known-volumes.js'
+import type { SheepNode } from '../../sheep/node.js'
+import { notServing } from '../../sheep/vdi-access.js'
+import type { Frame } from '../../wire/sheepdog/frame.js'
+import { ClusterFlag, Op } from '../../wire/sheepdog/opcodes.js'
+import {
+  ACCEPTED_VERSION,
+  CLUSTER_INFO_BYTES,
+  EPOCH_LOG_HEAD_BYTES,
+  encodeClusterInfo,
+  encodeEpochLogRecord,
+  encodeMdInfo,
+  encodeRecoveryState,
+  encodeStat,
+  MD_INFO_BYTES,
+  VID_BITMAP_BYTES,
+} from '../../wire/sheepdog/records.js'
+import { setClusterDefault, setNodeReply } from '../../wire/sheepdog/replies.js'
+import { decodeClusterFields } from '../../wire/sheepdog/requests.js'
+import type { DoorContext, Operation, OperationTable } from './context.js'
+
+/** A body as far as the asker has room for all of it. */
+function whole(request: Frame, reply: Reply, body: Buffer): void {
+  if (body.length > request.dataLength) reply(failed(Code.BUFFER_SMALL))
+  else reply({ result: Code.SUCCESS, body })
+}
+
+/** The asker must have room for exactly or at least this much; what is missing is refused by name. */
+function sized(request: Frame, reply: Reply, bytes: number, make: () => Buffer): void {
+  if (request.dataLength < bytes) reply(failed(Code.INVALID_PARMS))
+  else reply({ result: Code.SUCCESS, body: make() })
+}
+
+function bitmap(which: 'inUse' | 'deleted'): Operation['run'] {
+  return ({ node }, request, reply) => {
+    if (request.dataLength !== VID_BITMAP_BYTES) reply(failed(Code.INVALID_PARMS))
+    else reply({ result: Code.SUCCESS, body: Buffer.from(node.state.vids[which]) })
+  }
+}
+
+function clusterDefault({ node }: DoorContext, _request: Frame, reply: Reply): void {
+  const { copies, policy, blockSizeShift } = node.state.settings
+  reply({
+    result: Code.SUCCESS,
+    fill: (head) => void setClusterDefault(head, { copies, policy, blockSizeShift }),
+  })
+}
+
+function nodeList({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const { members } = node.state
+  const body = encodeNodes(members)
+  if (body.length > request.dataLength) {
+    reply(failed(Code.BUFFER_SMALL))
+    return
+  }
+  const fill = (head: Buffer): void => void setNodeReply(head, { nodes: members.length })
+  reply({ result: Code.SUCCESS, body, fill })
+}
+
+function statSheep({ node }: DoorContext, _request: Frame, reply: Reply): void {
+  const { usedBytes, freeBytes } = node.store.space()
+  const figures = { storeBytes: usedBytes + freeBytes, freeBytes }
+  reply({ result: Code.SUCCESS, fill: (head) => void setNodeReply(head, figures) })
+}
+
+function clusterResult(node: SheepNode): Code {
+  return node.state.status === 'ok' ? Code.SUCCESS : notServing(node)
+}
+
+function statCluster({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const slots = decodeClusterFields(request).nodeSlots
+  if (slots > LIMITS.nodesMax) {
+    reply(failed(Code.INVALID_PARMS))
+    return
+  }
+  const room = Math.floor(request.dataLength / (EPOCH_LOG_HEAD_BYTES + slots * NODE_BYTES))
+  const records: Buffer[] = []
+  const { settings } = node.state
+  for (let epoch = node.epochLog.latest(); epoch > 0 && records.length < room; epoch--) {
+    const logged = node.epochLog.read(epoch)
+    if (logged === undefined) continue
+    if (slots > 0 && logged.nodes.length > slots) {
+      reply(failed(Code.BUFFER_SMALL))
+      return
+    }
+    const first = records.length === 0
+    const record = {
+      ctime: first ? settings.ctime : 0n,
+      time: logged.time,
+      epoch,
+      recoveryDisabled: first && settings.recoveryDisabled,
+      copies: first ? settings.copies : 0,
+      policy: first ? settings.policy : 0,
+      flags: first ? settings.flags : 0,
+      store: first ? settings.store : '',
+      nodes: logged.nodes,
+    }
+    records.push(encodeEpochLogRecord(record, slots))
+  }
+  reply({ result: clusterResult(node), body: Buffer.concat(records) })
+}
+
+function clusterInfo({ node }: DoorContext, request: Frame, reply: Reply): void {
+  sized(request, reply, CLUSTER_INFO_BYTES, () => {
+    const info = { ...node.clusterInfo, version: ACCEPTED_VERSION, status: node.state.status }
+    const body = Buffer.alloc(CLUSTER_INFO_BYTES)
+    encodeClusterInfo(info).copy(body)
+    return body
+  })
+}
+
+function kill({ kill: stop }: DoorContext, _request: Frame, reply: Reply): void {
+  reply(OK)
+  stop()
+}
+
+function getLogLevel({ logLevel }: DoorContext, request: Frame, reply: Reply): void {
+  sized(request, reply, 4, () => {
+    const body = Buffer.alloc(4)
+    body.writeInt32LE(logLevel.get())
+    return body
+  })
+}
+
+function setLogLevel({ logLevel }: DoorContext, request: Frame, reply: Reply): void {
+  const { body } = request
+  const known = body.length === 4 && logLevel.set(body.readInt32LE(0))
+  reply(known ? OK : failed(Code.INVALID_PARMS))
+}
+
+function vnodes({ node }: DoorContext, request: Frame, reply: Reply): void {
+  sized(request, reply, 4, () => {
+    const body = Buffer.alloc(4)
+    body.writeInt32LE(node.state.self.vnodes)
+    return body
+  })
+}
+
+/** Formats this sheep can carry out; told before any node throws its objects away. */
+function format({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const refusal = refusalOfFormat(request)
+  if (refusal === undefined) node.ops.submit(request, reply)
+  else reply(failed(refusal))
+}
+
+const FLAGS_SERVED = ClusterFlag.STRICT | ClusterFlag.AUTO_VNODES | ClusterFlag.USE_LOCK
+
+function refusalOfFormat(request: Frame): Code | undefined {
+  const { copies, policy, blockSizeShift, clusterFlags, ctime } = decodeClusterFields(request)
+  const end = request.body.indexOf(0)
+  const store = request.body.subarray(0, end < 0 ? undefined : end).toString('latin1')
+  if (store !== 'plain') return Code.NO_STORE
+  if (policy !== 0 || (clusterFlags & ~FLAGS_SERVED) !== 0) return Code.NO_SUPPORT
+  if ((clusterFlags & ClusterFlag.AUTO_VNODES) === 0) return Code.INVALID_VNODES_STRATEGY
+  if (copies > LIMITS.copiesMax || ctime === 0n) return Code.INVALID_PARMS
+  if (blockSizeShift === 0) return undefined
+  const { blockSizeShiftMin, blockSizeShiftMax } = LIMITS
+  const sane = blockSizeShift >= blockSizeShiftMin && blockSizeShift <= blockSizeShiftMax
+  return sane ? undefined : Code.INVALID_PARMS
+}
+
+const inOrder: Operation['run'] = ({ node }, request, reply) => node.ops.submit(request, reply)
+const nothing: Operation['run'] = (_context, _request, reply) => reply(OK)
+
+const running = (run: Operation['run']): Operation => ({ force: false, run })
+const always = (run: Operation['run']): Operation => ({ force: true, run })
+
+export const NODE_OPERATIONS: OperationTable = new Map([
+  [Op.NEW_VDI, running(inOrder)],
+  [Op.LOCK_VDI, running(inOrder)],
+  [Op.RELEASE_VDI, running(inOrder)],
+  [Op.GET_VDI_INFO, running(inOrder)],
+  [Op.DEL_VDI, running(inOrder)],
+  [Op.MAKE_FS, always(format)],
+  [Op.SHUTDOWN, always(inOrder)],
+  [Op.CLEANUP, always(inOrder)],
+  [Op.COMPLETE_RECOVERY, always(inOrder)],
+  [Op.NOTIFY_VDI_ADD, always(inOrder)],
+  [Op.NOTIFY_VDI_DEL, always(inOrder)],
+  [Op.DELETE_CACHE, running(nothing)],
+  [Op.FLUSH_DEL_CACHE, running(nothing)],
+  [Op.READ_VDIS, always(bitmap('inUse'))],
+  [Op.READ_DEL_VDIS, always(bitmap('deleted'))],
+  [Op.GET_CLUSTER_DEFAULT, always(clusterDefault)],
+  [Op.GET_NODE_LIST, always(nodeList)],
+  [Op.STAT_SHEEP, running(statSheep)],
+  [Op.STAT_CLUSTER, always(statCluster)],
+  [Op.CLUSTER_INFO, always(clusterInfo)],
+  [Op.KILL_NODE, always(kill)],
+  [Op.GET_LOGLEVEL, always(getLogLevel)],
+  [Op.SET_LOGLEVEL, always(setLogLevel)],
+  [Op.GET_VNODES, running(vnodes)],
+  [
+    Op.GET_STORE_LIST,
+    always((_context, request, reply) => whole(request, reply, Buffer.from('plain \0'))),
+  ],
+  [
+    Op.GET_VDI_COPIES,
+    always(({ node }, request, reply) => whole(request, reply, exportVolumes(node.state.vids))),
+  ],
+  [
+    Op.STAT_RECOVERY,
+    running(({ node }, request, reply) =>
+      sized(request, reply, 24, () => encodeRecoveryState(node.recovery.progress())),
+    ),
+  ],
+  [
+    Op.STAT,
+    running(({ node }, request, reply) =>
+      sized(request, reply, 120, () => encodeStat(node.stats.snapshot())),
+    ),
+  ],
+  [
+    Op.MD_INFO,
+    running(({ node }, request, reply) =>
+      sized(request, reply, MD_INFO_BYTES, () =>
+        encodeMdInfo(node.store.disks().map((disk, index) => ({ ...disk, index }))),
+      ),
+    ),
+  ],
+])
+
+/** The body of an answer, for the session that frames it. */
+export function bodyOf(answer: { readonly body?: Buffer }): Buffer {
+  return answer.body ?? noBytes()
+}

@@ -1,0 +1,173 @@
+/** Object operations of clients: this node is the gateway (protocol spec, sections 9.1 to 9.5, 12). */
+import { Code, type Done } from '../../base/codes.js'
+import { isSlotUpdate, SLOT_BYTES, SLOTS_OFFSET, slotRange } from '../../model/inode.js'
+import {
+  inodeOid,
+  type Oid,
+  objectBytes,
+  oidIndex,
+  oidKind,
+  oidVid,
+  type Vid,
+} from '../../model/oid.js'
+import { failed, type Reply } from '../../sheep/answer.js'
+import { slotArray } from '../../sheep/gateway.js'
+import type { SheepNode } from '../../sheep/node.js'
+import type { Frame } from '../../wire/sheepdog/frame.js'
+import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
+import { objectFields } from '../../wire/sheepdog/requests.js'
+import type { DoorContext, Operation, OperationTable } from './context.js'
+
+/** A client that does not ask for write-back gets write-through. */
+function isDurable(request: Frame): boolean {
+  return !request.has(Flag.CACHE)
+}
+
+function inBounds(node: SheepNode, oid: Oid, offset: number, length: number): boolean {
+  return offset + length <= objectBytes(oid, node.state.blockSizeShiftOf(oidVid(oid)))
+}
+
+function read({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const oid = objectFields.oid(request)
+  const offset = objectFields.offset(request)
+  const length = request.dataLength
+  node.stats.add('gatewayReads')
+  if (!inBounds(node, oid, offset, length)) {
+    reply(failed(Code.INVALID_PARMS))
+    return
+  }
+  const body = Buffer.allocUnsafe(length)
+  node.gateway.read(node.gateway.ref(oid), offset, body, (code) => {
+    reply(code === Code.SUCCESS ? { result: code, body } : failed(code))
+  })
+}
+
+function write({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const oid = objectFields.oid(request)
+  const offset = objectFields.offset(request)
+  const { body } = request
+  node.stats.add('gatewayWrites')
+  if (!inBounds(node, oid, offset, body.length)) {
+    reply(failed(Code.INVALID_PARMS))
+    return
+  }
+  const done: Done = (code) => reply(failed(code))
+  if (oidKind(oid) === 'inode') writeInode(node, oidVid(oid), { offset, data: body }, done)
+  else node.gateway.write(node.gateway.ref(oid), offset, body, isDurable(request), done)
+}
+
+interface InodeWrite {
+  readonly offset: number
+  readonly data: Buffer
+}
+
+/**
+ * Clients change metadata by writing inodes. What lies in the slots goes through the accounting of
+ * references, also when a write covers the header as well (defect P19).
+ */
+function writeInode(node: SheepNode, vid: Vid, { offset, data }: InodeWrite, done: Done): void {
+  if (data.length > 0 && isSlotUpdate(offset, data.length)) {
+    updateSlots(node, vid, { offset, data }, done)
+    return
+  }
+  const split = SLOTS_OFFSET - offset
+  if (offset < SLOTS_OFFSET && data.length > split) {
+    writeInode(node, vid, { offset, data: data.subarray(0, split) }, (code) => {
+      const rest = { offset: SLOTS_OFFSET, data: data.subarray(split) }
+      if (code === Code.SUCCESS) writeInode(node, vid, rest, done)
+      else done(code)
+    })
+    return
+  }
+  node.gateway.write(node.gateway.ref(inodeOid(vid)), offset, data, true, (code) => {
+    done(code)
+    if (code === Code.SUCCESS) node.volumeChanged(vid)
+  })
+}
+
+function updateSlots(node: SheepNode, vid: Vid, { offset, data }: InodeWrite, done: Done): void {
+  const at = offset - SLOTS_OFFSET
+  if (at % SLOT_BYTES !== 0 || data.length % SLOT_BYTES !== 0) {
+    done(Code.INVALID_PARMS)
+    return
+  }
+  // A snapshot's slots never change, except that deleting it empties them.
+  const opened = node.gateway.begin(vid)
+  if (!opened && data.some((byte) => byte !== 0)) {
+    done(Code.READONLY)
+    return
+  }
+  const finish: Done = (code) => {
+    if (opened) node.gateway.end(vid)
+    done(code)
+  }
+  const before = Buffer.alloc(data.length)
+  node.gateway.read(node.gateway.ref(inodeOid(vid)), offset, before, (code) => {
+    if (code !== Code.SUCCESS) {
+      finish(code)
+      return
+    }
+    const first = at / SLOT_BYTES
+    const [next, previous] = [slotArray(data), slotArray(before)]
+    node.gateway.setSlots({ vid, first, next, previous, durable: true }, finish)
+  })
+}
+
+function create({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const oid = objectFields.oid(request)
+  const offset = objectFields.offset(request)
+  const { body } = request
+  node.stats.add('gatewayWrites')
+  if (!inBounds(node, oid, offset, body.length)) {
+    reply(failed(Code.INVALID_PARMS))
+    return
+  }
+  const vid = oidVid(oid)
+  const isData = oidKind(oid) === 'data'
+  if (isData && !node.gateway.begin(vid)) {
+    reply(failed(Code.READONLY))
+    return
+  }
+  const source = request.has(Flag.COW) ? node.gateway.ref(objectFields.cowOid(request)) : undefined
+  node.gateway.create(node.gateway.ref(oid), offset, body, source, (code) => {
+    if (isData) node.gateway.end(vid)
+    reply(failed(code))
+  })
+}
+
+function remove({ node }: DoorContext, request: Frame, reply: Reply): void {
+  node.stats.add('gatewayRemoves')
+  node.gateway.remove(objectFields.oid(request), (code) => reply(failed(code)))
+}
+
+/** Old clients: the slot of a data object becomes a hole. */
+function discard({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const oid = objectFields.oid(request)
+  if (oidKind(oid) !== 'data') {
+    reply(failed(Code.INVALID_PARMS))
+    return
+  }
+  const { offset, length } = slotRange(oidIndex(oid), 1)
+  if (!isSlotUpdate(offset, length)) {
+    reply(failed(Code.INVALID_PARMS))
+    return
+  }
+  const change = { offset, data: Buffer.alloc(length) }
+  updateSlots(node, oidVid(oid), change, (code) => reply(failed(code)))
+}
+
+function flush({ node }: DoorContext, request: Frame, reply: Reply): void {
+  node.stats.add('gatewayFlushes')
+  node.gateway.flush(oidVid(objectFields.oid(request)), (code) => reply(failed(code)))
+}
+
+const running = (run: Operation['run']): Operation => ({ force: false, run })
+
+export const OBJECT_OPERATIONS: OperationTable = new Map([
+  [Op.READ_OBJ, running(read)],
+  [Op.WRITE_OBJ, running(write)],
+  [Op.CREATE_AND_WRITE_OBJ, running(create)],
+  [Op.REMOVE_OBJ, running(remove)],
+  [Op.DISCARD_OBJ, running(discard)],
+  [Op.FLUSH_VDI, running(flush)],
+])

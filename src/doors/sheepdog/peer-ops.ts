@@ -1,0 +1,173 @@
+/** Object operations of other sheep on this node's copies (protocol spec, sections 10 and 11). */
+import { Code, type Done } from '../../base/codes.js'
+import { LIMITS } from '../../base/limits.js'
+import { encodeNodes } from '../../model/node.js'
+import { type Oid, oidVid } from '../../model/oid.js'
+import { failed, OK, type Reply } from '../../sheep/answer.js'
+import { applyDrop } from '../../sheep/ledger.js'
+import type { SheepNode } from '../../sheep/node.js'
+import type { Frame } from '../../wire/sheepdog/frame.js'
+import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
+import { setHashReply } from '../../wire/sheepdog/replies.js'
+import { decodeRefFields, objectFields } from '../../wire/sheepdog/requests.js'
+import type { DoorContext, Operation, OperationTable } from './context.js'
+
+function read({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const oid = objectFields.oid(request)
+  const length = request.dataLength
+  node.stats.add('peerReads')
+  if (length > node.local.bytesOf(oid)) {
+    reply(failed(Code.INVALID_PARMS))
+    return
+  }
+  const body = Buffer.allocUnsafe(length)
+  const done: Done = (code) => reply(code === Code.SUCCESS ? { result: code, body } : failed(code))
+  if (request.has(Flag.RECOVERY)) {
+    const target = objectFields.targetEpoch(request)
+    node.local.readForRecovery(request.epoch, target, oid, body, done)
+  } else {
+    node.local.read(request.epoch, oid, objectFields.offset(request), body, done)
+  }
+}
+
+function write({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const oid = objectFields.oid(request)
+  const offset = objectFields.offset(request)
+  const durable = !request.has(Flag.CACHE)
+  node.stats.add('peerWrites')
+  node.local.write(request.epoch, oid, offset, request.body, durable, (code) => reply(failed(code)))
+}
+
+function create({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const oid = objectFields.oid(request)
+  const offset = objectFields.offset(request)
+  node.stats.add('peerWrites')
+  node.local.create(request.epoch, oid, offset, request.body, (code) => reply(failed(code)))
+}
+
+function remove({ node }: DoorContext, request: Frame, reply: Reply): void {
+  node.stats.add('peerRemoves')
+  const oid = objectFields.oid(request)
+  node.local.remove(request.epoch, oid, (code) => reply(failed(code)))
+}
+
+function flush({ node }: DoorContext, request: Frame, reply: Reply): void {
+  node.local.flush(oidVid(objectFields.oid(request)), (code) => reply(failed(code)))
+}
+
+function drain({ node }: DoorContext, request: Frame, reply: Reply): void {
+  // The snapshot's announcement is ordered before this request, but it may still be on its way here.
+  const vid = oidVid(objectFields.oid(request))
+  const wait = (): void => node.gateway.drain(vid, () => reply(OK))
+  const heard = (): boolean => node.state.vids.get(vid)?.snapshot === true
+  if (heard()) {
+    wait()
+    return
+  }
+  const stop = node.onVolumeChange(vid, () => {
+    if (!heard()) return
+    stop()
+    wait()
+  })
+}
+
+/** Changes of one ledger run one after the other. */
+const ledgers = new WeakMap<SheepNode, Map<Oid, Promise<void>>>()
+
+function dropReference({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const change = decodeRefFields(request)
+  const queues = ledgers.get(node) ?? new Map<Oid, Promise<void>>()
+  ledgers.set(node, queues)
+  const apply = (): Promise<void> =>
+    new Promise((resolve) => {
+      applyDrop(node.local, request.epoch, change, (code) => {
+        reply(failed(code))
+        resolve()
+      })
+    })
+  const turn = (queues.get(change.ledger) ?? Promise.resolve()).then(apply)
+  queues.set(change.ledger, turn)
+  void turn.then(() => {
+    if (queues.get(change.ledger) === turn) queues.delete(change.ledger)
+  })
+}
+
+/** A list is complete only once this node is in the asker's epoch: objects may still be created before. */
+function listObjects(context: DoorContext, request: Frame, reply: Reply): void {
+  const { node } = context
+  if (((objectFields.targetEpoch(request) - node.state.epoch) | 0) > 0) {
+    node.state.afterViewChange(() => listObjects(context, request, reply))
+    return
+  }
+  const oids = node.store.list()
+  if (oids.length * 8 > Math.min(request.dataLength, LIMITS.sheepdogPayloadBytesMax)) {
+    reply(failed(Code.BUFFER_SMALL))
+    return
+  }
+  const body = Buffer.allocUnsafe(oids.length * 8)
+  oids.forEach((oid, i) => {
+    body.writeBigUInt64LE(oid, 8 * i)
+  })
+  reply({ result: Code.SUCCESS, body })
+}
+
+function epochNodes({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const record = node.epochLog.read(objectFields.targetEpoch(request))
+  if (record === undefined) {
+    reply(failed(Code.NO_TAG))
+    return
+  }
+  const time = Buffer.alloc(8)
+  time.writeBigUInt64LE(BigInt(record.time))
+  const body = Buffer.concat([encodeNodes(record.nodes), time])
+  reply(
+    body.length > request.dataLength ? failed(Code.BUFFER_SMALL) : { result: Code.SUCCESS, body },
+  )
+}
+
+function hash({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const oid = objectFields.oid(request)
+  const bytes = node.local.bytesOf(oid)
+  const found = node.store.has(oid)
+    ? node.store.hash(oid, bytes)
+    : node.store.hashStale(oid, objectFields.targetEpoch(request), bytes)
+  found.then(
+    (sha1) => {
+      if (sha1 === undefined) reply(failed(Code.NO_OBJ))
+      else reply({ result: Code.SUCCESS, fill: (head) => void setHashReply(head, sha1) })
+    },
+    () => reply(failed(Code.EIO)),
+  )
+}
+
+function exists({ node }: DoorContext, request: Frame, reply: Reply): void {
+  reply(node.store.has(objectFields.oid(request)) ? OK : failed(Code.NO_OBJ))
+}
+
+function allExist({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const missing: Buffer[] = []
+  for (let at = 0; at + 8 <= request.body.length; at += 8) {
+    if (!node.store.has(request.body.readBigUInt64LE(at) as Oid)) {
+      missing.push(request.body.subarray(at, at + 8))
+    }
+  }
+  reply(missing.length === 0 ? OK : { result: Code.NO_OBJ, body: Buffer.concat(missing) })
+}
+
+const running = (run: Operation['run']): Operation => ({ force: false, run })
+const always = (run: Operation['run']): Operation => ({ force: true, run })
+
+export const PEER_OPERATIONS: OperationTable = new Map([
+  [Op.READ_PEER, running(read)],
+  [Op.WRITE_PEER, running(write)],
+  [Op.CREATE_AND_WRITE_PEER, running(create)],
+  [Op.REMOVE_PEER, running(remove)],
+  [Op.FLUSH_PEER, running(flush)],
+  [Op.FLUSH_NODES, running(drain)],
+  [Op.DECREF_PEER, running(dropReference)],
+  [Op.GET_OBJ_LIST, running(listObjects)],
+  [Op.GET_EPOCH, running(epochNodes)],
+  [Op.GET_HASH, running(hash)],
+  [Op.EXIST, always(exists)],
+  [Op.OIDS_EXIST, always(allExist)],
+])

@@ -1,0 +1,70 @@
+/** The sheepdog protocol door: port 7000 and the socket in the store directory. */
+import type { Log } from '../../base/log.js'
+import type { Address, Listener, World } from '../../world/world.js'
+import type { DoorContext, OperationTable } from './context.js'
+import { NODE_OPERATIONS } from './node-ops.js'
+import { OBJECT_OPERATIONS } from './object-ops.js'
+import { PEER_OPERATIONS } from './peer-ops.js'
+import { SheepdogSession } from './session.js'
+
+export interface SheepdogServer {
+  /** Stops listening, lets requests under way finish, and closes every connection. */
+  close(): Promise<void>
+}
+
+export interface SheepdogServerOptions {
+  readonly world: Pick<World, 'clock' | 'network'>
+  readonly log: Log
+  readonly context: DoorContext
+  readonly addresses: readonly Address[]
+}
+
+/** After this long connections that still have requests under way are cut. */
+const CLOSE_TIMEOUT_MS = 5_000
+
+const OPERATIONS: OperationTable = new Map([
+  ...OBJECT_OPERATIONS,
+  ...PEER_OPERATIONS,
+  ...NODE_OPERATIONS,
+])
+
+/** Rejects with the listen error (EADDRINUSE, EACCES, ...) when one of the addresses is not to be had. */
+export async function startSheepdogServer(options: SheepdogServerOptions): Promise<SheepdogServer> {
+  const { world, context } = options
+  const sessions = new Set<SheepdogSession>()
+  const listeners: Listener[] = []
+  let allGone: (() => void) | undefined
+  const accept: Parameters<World['network']['listen']>[1] = (connection) => {
+    const session = new SheepdogSession({
+      connection,
+      context,
+      operations: OPERATIONS,
+      clock: world.clock,
+      ended: (ended) => {
+        sessions.delete(ended)
+        if (sessions.size === 0) allGone?.()
+      },
+    })
+    sessions.add(session)
+  }
+  try {
+    for (const at of options.addresses) listeners.push(await world.network.listen(at, accept))
+  } catch (error) {
+    await Promise.all(listeners.map((listener) => listener.close()))
+    throw error
+  }
+  return {
+    close: async () => {
+      await Promise.all(listeners.map((listener) => listener.close()))
+      if (sessions.size === 0) return
+      await new Promise<void>((resolve) => {
+        const cancel = world.clock.after(CLOSE_TIMEOUT_MS, resolve)
+        allGone = () => {
+          cancel()
+          resolve()
+        }
+        for (const session of [...sessions]) session.close()
+      })
+    },
+  }
+}
