@@ -113,26 +113,36 @@ export class SlotChanges {
     this.#working.began()
     this.#gate.claim(change.first, change.end, () => {
       const vid = this.#working.vid
-      if (!this.#objects.begin(vid)) {
-        this.#finish(change, Code.READONLY)
-        return
+      // The wait for the slots may have been long: what we know of them may be wrong by now.
+      if (this.#working.changesHeld) {
+        this.#postpone(change)
+      } else if (this.#objects.begin(vid)) {
+        change.act(vid, (code) => this.#finish(vid, change, code))
+      } else {
+        this.#working.turnedReadOnly()
+        this.#postpone(change)
       }
-      change.act(vid, (code) => {
-        if (code === Code.READONLY) this.#working.turnedReadOnly()
-        this.#objects.end(vid)
-        this.#finish(change, code)
-      })
     })
   }
 
-  #finish(change: Change, code: Code): void {
-    if (code === Code.READONLY) {
-      this.#working.turnedReadOnly()
-      this.#working.hold(change.again, change.done)
+  #finish(vid: Vid, change: Change, code: Code): void {
+    const isRefused = code === Code.READONLY
+    if (isRefused) this.#working.turnedReadOnly()
+    this.#objects.end(vid)
+    if (isRefused) {
+      this.#postpone(change)
+    } else {
+      this.#working.changed(code)
+      this.#gate.release(change.first, change.end)
+      change.done(code)
     }
-    this.#working.changed(code)
+  }
+
+  /** Leaves everything as it was until the working VDI is known again. */
+  #postpone(change: Change): void {
+    this.#working.hold(change.again, change.done)
+    this.#working.changed(Code.READONLY)
     this.#gate.release(change.first, change.end)
-    if (code !== Code.READONLY) change.done(code)
   }
 
   #setSlots(vid: Vid, first: number, next: Uint32Array, durable: boolean, finish: Done): void {
