@@ -1,5 +1,5 @@
 /** The binding against real files in a temporary directory. */
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import fs from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -9,7 +9,11 @@ import { loadNative } from '../../src/world/node/native.js'
 
 const native = loadNative()
 const dir = fs.mkdtempSync(join(tmpdir(), 'native-'))
-test.after.always(() => fs.rmSync(dir, { recursive: true }))
+const started: ChildProcess[] = []
+test.after.always(() => {
+  for (const child of started) child.kill('SIGKILL')
+  fs.rmSync(dir, { recursive: true })
+})
 
 let made = 0
 function file(bytes: Uint8Array = Buffer.alloc(0)): { path: string; fd: number } {
@@ -24,7 +28,7 @@ const call = (name: string, args: readonly unknown[]): unknown => {
 }
 
 /** Starts a process that takes the lock, says so, and holds it until it dies. */
-async function startHolder(path: string): Promise<ReturnType<typeof spawn>> {
+async function startHolder(path: string): Promise<ChildProcess> {
   const module = new URL('../../src/world/node/native.js', import.meta.url).href
   const script = `
     const { loadNative } = await import(${JSON.stringify(module)})
@@ -32,6 +36,7 @@ async function startHolder(path: string): Promise<ReturnType<typeof spawn>> {
     setInterval(() => undefined, 1000)`
   const args = ['--input-type=module', '-e', script]
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  started.push(child)
   const [said] = await once(child.stdout, 'data')
   if (String(said).trim() !== 'held') throw new Error(`the holder said ${said}`)
   return child
@@ -196,10 +201,10 @@ test('children do not inherit a lock', async (t) => {
   const path = join(dir, 'lock-children')
   const fd = native.lock(path)
   const child = spawn('sleep', ['60'])
+  started.push(child)
   await once(child, 'spawn')
   fs.closeSync(fd)
   const again = native.lock(path)
-  child.kill('SIGKILL')
   t.true(again >= 0)
   fs.closeSync(again)
 })

@@ -1,5 +1,5 @@
 /** NodeNetwork over real sockets, loopback and unix only. */
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import fs from 'node:fs'
 import net from 'node:net'
@@ -11,7 +11,11 @@ import type { Address, Connection, Listener } from '../../src/world/world.js'
 
 const network = new NodeNetwork()
 const dir = fs.mkdtempSync(join(tmpdir(), 'net-'))
-test.after.always(() => fs.rmSync(dir, { recursive: true }))
+const started: ChildProcess[] = []
+test.after.always(() => {
+  for (const child of started) child.kill('SIGKILL')
+  fs.rmSync(dir, { recursive: true })
+})
 const anyPort: Address = { host: '127.0.0.1', port: 0 }
 
 let made = 0
@@ -68,8 +72,9 @@ async function pair(at: Address): Promise<[Connection, Connection, Listener]> {
 }
 
 /** Runs a program in a process of its own and waits for its first line. */
-async function startProcess(script: string): Promise<[ReturnType<typeof spawn>, string]> {
+async function startProcess(script: string): Promise<[ChildProcess, string]> {
   const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
+  started.push(child)
   const [line] = await once(child.stdout, 'data')
   return [child, String(line).trim()]
 }
@@ -94,12 +99,10 @@ for (const kind of ['tcp', 'unix'] as const) {
 
   test(`${kind}: what waits is sent before an ended connection closes`, async (t) => {
     const [client, server, listener] = await pair(at())
-    const back = new Ear(client)
+    // The client talks on to the last: a plain close would answer what is unread with a reset.
+    const back = new Ear(client, () => client.write(Buffer.alloc(100_000)))
     const heard = new Ear(server)
-    // Left unread by the server: a plain close would answer it with a reset.
     server.pause()
-    client.write(Buffer.alloc(100_000))
-    await new Promise((go) => setTimeout(go, 30))
     server.write(Buffer.alloc(8 << 20, 'x'))
     server.end()
     await Promise.all([back.closed, heard.closed])
