@@ -24,6 +24,8 @@ export class Output {
   #waitingBytes = 0
   #sent: Promise<void> = Promise.resolve()
   #error: unknown
+  /** The error is reported once, however often it stops somebody. */
+  #told = false
 
   constructor(stdout: OutputStream, stderr: ErrorStream) {
     this.#stdout = stdout
@@ -94,7 +96,9 @@ export class Output {
     const error = this.#error
     if (error === undefined) return
     if (errnoName(error) === 'EPIPE') throw new Failure(EXIT_BROKEN_PIPE, [])
-    throw new Failure(Exit.system, [`Failed to write to stdout: ${errnoText(error)}`])
+    const lines = this.#told ? [] : [`Failed to write to stdout: ${errnoText(error)}`]
+    this.#told = true
+    throw new Failure(Exit.system, lines)
   }
 }
 
