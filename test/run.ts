@@ -80,7 +80,7 @@ async function runChecks(failures: TestLine[]): Promise<Tally> {
   for (const { title, command } of checks) {
     const { code, output } = await runTool(command)
     const outcome = code === 0 ? 'passed' : 'failed'
-    const line: TestLine = { outcome, title, details: output.split('\n') }
+    const line: TestLine = { outcome, title, atMs: 0, details: output.split('\n') }
     report(line, failures, '')
     total = addTallies(total, { ...NOTHING, [outcome]: 1 })
   }
@@ -95,11 +95,12 @@ async function runAva(
   if (files.length === 0) return NOTHING
   let last = performance.now()
   const name = files.length === 1 ? `${files[0]!.replace(/^.*\/(.*)\.test\.js$/, '$1')} › ` : ''
-  const reader = tapReader((line) => {
-    const seconds = ((performance.now() - last) / 1000).toFixed(1)
-    last = performance.now()
+  const finished = (line: TestLine) => {
+    const seconds = ((line.atMs - last) / 1000).toFixed(1)
+    last = line.atMs
     report({ ...line, title: `${name}${line.title}` }, failures, `(${seconds} s)`)
-  })
+  }
+  const reader = tapReader(finished, () => performance.now())
   const { code } = await runTool(['ava', '--tap', ...options, ...files], reader.line)
   return reader.end(code)
 }

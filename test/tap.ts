@@ -7,6 +7,8 @@
 export interface TestLine {
   readonly outcome: 'passed' | 'failed' | 'skipped'
   readonly title: string
+  /** When the line came, by the reader's clock; its details, and so this report, come later. */
+  readonly atMs: number
   /** Comments and diagnostics that follow the line. */
   readonly details: readonly string[]
 }
@@ -39,10 +41,12 @@ const SUMMARY = /^# (pass|fail|skip) (\d+)$/
 const DETAIL = /^( {2}|# {3})/
 
 /** `finished` is called for each test once its details are complete. */
-export function tapReader(finished: (line: TestLine) => void): TapReader {
+export function tapReader(finished: (line: TestLine) => void, now: () => number): TapReader {
   const seen = { passed: 0, failed: 0, skipped: 0 }
   const summary = new Map<string, number>()
-  let open: { outcome: TestLine['outcome']; title: string; details: string[] } | undefined
+  let open:
+    | { outcome: TestLine['outcome']; title: string; atMs: number; details: string[] }
+    | undefined
 
   const close = () => {
     if (open === undefined) return
@@ -51,7 +55,7 @@ export function tapReader(finished: (line: TestLine) => void): TapReader {
     open = undefined
   }
   const invent = (title: string) => {
-    open = { outcome: 'failed', title, details: [] }
+    open = { outcome: 'failed', title, atMs: now(), details: [] }
     close()
   }
   const line = (text: string) => {
@@ -59,7 +63,7 @@ export function tapReader(finished: (line: TestLine) => void): TapReader {
     const sum = SUMMARY.exec(text)
     if (result !== null) {
       close()
-      open = { outcome: outcomeOf(result), title: result[2] ?? '', details: [] }
+      open = { outcome: outcomeOf(result), title: result[2] ?? '', atMs: now(), details: [] }
     } else if (sum !== null) {
       close()
       summary.set(sum[1]!, Number(sum[2]))

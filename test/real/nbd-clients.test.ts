@@ -73,7 +73,7 @@ realTest('nbdcopy brings an image in and out unchanged', async (t) => {
   await makeImage(image, 256, 1)
   await nbdcopy(image, cluster.uri('Alice'))
   await nbdcopy(cluster.uri('Alice', 1), copy)
-  await sameFiles(image, copy)
+  await t.notThrowsAsync(sameFiles(image, copy))
 })
 
 realTest('qemu-img converts qcow2 to a volume, compares it and takes it out again', async (t) => {
@@ -86,7 +86,7 @@ realTest('qemu-img converts qcow2 to a volume, compares it and takes it out agai
   await qemuImg('convert', '-n', '-f', 'qcow2', '-O', 'raw', at('q'), alice)
   await qemuImg('compare', '-f', 'qcow2', '-F', 'raw', at('q'), alice)
   await qemuImg('convert', '-f', 'raw', '-O', 'raw', alice, at('copy'))
-  await sameFiles(at('image'), at('copy'))
+  await t.notThrowsAsync(sameFiles(at('image'), at('copy')))
 })
 
 realTest('a qcow2 image stored inside a volume passes qemu-img check', async (t) => {
@@ -145,6 +145,7 @@ realTest('a snapshot export refuses writes and keeps its bytes', async (t) => {
   await run(['qemu-io', '-r', '-f', 'raw', '-c', 'read -P 0x01 0 8M', monday])
   await t.throwsAsync(qemuIo(monday, ['write -P 0x03 0 4k']))
   await run(['qemu-io', '-r', '-f', 'raw', '-c', 'read -P 0x01 0 8M', monday])
+  await qemuIo(cluster.uri('Alice'), ['read -P 0x02 0 6M'])
 })
 
 realTest('copies in and out stay right while a node dies and comes back', async (t) => {

@@ -6,7 +6,11 @@ const END = ['', '1..3', '# tests 3', '# pass 1', '# skip 1', '# fail 1', '']
 
 function read(lines: readonly string[], code: number) {
   const seen: TestLine[] = []
-  const reader = tapReader((line) => seen.push(line))
+  let clock = 0
+  const reader = tapReader(
+    (line) => seen.push(line),
+    () => ++clock,
+  )
   for (const line of lines) reader.line(line)
   return { tally: reader.end(code), seen }
 }

@@ -5,10 +5,11 @@
 import { existsSync } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
 import { createConnection } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
 import { type Owner, scratch } from './owner.js'
 import { DOG, SHEEP } from './paths.js'
 import { freePorts } from './ports.js'
-import { pause, type Running, type RunOptions, type RunResult, run, start, until } from './run.js'
+import { type Running, type RunOptions, type RunResult, run, start, until } from './run.js'
 
 const START_MS = 20_000
 const RECOVERY_MS = 90_000
@@ -80,7 +81,7 @@ export class TestNode {
     const running = this.running
     if (running === undefined) return undefined
     running.kill('SIGTERM')
-    const late = pause(STOP_MS).then(() => undefined)
+    const late = pause(STOP_MS, undefined, { ref: false })
     const result = await Promise.race([running.done, late])
     if (result === undefined) {
       await this.kill()
@@ -90,10 +91,22 @@ export class TestNode {
     return result
   }
 
+  /** The epoch whose recovery this node began last, when it is over everywhere; 0 when it never began any. */
+  async recoveredEpoch(): Promise<number | undefined> {
+    const log = (await readFile(this.log)).toString()
+    const begun = [...log.matchAll(/recovery\.start epoch=(\d+)/g)].at(-1)
+    if (begun === undefined) return 0
+    const over = log.indexOf(`recovery.gathered epoch=${begun[1]}`, begun.index)
+    return over < 0 ? undefined : Number(begun[1])
+  }
+
+  get log(): string {
+    return `${this.place.directory}/sheep.log`
+  }
+
   async logTail(): Promise<string> {
-    const log = `${this.place.directory}/sheep.log`
-    if (!existsSync(log)) return ''
-    return (await readFile(log)).subarray(-LOG_TAIL_BYTES).toString()
+    if (!existsSync(this.log)) return ''
+    return (await readFile(this.log)).subarray(-LOG_TAIL_BYTES).toString()
   }
 }
 
@@ -166,13 +179,16 @@ export class TestCluster {
     })
   }
 
-  /** Waits until all nodes are members and none is in recovery, seen twice in a row. */
+  /**
+   * Waits until all nodes are members and each one's log says that the recovery it began last is over in
+   * the whole cluster, and that they speak of the same epoch. Seen twice in a row: a recovery may be about to begin.
+   */
   async recovered(): Promise<void> {
     await this.members(this.nodes.length)
     let quiet = 0
     await until('the end of recovery', RECOVERY_MS, async () => {
-      const { stdout } = await this.dog('node recovery')
-      quiet = /127\.0\.0\.1:/.test(stdout) ? 0 : quiet + 1
+      const epochs = await Promise.all(this.nodes.map((node) => node.recoveredEpoch()))
+      quiet = epochs[0] !== undefined && new Set(epochs).size === 1 ? quiet + 1 : 0
       return quiet >= 2
     })
   }
