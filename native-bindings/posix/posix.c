@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/falloc.h>
+#include <linux/magic.h>
 #include <node_api.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -24,6 +25,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -173,6 +175,13 @@ static napi_value boolean_or_throw(napi_env env, bool value) {
 
 /* ---- reading and writing at once ------------------------------------------------------------- */
 
+/* tmpfs knows no RWF_NOWAIT, but no read of it ever waits for a disk. */
+static bool lives_in_memory(int fd) {
+  struct statfs where;
+  return fstatfs(fd, &where) == 0 &&
+         (where.f_type == TMPFS_MAGIC || where.f_type == RAMFS_MAGIC);
+}
+
 /*
  * readNow(fd, into: Uint8Array, position) -> bytes | -1 | -2
  * The kernel ends such a read early where the page cache ends, which looks like the end of the file;
@@ -187,18 +196,20 @@ static napi_value read_now(napi_env env, napi_callback_info info) {
   if (!get_args(env, info, args) || !get_fd(env, args[0], &fd) ||
       !get_bytes(env, args[1], &data, &length) || !get_offset(env, args[2], &position))
     return NULL;
+  int flags = RWF_NOWAIT;
   size_t moved = 0;
   while (moved < length) {
     struct iovec piece = {data + moved, length - moved};
-    ssize_t count = preadv2(fd, &piece, 1, position + (off_t)moved, RWF_NOWAIT);
+    ssize_t count = preadv2(fd, &piece, 1, position + (off_t)moved, flags);
     if (count == 0) break;
     if (count > 0)
       moved += (size_t)count;
     else if (errno == EAGAIN)
       return number_or_throw(env, READ_WOULD_BLOCK);
-    else if (errno == EOPNOTSUPP || errno == ENOSYS)
-      return number_or_throw(env, READ_NOT_SUPPORTED);
-    else if (errno != EINTR)
+    else if (errno == EOPNOTSUPP || errno == ENOSYS) {
+      if (!lives_in_memory(fd)) return number_or_throw(env, READ_NOT_SUPPORTED);
+      flags = 0;
+    } else if (errno != EINTR)
       return fail(env, errno, "preadv2");
   }
   return number_or_throw(env, (int64_t)moved);
