@@ -196,6 +196,17 @@ test('a writer may die anywhere in a rotation, and its successors in finishing i
   }
 })
 
+test('a segment that has a successor, even an unreadable one, is never appended to', (t) => {
+  const { host, log } = newLog()
+  // As a crash of the machine leaves it: the name is there, the bytes never reached the disk.
+  host.process().files.open(`${DIRECTORY}/events.2`, { write: true, create: true })
+  const writer = reopen(host)
+  writer.prepare()
+  writer.append(ONE, notify('next'))
+  t.is(writer.segment, 2)
+  t.deepEqual(messages(log.catchUp()), ['next'])
+})
+
 test('a segment that does not continue what was seen is damage', (t) => {
   const { host, log } = newLog()
   const { files } = host.process()

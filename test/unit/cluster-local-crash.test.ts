@@ -263,6 +263,23 @@ test('a stopped member stays a member; joins wait for it and go on with it', asy
   agree(t, two, three)
 })
 
+test('a death during a join is ordered after the accept', async (t) => {
+  const host = simHost()
+  const [one, two] = [await joined(host, 1), await joined(host, 2)]
+  const doomed = await joined(host, 3)
+  one.process.stop()
+  const four = member(host, 4)
+  startJoin(four)
+  await host.advance(200)
+  doomed.process.kill()
+  await host.advance(500)
+  one.process.resume()
+  await until(host, () => count(four.lines, 'left 3') === 1)
+  // The answer was made with 3 among the members, so the joiner has to see it go.
+  t.deepEqual(four.lines, ['accepted 4 [1 2 3 4] seen 3 by 1', 'left 3 [1 2 4]'])
+  agree(t, two, four)
+})
+
 test('a join that a stopped member does not answer is given up with a reason', async (t) => {
   const host = simHost()
   const [one, two] = [await joined(host, 1), await joined(host, 2)]
