@@ -8,7 +8,7 @@
 import { Code } from '../base/codes.js'
 import type { Log } from '../base/log.js'
 import type { ClusterDriver, DriverEvents } from '../cluster/driver.js'
-import { decodeNode, encodeNode, nodeKey, type SdNode } from '../model/node.js'
+import { decodeNode, encodeNode, nodeKey, type SdNode, sortNodes } from '../model/node.js'
 import { asVid, type Vid } from '../model/oid.js'
 import { type StoreConfig, writeConfig } from '../store/config.js'
 import type { EpochLog } from '../store/epoch-log.js'
@@ -237,7 +237,7 @@ export class SheepNode {
     this.#info = step.next
     this.#latestMembers = members
     this.#enqueue(async () => {
-      this.state.members = members
+      this.state.members = sortNodes(members)
       for (const effect of step.effects) await this.#carryOut(effect)
     })
   }
