@@ -321,7 +321,12 @@ export class SheepNode {
     this.state.setView(info.epoch, info.nodes)
     this.log.info('epoch.serve', { epoch: info.epoch, nodes: info.nodes.length })
     if (!recover.sameMembers || !wasClean) this.recovery.start(recover.epoch)
-    if (restarted) this.#resumeIntents()
+    if (restarted) {
+      this.#resumeIntents()
+      void this.recovery.fillEpochLog().catch((error: unknown) => {
+        this.log.warn('epoch.log.incomplete', { reason: describe(error) })
+      })
+    }
     if (restarted || this.#memberWent) this.#settleSoon(restarted)
     this.#memberWent = false
   }

@@ -343,6 +343,14 @@ export class Recovery {
     return ring
   }
 
+  /** Gets the epochs this node did not live through, so that its history has no gaps. */
+  async fillEpochLog(): Promise<void> {
+    for (let epoch = this.#state.epoch - 1; epoch > 0; epoch--) {
+      if (this.#epochLog.read(epoch) !== undefined) continue
+      if ((await this.#askForEpoch(epoch)) === undefined) return
+    }
+  }
+
   /** The nodes of an epoch this node did not live through, from whoever did. */
   async #askForEpoch(epoch: number): Promise<readonly SdNode[] | undefined> {
     for (const node of this.#others(this.#state.members)) {
