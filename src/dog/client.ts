@@ -6,7 +6,7 @@ import { cString } from '../base/bytes.js'
 import { Code, codeText, SheepError, toCode } from '../base/codes.js'
 import { LIMITS } from '../base/limits.js'
 import { NAME_BYTES } from '../model/inode.js'
-import { decodeNodes, NODE_BYTES, type SdNode } from '../model/node.js'
+import { decodeNodes, NODE_BYTES, type SdNode, sortNodes } from '../model/node.js'
 import { inodeOid, type Oid, type Vid } from '../model/oid.js'
 import type { Redundancy } from '../model/policy.js'
 import { SheepClient } from '../peer/client.js'
@@ -140,7 +140,7 @@ export class Sheep {
     const count = decodeNodeReply(reply).nodes
     if (count * NODE_BYTES > reply.body.length) throw malformed('a node list cut short')
     if (count === 0) throw failed('There are no active sheep daemons')
-    return decodeNodes(reply.body, count)
+    return sortNodes(decodeNodes(reply.body, count))
   }
 
   async clusterInfo(): Promise<ClusterInfo> {
