@@ -92,14 +92,19 @@ export class WorkingVdi {
 
   /** Runs `again` after the next load, or `fail` when that fails. */
   hold(again: () => void, fail: Done): void {
+    if (this.#closed) {
+      fail(Code.SHUTDOWN)
+      return
+    }
     this.#held.push({ again, fail })
     if (this.#changes === 0) this.#load()
   }
 
-  /** Ends following; the VDI to hand back is the result. No change is in flight. */
+  /** Ends following; the VDI to hand back is the result. What is or will be held fails. */
   async close(): Promise<Vid> {
     this.#closed = true
     this.#forget()
+    if (this.#loading === undefined) this.#release(Code.SHUTDOWN)
     await this.#loading
     try {
       return await findSuccessor(this.#options.vdis, this.#options.name, this.#vid)
@@ -187,7 +192,8 @@ export class WorkingVdi {
     this.#held = []
     const isFruitless = ++this.#fruitless > FRUITLESS_LOADS_MAX
     if (isFruitless) this.#fruitless = 0
-    const outcome = isFruitless && code === Code.SUCCESS ? Code.READONLY : code
+    let outcome = isFruitless && code === Code.SUCCESS ? Code.READONLY : code
+    if (this.#closed) outcome = Code.SHUTDOWN
     for (const { again, fail } of held) {
       if (outcome === Code.SUCCESS) again()
       else fail(outcome)

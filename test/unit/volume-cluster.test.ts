@@ -104,6 +104,16 @@ test('a write with FUA makes durable the slot that an earlier one without set', 
   t.deepEqual(verbs(cluster.calls), ['write'], 'once is enough')
 })
 
+test('a flush that failed settles nothing', async (t) => {
+  const { cluster, disk } = await opened()
+  await write(cluster, disk, 0, Buffer.from('one'))
+  cluster.refuse = ({ verb }) => (verb === 'flush' ? { code: Code.EIO, applied: false } : undefined)
+  t.is(await outcome(cluster, (done) => disk.flush(done)), Code.EIO)
+  await write(cluster, disk, 3, Buffer.from('two'), true)
+  const { vid } = cluster.working('Alice').header
+  t.is(cluster.contents(vid, 'stable').toString('latin1', 3, 6), 'two')
+})
+
 test('a flush covers writes that went to a VDI which is a snapshot by now', async (t) => {
   const { cluster, disk } = await opened()
   await write(cluster, disk, 0, Buffer.from('zzz'))
@@ -295,6 +305,28 @@ test('a VDI that grows gets more slots, and keeps its data', async (t) => {
   t.is(await write(cluster, disk, 2 * OBJECT, Buffer.from('far')), Code.SUCCESS)
   t.is(String(await readBack(cluster, disk, OBJECT, 4)), 'tail')
   t.is(String(await readBack(cluster, disk, 2 * OBJECT, 3)), 'far')
+})
+
+test('growth is noticed after a snapshot was followed', async (t) => {
+  const { cluster, disk } = await opened(OBJECT)
+  cluster.snapshot('Alice', 's1')
+  await write(cluster, disk, 0, Buffer.from('a'))
+  cluster.grow('Alice', 2 * OBJECT)
+  for (let i = 0; i < 20; i++) await turn()
+  t.is(disk.sizeBytes, 2 * OBJECT)
+})
+
+test('a write that meets a snapshot while the volume is closed fails', async (t) => {
+  const { cluster, disk } = await opened()
+  await write(cluster, disk, 0, Buffer.from('a'))
+  let answer: ((code: Code) => void) | undefined
+  cluster.write = (_ref, _offset, _data, _durable, done) => {
+    answer = done
+  }
+  const late = write(cluster, disk, 0, Buffer.from('b'))
+  await disk.close()
+  answer?.(Code.READONLY)
+  t.is(await late, Code.SHUTDOWN)
 })
 
 test('growth is noticed without any write', async (t) => {
