@@ -75,7 +75,8 @@ test('a request across object borders is served in parts', async (t) => {
   const data = Buffer.alloc(2 * OBJECT + 20, 0x41)
   t.is(await write(cluster, disk, OBJECT - 10, data), Code.SUCCESS)
   t.deepEqual([...cluster.working('Alice').slots], [1, 1, 1, 1])
-  t.deepEqual(await readBack(cluster, disk, OBJECT - 10, data.length), data)
+  const read = await readBack(cluster, disk, OBJECT - 10, data.length)
+  t.true(Buffer.isBuffer(read) && read.equals(data))
 })
 
 test('operations wait in order while a slot gets its object', async (t) => {
