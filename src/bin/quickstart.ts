@@ -29,19 +29,26 @@ class Interrupted extends Error {}
 
 let stopping = false
 
+function readOptions() {
+  try {
+    const data = { type: 'string', default: 'sheepdog-data' } as const
+    const help = { type: 'boolean', short: 'h', default: false } as const
+    return parseArgs({ options: { data, help } }).values
+  } catch (error) {
+    throw new Error(`${(error as Error).message}\n${USAGE}`)
+  }
+}
+
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      data: { type: 'string', default: 'sheepdog-data' },
-      help: { type: 'boolean', short: 'h', default: false },
-    },
-  })
+  const values = readOptions()
   if (values.help) {
     console.log(USAGE)
     return
   }
   const directory = resolve(values.data)
-  await mkdir(directory, { recursive: true })
+  await mkdir(directory, { recursive: true }).catch((error: Error) => {
+    throw new Error(`cannot use ${directory} as data directory: ${error.message}`)
+  })
   const ports = await claimPorts(directory, NODES)
   const children = ports.sheep.map((port, index) =>
     startSheep({
