@@ -106,6 +106,24 @@ export class VdiWriter {
     const place = { oid: inodeOid(vid), offset: slotRange(index, 1).offset, data: name }
     await this.#sheep.writeObject({ ...write, ...place })
     slots[index] = vid
+    await this.#checkNamed(target, index, offset, data)
+  }
+
+  /**
+   * A snapshot may have copied the slots between the create and our update: then the update went into the snapshot
+   * alone, and nobody refused it. But the object is the snapshot's since before the copy, so that one more byte
+   * written to it is refused as READONLY, and the whole write is made again under the new id.
+   */
+  async #checkNamed(
+    { vid, header }: Target,
+    index: number,
+    offset: number,
+    data: Uint8Array,
+  ): Promise<void> {
+    await this.#sheep.writeObject({
+      ...{ oid: dataOid(vid, index), offset, data: data.subarray(0, 1) },
+      ...{ redundancy: redundancyOf(header), writeback: true },
+    })
   }
 
   /** True when the volume has another id than `refused` now. */

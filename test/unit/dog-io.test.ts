@@ -103,10 +103,32 @@ test('an unallocated object is created and then named; an own one is only writte
     [
       [Op.CREATE_AND_WRITE_OBJ, 100, 1],
       [Op.WRITE_OBJ, 4664, 4],
+      // Whether a snapshot came in between; the test below.
+      [Op.WRITE_OBJ, 100, 1],
       [Op.WRITE_OBJ, 200, 1],
     ],
   )
-  t.true(writes.every((one) => one.has(Flag.DIRECT) && !one.has(Flag.CACHE)))
+  t.deepEqual(
+    writes.map((one) => one.has(Flag.DIRECT)),
+    [true, true, false, true],
+  )
+})
+
+test('a snapshot between creating an object and naming it does not swallow the data', async (t) => {
+  const sheep = await formatted()
+  let taken = false
+  sheep.answers.set(Op.WRITE_OBJ, (request, port) => {
+    const isSlot = objectFields.oid(request) === inodeOid(vidHash('w'))
+    if (isSlot && !taken) {
+      taken = true
+      sheep.snapshot('w')
+    }
+    return sheep.usual(request, port)
+  })
+  const result = await runDog(sheep, ['vdi', 'write', 'w', '100'], { stdin: 'precious' })
+  t.true(taken)
+  t.is(result.stderr, '')
+  t.is((await readAll(sheep, '100', '8')).toString(), 'precious')
 })
 
 test('-w asks for cached writes and flushes them before it ends', async (t) => {

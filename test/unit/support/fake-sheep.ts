@@ -3,7 +3,7 @@
  * written, snapshotted and deleted, no replication and no disks. Every answer can be replaced by opcode, and
  * every request is kept for looking at.
  */
-import { readCString } from '../../../src/base/bytes.js'
+import { cString, readCString } from '../../../src/base/bytes.js'
 import { Code } from '../../../src/base/codes.js'
 import { vidHash } from '../../../src/model/hash.js'
 import {
@@ -36,6 +36,7 @@ import {
   decodeClusterFields,
   decodeVdiFields,
   objectFields,
+  vdiRequest,
 } from '../../../src/wire/sheepdog/requests.js'
 import type { Address, Connection, ConnectionEvents, Network } from '../../../src/world/world.js'
 import { SparseBytes } from './sparse-bytes.js'
@@ -144,7 +145,8 @@ export class FakeSheep {
   #reply(request: Frame, port: number): Buffer | undefined {
     const kept = new Frame(Buffer.from(request.head), Buffer.from(request.body))
     this.requests.push(kept)
-    const answer = (this.answers.get(kept.opcode) ?? this.#answers.get(kept.opcode))?.(kept, port)
+    const replaced = this.answers.get(kept.opcode)
+    const answer = replaced === undefined ? this.usual(kept, port) : replaced(kept, port)
     if (answer === undefined) return undefined
     const body = answer.body ?? Buffer.alloc(0)
     const { opcode, id } = kept
@@ -152,6 +154,21 @@ export class FakeSheep {
     const head = replyHead({ ...start, result: answer.result ?? Code.SUCCESS })
     answer.union?.(head)
     return Buffer.concat([head, body])
+  }
+
+  /** What the sheep says of its own accord. */
+  usual(request: Frame, port: number): Answer | undefined {
+    return this.#answers.get(request.opcode)?.(request, port)
+  }
+
+  /** As if another client had asked for it. */
+  snapshot(name: string): void {
+    const working = this.#family(name).find((one) => one.snapCtime === 0n)!
+    const { sizeBytes, vid } = working
+    const payload = cString(name, NAME_BYTES)
+    this.#newVdi(
+      new Frame(vdiRequest({ opcode: Op.NEW_VDI, sizeBytes, base: vid, snapId: 1 }), payload),
+    )
   }
 
   get #isFormatted(): boolean {
