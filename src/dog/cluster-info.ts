@@ -156,6 +156,7 @@ function difference(record: EpochLogRecord, older: EpochLogRecord | undefined): 
   return `${signed('+', after, before)}${signed('-', before, after)}`
 }
 
+/** For --json: `createdAt` and `time` in Unix seconds, epochs newest first, format fields once formatted. */
 function historyJson(history: History): Record<string, unknown> {
   const [newest] = history.records
   return {

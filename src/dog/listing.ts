@@ -122,7 +122,10 @@ async function usageOf(sheep: Sheep, vid: Vid, header: InodeHeader): Promise<Usa
   return { usedBytes: own * objectBytes, sharedBytes: foreign * objectBytes }
 }
 
-/** `{a|b}` fields every listing has, for --json. */
+/**
+ * One VDI or snapshot for --json. Ids of volumes are the hex text of the tables, sizes bytes, times Unix seconds;
+ * `parentVid` is null without a parent, `usedBytes` and `sharedBytes` are there when the table shows them.
+ */
 export function vdiJson(row: VdiRow): Record<string, unknown> {
   const { header, vid } = row
   return {

@@ -55,6 +55,7 @@ async function runList({ options, out, sheep }: Context): Promise<number> {
   return Exit.ok
 }
 
+/** One node for --json; `node info` adds sizes in bytes. `id`: what `node kill` takes. */
 function nodeJson(id: number, one: SdNode): Record<string, unknown> {
   return { id, host: one.host, port: one.port, vnodes: one.vnodes, zone: one.zone }
 }

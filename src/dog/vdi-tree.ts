@@ -63,6 +63,7 @@ export async function grow(rows: AsyncIterable<VdiRow>): Promise<Branch[]> {
   return roots
 }
 
+/** For --json: a VDI as `vdi list` has it, without usage, and its descendants of the same name. */
 function branchJson(branch: Branch): Record<string, unknown> {
   return { ...vdiJson(branch.row), children: branch.children.map(branchJson) }
 }

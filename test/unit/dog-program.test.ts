@@ -214,6 +214,18 @@ test('the invocation is recorded where the environment says', async (t) => {
   ])
 })
 
+test('node ids are positions in address order, and kill means the same ones', async (t) => {
+  const sheep = fresh(3)
+  sheep.nodes.reverse()
+  const { stdout } = await runDog(sheep, ['node', 'list', '-r'])
+  t.is(stdout, '0 127.0.0.1:7020 128 0\n1 127.0.0.1:7021 128 1\n2 127.0.0.1:7022 128 2\n')
+  await runDog(sheep, ['node', 'kill', '2'])
+  t.deepEqual(
+    sheep.nodes.map((one) => one.port),
+    [7021, 7020],
+  )
+})
+
 test('node info: gateways are left out, a silent node is told, volumes are summed up', async (t) => {
   const sheep = await formatted()
   sheep.nodes.push({ ...sheep.nodes[0]!, port: 7029, vnodes: 0 })
