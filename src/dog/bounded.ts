@@ -45,12 +45,17 @@ export async function* inOrder<Item, Result>(
   limit: number = OBJECTS_IN_FLIGHT,
 ): AsyncGenerator<Result, void, undefined> {
   const running: Promise<Result>[] = []
-  for (const item of items) {
-    const result = work(item)
-    // Awaited in its turn below; until then a rejection must not count as unhandled.
-    result.catch(() => undefined)
-    running.push(result)
-    if (running.length >= limit) yield await running.shift()!
+  try {
+    for (const item of items) {
+      const result = work(item)
+      // Awaited in its turn; until then a rejection must not count as unhandled.
+      result.catch(() => undefined)
+      running.push(result)
+      if (running.length >= limit) yield await running.shift()!
+    }
+    while (running.length > 0) yield await running.shift()!
+  } finally {
+    // Whoever stops listening early must not pull the connection from under the rest.
+    await Promise.allSettled(running)
   }
-  for (const result of running) yield await result
 }

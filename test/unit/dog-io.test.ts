@@ -225,6 +225,7 @@ test('a lost object is an error, not zeros', async (t) => {
 
 test('stdout that cannot be written ends the read with status 2', async (t) => {
   const sheep = await formatted()
+  await runDog(sheep, ['vdi', 'write', 'w'], { stdin: chunks(pattern(20 * MIB), MIB) })
   const result = await runDog(sheep, ['vdi', 'read', 'w'], { stdoutError: 'ENOSPC' })
   t.is(result.status, 2)
   t.is(result.stderr, 'Failed to write to stdout: No space left on device\n')
@@ -232,6 +233,7 @@ test('stdout that cannot be written ends the read with status 2', async (t) => {
 
 test('a reader that went away ends the read quietly', async (t) => {
   const sheep = await formatted()
+  await runDog(sheep, ['vdi', 'write', 'w'], { stdin: chunks(pattern(20 * MIB), MIB) })
   const result = await runDog(sheep, ['vdi', 'read', 'w'], { stdoutError: 'EPIPE' })
   t.is(result.status, 141)
   t.is(result.stderr, '')
