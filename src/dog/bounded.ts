@@ -13,7 +13,10 @@ export class InFlight {
     this.#limit = limit
   }
 
-  /** Resolves once there is room and `work` was started. Rejects with the first failure of any work. */
+  /**
+   * Resolves once there is room and `work` was started. Rejects with the first failure of any
+   * work.
+   */
   async start(work: () => Promise<void>): Promise<void> {
     while (this.#running.size >= this.#limit) await Promise.race(this.#running)
     this.#check()

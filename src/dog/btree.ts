@@ -21,7 +21,10 @@ interface NodePlace {
   readonly offset: number
 }
 
-/** Calls `use` with the vid of every object. Rejects with the SheepError of a read, or EIO for a rotten node. */
+/**
+ * Calls `use` with the vid of every object. Rejects with the SheepError of a read, or EIO for a
+ * rotten node.
+ */
 export async function scanTree(
   sheep: Sheep,
   vid: Vid,

@@ -1,6 +1,7 @@
 /**
- * One sheep as a run of dog sees it: a connection made with the first request, and the requests of the
- * commands. A refusal is thrown as a SheepError whose message is 1.0's sentence for the result.
+ * One sheep as a run of dog sees it: a connection made with the first request, and the requests
+ * of the commands. A refusal is thrown as a SheepError whose message is 1.0's sentence for the
+ * result.
  */
 import { cString } from '../base/bytes.js'
 import { Code, codeText, SheepError, toCode } from '../base/codes.js'
@@ -94,7 +95,10 @@ export class Sheep {
       )
   }
 
-  /** The reply, whatever its result. Rejects with EIO, the reason already printed, when there is none. */
+  /**
+   * The reply, whatever its result. Rejects with EIO, the reason already printed, when there is
+   * none.
+   */
   async exchange(head: Buffer, payload?: Uint8Array): Promise<Frame> {
     this.#client ??= this.#connect()
     const client = await this.#client
@@ -227,7 +231,10 @@ export class Sheep {
     await this.#put(Op.CREATE_AND_WRITE_OBJ, write)
   }
 
-  /** Every write acknowledged so far is durable; a sheep that writes through refuses, and that is as good. */
+  /**
+   * Every write acknowledged so far is durable; a sheep that writes through refuses, and that is
+   * as good.
+   */
   async flush(vid: Vid): Promise<void> {
     const head = objectRequest({ opcode: Op.FLUSH_VDI, flags: Flag.CACHE, oid: inodeOid(vid) })
     const { result } = await this.exchange(head)

@@ -45,7 +45,8 @@ async function runFormat(context: Context): Promise<number> {
   const redundancy = options.copies ?? { copies: 0, policy: 0 }
   const zones = new Set(nodes.filter((one) => one.vnodes > 0).map((one) => one.zone)).size
   if (redundancy.copies > zones) {
-    const numbers = `Number of copies (${redundancy.copies}) is larger than number of zones (${zones}).`
+    const { copies } = redundancy
+    const numbers = `Number of copies (${copies}) is larger than number of zones (${zones}).`
     await confirm(context, `${numbers}\nAre you sure you want to continue? [yes/no]: `)
   }
   if (!options.force && (await holdsVolumes(context))) await confirm(context, NOT_EMPTY_QUESTION)
@@ -90,12 +91,14 @@ async function checkVnodesStrategy(context: Context, nodes: readonly SdNode[]): 
       const automatic = ((await peer.clusterInfo()).flags & ClusterFlag.AUTO_VNODES) !== 0
       if (automatic && context.options.fixedvnodes) {
         throw failed(
-          "Can not apply the option of '-V', because there are vnode strategy of sheep is auto in the cluster",
+          "Can not apply the option of '-V', because there are vnode strategy of sheep " +
+            'is auto in the cluster',
         )
       }
       if (!automatic && !context.options.fixedvnodes) {
         throw failed(
-          "Need to specify the option of '-V', because there are vnode strategy of sheep is fixed in the cluster",
+          "Need to specify the option of '-V', because there are vnode strategy of sheep " +
+            'is fixed in the cluster',
         )
       }
     } finally {

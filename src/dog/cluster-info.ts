@@ -76,8 +76,8 @@ async function runInfo(context: Context): Promise<number> {
 }
 
 /**
- * The whole history, or as much of its newer end as one answer holds. Throws the SheepError of a sheep that cannot
- * tell; a cluster that is not running is no error.
+ * The whole history, or as much of its newer end as one answer holds. Throws the SheepError of a
+ * sheep that cannot tell; a cluster that is not running is no error.
  */
 async function readHistory(sheep: Sheep): Promise<History> {
   let slots = FIRST_SLOTS
@@ -156,7 +156,10 @@ function difference(record: EpochLogRecord, older: EpochLogRecord | undefined): 
   return `${signed('+', after, before)}${signed('-', before, after)}`
 }
 
-/** For --json: `createdAt` and `time` in Unix seconds, epochs newest first, format fields once formatted. */
+/**
+ * For --json: `createdAt` and `time` in Unix seconds, epochs newest first, format fields once
+ * formatted.
+ */
 function historyJson(history: History): Record<string, unknown> {
   const [newest] = history.records
   return {

@@ -1,4 +1,6 @@
-/** Dates in local time (TZ), in the shapes 1.0 prints (dog spec, section 2). Input: Unix seconds. */
+/**
+ * Dates in local time (TZ), in the shapes 1.0 prints (dog spec, section 2). Input: Unix seconds.
+ */
 
 const DAYS = ['Sun', 'Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat'] as const
 const MONTHS = [

@@ -1,7 +1,7 @@
 /**
- * Options the way GNU getopt_long takes them. `commander` holds the options and reads their values; before it,
- * `normalise` turns GNU spellings (abbreviated long names, letters in one word) into plain ones and
- * complains in the C library's words.
+ * Options the way GNU getopt_long takes them. `commander` holds the options and reads their
+ * values; before it, `normalise` turns GNU spellings (abbreviated long names, letters in one
+ * word) into plain ones and complains in the C library's words.
  */
 import { Command, Option } from 'commander'
 import { Exit, Failure } from './failure.js'
@@ -34,7 +34,9 @@ export function parseArguments(
 }
 
 interface Normalised {
-  /** `--port=7001 --raw -- operand operand`: only the options before the first fault or `--help`. */
+  /**
+   * `--port=7001 --raw -- operand operand`: only the options before the first fault or `--help`.
+   */
   readonly words: string[]
   readonly complaint?: string
 }

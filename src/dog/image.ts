@@ -69,8 +69,8 @@ export async function readHeader(sheep: Sheep, vid: Vid): Promise<InodeHeader> {
 }
 
 /**
- * The slots up to the volume's size, in pieces. `use` gets the index of the first and the vids; rejects with
- * the SheepError of a read.
+ * The slots up to the volume's size, in pieces. `use` gets the index of the first and the vids;
+ * rejects with the SheepError of a read.
  */
 export async function scanSlots(
   sheep: Sheep,

@@ -1,4 +1,7 @@
-/** All VDIs and snapshots of the cluster with what they occupy: what list, tree, graph and node info show. */
+/**
+ * All VDIs and snapshots of the cluster with what they occupy: what list, tree, graph and node
+ * info show.
+ */
 import { type InodeHeader, sdTimeSeconds } from '../model/inode.js'
 import { asVid, inodeOid, type Vid, vidName } from '../model/oid.js'
 import { redundancyText } from '../model/policy.js'
@@ -123,8 +126,9 @@ async function usageOf(sheep: Sheep, vid: Vid, header: InodeHeader): Promise<Usa
 }
 
 /**
- * One VDI or snapshot for --json. Ids of volumes are the hex text of the tables, sizes bytes, times Unix seconds;
- * `parentVid` is null without a parent, `usedBytes` and `sharedBytes` are there when the table shows them.
+ * One VDI or snapshot for --json. Ids of volumes are the hex text of the tables, sizes bytes,
+ * times Unix seconds; `parentVid` is null without a parent, `usedBytes` and `sharedBytes` are
+ * there when the table shows them.
  */
 export function vdiJson(row: VdiRow): Record<string, unknown> {
   const { header, vid } = row

@@ -1,4 +1,7 @@
-/** The program `dog`: finds the subcommand, reads its options, runs it and turns the outcome into an exit status. */
+/**
+ * The program `dog`: finds the subcommand, reads its options, runs it and turns the outcome into
+ * an exit status.
+ */
 import { SheepError } from '../base/codes.js'
 import { Sheep } from './client.js'
 import { cluster } from './cluster.js'
@@ -22,8 +25,8 @@ export const NOUNS: readonly Noun[] = [vdi, node, cluster]
 const HELP_WORDS: readonly (string | undefined)[] = [undefined, 'help', '--help', '-h']
 
 /**
- * One run. `argv`: the words after `dog`. Resolves with the exit status (dog spec, section 1) when everything was
- * printed; never rejects.
+ * One run. `argv`: the words after `dog`. Resolves with the exit status (dog spec, section 1)
+ * when everything was printed; never rejects.
  */
 export async function dogMain(
   argv: readonly string[],

@@ -1,4 +1,7 @@
-/** Makes many objects of a fresh VDI and then its slots name them: preallocation and independent copies. */
+/**
+ * Makes many objects of a fresh VDI and then its slots name them: preallocation and independent
+ * copies.
+ */
 import { noBytes } from '../base/bytes.js'
 import { dataOid, inodeOid, type Oid } from '../model/oid.js'
 import { InFlight } from './bounded.js'
@@ -17,8 +20,8 @@ export interface ObjectJob {
 }
 
 /**
- * An object exists before a slot names it, so a run cut short leaves a VDI that is readable everywhere.
- * Throws a Failure; which object it was is printed before.
+ * An object exists before a slot names it, so a run cut short leaves a VDI that is readable
+ * everywhere. Throws a Failure; which object it was is printed before.
  */
 export async function makeObjects(
   context: Pick<Context, 'out' | 'io' | 'sheep'>,

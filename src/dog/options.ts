@@ -1,4 +1,7 @@
-/** Every option of every subcommand: letters, long names and texts of 1.0, and what their values mean. */
+/**
+ * Every option of every subcommand: letters, long names and texts of 1.0, and what their values
+ * mean.
+ */
 import { LIMITS } from '../base/limits.js'
 import { parseRedundancy, type Redundancy } from '../model/policy.js'
 import { Exit, Failure, failed, misused } from './failure.js'
@@ -106,7 +109,9 @@ function parseTag(text: string): SnapshotSelector {
   throw misused('Please specify a non-integer value for a snapshot tag name')
 }
 
-/** A positive number called `what` in the complaints (which run two words together, as 1.0's do). */
+/**
+ * A positive number called `what` in the complaints (which run two words together, as 1.0's do).
+ */
 function parseCount(what: string): (text: string) => number {
   return (text) => {
     if (!/^-?\d+$/.test(text)) throw failed(`The ${what} is invalid: ${text}`)

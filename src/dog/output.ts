@@ -1,6 +1,7 @@
 /**
- * What a run prints. As in 1.0, stdout is buffered in blocks unless it is a terminal while stderr is not
- * buffered at all, so that both merged into one file come in the order scripts have golden files of.
+ * What a run prints. As in 1.0, stdout is buffered in blocks unless it is a terminal while stderr
+ * is not buffered at all, so that both merged into one file come in the order scripts have golden
+ * files of.
  */
 import { errnoName, errnoText } from './errno.js'
 import { EXIT_BROKEN_PIPE, Exit, Failure } from './failure.js'

@@ -1,4 +1,7 @@
-/** A byte range of a volume cut at object borders, and never into more than a request should carry. */
+/**
+ * A byte range of a volume cut at object borders, and never into more than a request should
+ * carry.
+ */
 
 /** Also what one operation of `vdi read` and `vdi write` holds in memory. */
 export const PIECE_BYTES_MAX = 4 * 1024 * 1024
@@ -11,7 +14,10 @@ export interface Piece {
   readonly length: number
 }
 
-/** The piece that starts at `position` and ends with the object, the limit or `end`, whichever is first. */
+/**
+ * The piece that starts at `position` and ends with the object, the limit or `end`, whichever is
+ * first.
+ */
 export function pieceAt(position: number, end: number, blockSizeShift: number): Piece {
   const objectBytes = 2 ** blockSizeShift
   const index = Math.floor(position / objectBytes)

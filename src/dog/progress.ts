@@ -1,4 +1,7 @@
-/** The progress bar of long commands (dog spec, section 2); prints nothing unless stdout is a terminal. */
+/**
+ * The progress bar of long commands (dog spec, section 2); prints nothing unless stdout is a
+ * terminal.
+ */
 import type { Output } from './output.js'
 import { sizeText } from './sizes.js'
 

@@ -1,4 +1,6 @@
-/** Questions to the user. One reader serves all questions of a run, so answers may share one pipe. */
+/**
+ * Questions to the user. One reader serves all questions of a run, so answers may share one pipe.
+ */
 import { Exit, Failure } from './failure.js'
 import type { Output } from './output.js'
 
@@ -34,7 +36,10 @@ export class LineReader {
   }
 }
 
-/** Goes on only after an answer that starts with `yes`; anything else ends the program with status 0. */
+/**
+ * Goes on only after an answer that starts with `yes`; anything else ends the program with status
+ * 0.
+ */
 export async function confirm(
   ask: { readonly out: Output; readonly lines: LineReader },
   question: string,

@@ -6,8 +6,9 @@ const DECIMAL = /^[ \t\n\v\f\r]*(?:\+?((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?))?([bkm
 const HEXADECIMAL = /^[ \t\n\v\f\r]*\+?0x([0-9a-f]*)(?:\.([0-9a-f]*))?(?:p([+-]?\d+))?([kmgtp])?$/i
 
 /**
- * Bytes: a decimal or 0x number, then at most one letter (powers of 1024). Nothing, or only a letter, is 0.
- * Beyond 1.0 we refuse what is not a size: negative numbers, `inf`, `nan`. May exceed 2^53.
+ * Bytes: a decimal or 0x number, then at most one letter (powers of 1024). Nothing, or only a
+ * letter, is 0. Beyond 1.0 we refuse what is not a size: negative numbers, `inf`, `nan`. May
+ * exceed 2^53.
  */
 export function parseSize(text: string): number {
   const bytes = decimalSize(text) ?? hexadecimalSize(text)
@@ -56,7 +57,10 @@ export function sizeText(bytes: number): string {
   return `${value >= 10 ? roundHalfEven(value, 0) : roundHalfEven(value, 1)} ${UNITS[step]}`
 }
 
-/** printf rounds exact halves to even, toFixed away from zero; at one decimal only x.25 and x.75 are. */
+/**
+ * printf rounds exact halves to even, toFixed away from zero; at one decimal only x.25 and x.75
+ * are.
+ */
 function roundHalfEven(value: number, decimals: 0 | 1): string {
   const halves = decimals === 0 ? value * 2 : value * 4
   if (!Number.isInteger(halves) || halves % 2 === 0) return value.toFixed(decimals)

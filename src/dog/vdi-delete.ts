@@ -70,8 +70,9 @@ async function runDelete(context: Context): Promise<number> {
 }
 
 /**
- * Our sheep empties what it deletes. With -B, -I or -m the slots are given up from here first, as 1.0 does it: in
- * steps, at the user's pace. 1.0 exits 0 whatever happens; we fail when nothing was deleted.
+ * Our sheep empties what it deletes. With -B, -I or -m the slots are given up from here first, as
+ * 1.0 does it: in steps, at the user's pace. 1.0 exits 0 whatever happens; we fail when nothing
+ * was deleted.
  */
 async function deleteVdi(context: Context, name: string, which: SnapshotSelector): Promise<void> {
   const { nrBatchedReclamation, reclamationInterval, maxReclaim } = context.options

@@ -1,4 +1,7 @@
-/** `dog vdi read` and `write`: the bytes of a volume, streamed, with a bounded number of objects under way. */
+/**
+ * `dog vdi read` and `write`: the bytes of a volume, streamed, with a bounded number of objects
+ * under way.
+ */
 import { zeros } from '../base/bytes.js'
 import { Code } from '../base/codes.js'
 import type { InodeHeader } from '../model/inode.js'
@@ -80,7 +83,10 @@ async function runRead(context: Context): Promise<number> {
   return Exit.ok
 }
 
-/** A running volume may replace an object while we read (copy on write, discard): then its slot tells. */
+/**
+ * A running volume may replace an object while we read (copy on write, discard): then its slot
+ * tells.
+ */
 async function readPiece(
   { sheep, out }: Context,
   vdi: OpenedVdi,
@@ -134,7 +140,10 @@ interface FilledPiece {
   readonly data: Buffer
 }
 
-/** Cuts the input into pieces from `start` on; the last is as long as the input, whatever follows stays unread. */
+/**
+ * Cuts the input into pieces from `start` on; the last is as long as the input, whatever follows
+ * stays unread.
+ */
 async function* fill(
   input: AsyncIterable<Buffer>,
   start: number,

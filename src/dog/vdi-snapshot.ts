@@ -170,7 +170,10 @@ async function runClone(context: Context): Promise<number> {
   return Exit.ok
 }
 
-/** Gives the clone objects of its own: copies of the source's, and empty ones for the rest with -P. */
+/**
+ * Gives the clone objects of its own: copies of the source's, and empty ones for the rest with
+ * -P.
+ */
 async function fillClone(context: Context, source: OpenedVdi, vid: Vid): Promise<void> {
   const jobs: ObjectJob[] = []
   const slots = await loadSlots(context.sheep, source)

@@ -48,7 +48,10 @@ async function runTree(context: Context): Promise<number> {
   return Exit.ok
 }
 
-/** Children by their parents. Links are followed within one name only: a clone is a root of its own. */
+/**
+ * Children by their parents. Links are followed within one name only: a clone is a root of its
+ * own.
+ */
 export async function grow(rows: AsyncIterable<VdiRow>): Promise<Branch[]> {
   const branches = new Map<Vid, Branch>()
   for await (const row of rows) branches.set(row.vid, { row, children: [] })

@@ -1,6 +1,6 @@
 /**
- * Writes into a working VDI the way 1.0's clients do: an own object is written, anything else is created first
- * (as a copy of the object the slot named, if any) and then the slot is set.
+ * Writes into a working VDI the way 1.0's clients do: an own object is written, anything else is
+ * created first (as a copy of the object the slot named, if any) and then the slot is set.
  */
 import { Code } from '../base/codes.js'
 import { SLOT_BYTES, slotRange } from '../model/inode.js'
@@ -30,7 +30,9 @@ export class VdiWriter {
   #target: Target
   /** The reopening under way, shared by all writes that were refused. */
   #renewal: Promise<void> | undefined
-  /** Last write of each object that has one under way: pieces of an object go one after the other. */
+  /**
+   * Last write of each object that has one under way: pieces of an object go one after the other.
+   */
   readonly #tails = new Map<number, Promise<void>>()
 
   private constructor(
@@ -61,7 +63,10 @@ export class VdiWriter {
     return this.#target
   }
 
-  /** `data` must not change until it is done. Throws a Failure, the object already named on stderr. */
+  /**
+   * `data` must not change until it is done. Throws a Failure, the object already named on
+   * stderr.
+   */
   write(index: number, offset: number, data: Uint8Array): Promise<void> {
     const before = this.#tails.get(index)
     const put = (): Promise<void> => this.#put(index, offset, data)
@@ -110,9 +115,10 @@ export class VdiWriter {
   }
 
   /**
-   * A snapshot may have copied the slots between the create and our update: then the update went into the snapshot
-   * alone, and nobody refused it. But the object is the snapshot's since before the copy, so that one more byte
-   * written to it is refused as READONLY, and the whole write is made again under the new id.
+   * A snapshot may have copied the slots between the create and our update: then the update went
+   * into the snapshot alone, and nobody refused it. But the object is the snapshot's since before
+   * the copy, so that one more byte written to it is refused as READONLY, and the whole write is
+   * made again under the new id.
    */
   async #checkNamed(
     { vid, header }: Target,

@@ -1,4 +1,5 @@
-// Transcripts of dog 1.0 played against a sheep of memory: same words, same bytes, same exit status.
+// Transcripts of dog 1.0 played against a sheep of memory: same words, same bytes, same exit
+// status.
 import test from 'ava'
 import { asTranscript, readGolden, runDog } from './support/dog-rig.js'
 import { FakeSheep } from './support/fake-sheep.js'

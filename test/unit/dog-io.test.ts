@@ -1,4 +1,5 @@
-// `dog vdi read` and `write` move exactly the bytes they were given, through snapshots taken meanwhile.
+// `dog vdi read` and `write` move exactly the bytes they were given, through snapshots taken
+// meanwhile.
 import test from 'ava'
 import { Code } from '../../src/base/codes.js'
 import { vidHash } from '../../src/model/hash.js'

@@ -1,4 +1,5 @@
-// The program around the commands: options, streams, terminals, JSON, and answers no honest sheep would give.
+// The program around the commands: options, streams, terminals, JSON, and answers no honest sheep
+// would give.
 import test from 'ava'
 import { Code } from '../../src/base/codes.js'
 import { normalise } from '../../src/dog/getopt.js'

@@ -1,4 +1,5 @@
-// The sheepdog wire held to the captured bytes of the specs (protocol.md 16, objects.md 18, cluster.md 18): both ways, at
+// The sheepdog wire held to the captured bytes of the specs (protocol.md 16, objects.md 18,
+// cluster.md 18): both ways, at
 // every chunk size, and what cannot be a frame refused before memory is taken for it.
 import test from 'ava'
 import { cString } from '../../src/base/bytes.js'

@@ -95,8 +95,9 @@ export interface GoldenStep {
 }
 
 /**
- * A transcript in the form of dog-samples: `$ dog ...`, stdout, `[exit N]`, then stderr lines marked `E| `. Ours
- * are lines starting with `> ` (directions; `> stdin TEXT` is input for the next command) and `# ` (comments).
+ * A transcript in the form of dog-samples: `$ dog ...`, stdout, `[exit N]`, then stderr lines
+ * marked `E| `. Ours are lines starting with `> ` (directions; `> stdin TEXT` is input for the
+ * next command) and `# ` (comments).
  */
 export function readGolden(name: string): GoldenStep[] {
   const text = readFileSync(`test/unit/golden/dog/${name}.txt`, 'utf8')

@@ -1,7 +1,7 @@
 /**
- * A sheep of memory for tests of its clients: real frames over an in-memory network, volumes that can be made,
- * written, snapshotted and deleted, no replication and no disks. Every answer can be replaced by opcode, and
- * every request is kept for looking at.
+ * A sheep of memory for tests of its clients: real frames over an in-memory network, volumes that
+ * can be made, written, snapshotted and deleted, no replication and no disks. Every answer can be
+ * replaced by opcode, and every request is kept for looking at.
  */
 import { cString, readCString } from '../../../src/base/bytes.js'
 import { Code } from '../../../src/base/codes.js'
