@@ -5,13 +5,14 @@
  *   npm start                      data in ./sheepdog-data
  *   npm start -- --data DIR        data in DIR
  */
-import { mkdir } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { makeDirectories } from '../world/node/directories.js'
 import { dog, type SheepChild, startSheep } from './quickstart/children.js'
 import { claimPorts, type Ports } from './quickstart/ports.js'
 
+const DATA_MODE = 0o770
 const NODES = 3
 const VOLUME = 'Alice'
 const VOLUME_SIZE = '10G'
@@ -46,9 +47,12 @@ async function main(): Promise<void> {
     return
   }
   const directory = resolve(values.data)
-  await mkdir(directory, { recursive: true }).catch((error: Error) => {
-    throw new Error(`cannot use ${directory} as data directory: ${error.message}`)
-  })
+  try {
+    makeDirectories(directory, DATA_MODE)
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new Error(`cannot use ${directory} as data directory: ${reason}`, { cause: error })
+  }
   const ports = await claimPorts(directory, NODES)
   const children = ports.sheep.map((port, index) =>
     startSheep({

@@ -1,6 +1,6 @@
 /** Builds a sheep out of the real world and its parts, and takes it apart again. */
 import { lookup } from 'node:dns/promises'
-import { accessSync, constants, mkdirSync, realpathSync, statSync } from 'node:fs'
+import { accessSync, constants, realpathSync } from 'node:fs'
 import os from 'node:os'
 import { resolve } from 'node:path'
 import type { ClusterDriver } from '../cluster/driver.js'
@@ -18,11 +18,14 @@ import { openEpochLog } from '../store/epoch-log.js'
 import { lockStore } from '../store/lock.js'
 import { openPlainStore, type PlainStore } from '../store/plain-store.js'
 import { volumeSource } from '../volume/source.js'
+import { makeDirectories } from '../world/node/directories.js'
 import { LOG_LEVELS, type NodeLog, openLog } from '../world/node/log.js'
 import { nodeWorld } from '../world/node/world.js'
 import type { Address, World } from '../world/world.js'
 import type { SheepOptions } from './sheep-options.js'
 
+/** As sheepdog 1.0 makes its directories, before the umask. */
+const STORE_MODE = 0o770
 /** vnodes a node announces under the automatic strategy. */
 const VNODES_AUTOMATIC = 128
 
@@ -127,8 +130,7 @@ async function start(
 
 function makeStoreDirectory(path: string): string {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o770 })
-    if (!statSync(path).isDirectory()) throw new Error('it is not a directory')
+    makeDirectories(path, STORE_MODE)
     accessSync(path, constants.W_OK | constants.X_OK)
     return realpathSync(path)
   } catch (error) {

@@ -2,6 +2,7 @@
 import fs from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import type { FileLock, Files, OpenFile, OpenHow } from '../world.js'
+import { makeDirectories } from './directories.js'
 import type { Native } from './native.js'
 import { NodeFile } from './open-file.js'
 import { watchPath } from './watch.js'
@@ -9,6 +10,9 @@ import { watchPath } from './watch.js'
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC }: typeof fs.constants =
   fs.constants
 /** stat(2): st_blocks counts in these, whatever the file system's own block is. */
+/** As sheepdog 1.0 makes them, before the umask: what is in a store is nobody else's business. */
+const DIRECTORY_MODE = 0o770
+const FILE_MODE = 0o660
 const STAT_BLOCK_BYTES = 512
 
 /** Every error has the errno name in `code`. libuv opens everything with O_CLOEXEC. */
@@ -26,7 +30,7 @@ export class NodeFiles implements Files {
     if (how.create === true) flags |= O_CREAT
     if (how.exclusive === true) flags |= O_EXCL
     if (how.truncate === true) flags |= O_TRUNC
-    return new NodeFile(this.#native, fs.openSync(path, flags, 0o644))
+    return new NodeFile(this.#native, fs.openSync(path, flags, FILE_MODE))
   }
 
   readFile(path: string): Buffer {
@@ -49,7 +53,7 @@ export class NodeFiles implements Files {
   async #replace(path: string, data: Uint8Array): Promise<void> {
     const temporary = join(dirname(path), `${basename(path)}.${process.pid}.tmp`)
     try {
-      const file = await fs.promises.open(temporary, 'w', 0o644)
+      const file = await fs.promises.open(temporary, 'w', FILE_MODE)
       try {
         await file.writeFile(data)
         await file.sync()
@@ -70,7 +74,7 @@ export class NodeFiles implements Files {
 
   /** With its parents; an existing directory is fine. */
   mkdir(path: string): void {
-    fs.mkdirSync(path, { recursive: true, mode: 0o755 })
+    makeDirectories(path, DIRECTORY_MODE)
   }
 
   readDir(path: string): Promise<string[]> {

@@ -27,7 +27,7 @@ export class FileSink implements LineSink {
 
   constructor(dir: string) {
     this.#path = join(dir, FILE_NAME)
-    this.#fd = fs.openSync(this.#path, 'a', 0o644)
+    this.#fd = fs.openSync(this.#path, 'a', 0o640)
   }
 
   write(_severity: number, text: string): void {
@@ -44,7 +44,7 @@ export class FileSink implements LineSink {
 
   reopen(): void {
     if (this.#fd < 0) return
-    const fresh = fs.openSync(this.#path, 'a', 0o644)
+    const fresh = fs.openSync(this.#path, 'a', 0o640)
     fs.closeSync(this.#fd)
     this.#fd = fresh
   }
