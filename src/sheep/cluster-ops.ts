@@ -184,8 +184,11 @@ export class ClusterOps {
       return OK
     } catch (error) {
       const op = 'request' in pending ? opName(pending.request.opcode) : 'settle'
-      this.#options.log.warn('cluster.operation.failed', { op, reason: String(error) })
-      return failed(codeOf(error))
+      const code = codeOf(error)
+      // That there is no such volume is an answer, and nothing for an administrator to look at.
+      const level = code === Code.NO_VDI || code === Code.NO_TAG ? 'debug' : 'warn'
+      this.#options.log[level]('cluster.operation.failed', { op, reason: String(error) })
+      return failed(code)
     }
   }
 
