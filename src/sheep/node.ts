@@ -10,7 +10,7 @@ import type { Log } from '../base/log.js'
 import type { ClusterDriver, DriverEvents } from '../cluster/driver.js'
 import { decodeNode, encodeNode, nodeKey, type SdNode, sortNodes } from '../model/node.js'
 import { asVid, type Vid } from '../model/oid.js'
-import { type StoreConfig, writeConfig } from '../store/config.js'
+import type { StoreConfig } from '../store/config.js'
 import type { EpochLog } from '../store/epoch-log.js'
 import type { ObjectStore } from '../store/object-store.js'
 import { decodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
@@ -20,8 +20,10 @@ import { type ClusterInfo, decodeClusterInfo, encodeClusterInfo } from '../wire/
 import { decodeClusterFields, objectFields, plainRequest } from '../wire/sheepdog/requests.js'
 import type { World } from '../world/world.js'
 import { type Answer, failed, OK } from './answer.js'
+import { Caretaker, INTENTS } from './caretaker.js'
 import { ClusterOps } from './cluster-ops.js'
 import { Gateway } from './gateway.js'
+import { History } from './history.js'
 import { InodeIo } from './inode-io.js'
 import { fetchVolumes, importVolumes } from './known-volumes.js'
 import { LocalObjects } from './local-objects.js'
@@ -38,7 +40,6 @@ import {
 import { Peers } from './peers.js'
 import { Reclaim } from './reclaim.js'
 import { Recovery } from './recovery.js'
-import { examine } from './settle.js'
 import { NodeState } from './state.js'
 import { Stats } from './stats.js'
 import { VdiService } from './vdi-service.js'
@@ -75,10 +76,10 @@ export class SheepNode {
   readonly log: Log
   readonly #world: World
   readonly #driver: ClusterDriver
-  readonly #metaDirectory: string
   readonly #over: NodeOptions['over']
   readonly #listeners = new Map<Vid, Set<() => void>>()
-  #config: StoreConfig
+  readonly #caretaker: Caretaker
+  readonly #history: History
   #info: ClusterInfo
   /** Members by the order of events; `state.members` follows when the queue gets there. */
   #latestMembers: readonly SdNode[] = []
@@ -90,15 +91,13 @@ export class SheepNode {
   #ended = false
 
   constructor(options: NodeOptions) {
-    const { world, log, self, store, epochLog, config } = options
+    const { world, log, self, store, epochLog } = options
     this.log = log
     this.store = store
     this.epochLog = epochLog
     this.#world = world
     this.#driver = options.driver
-    this.#metaDirectory = options.metaDirectory
     this.#over = options.over
-    this.#config = config
     this.state = new NodeState(self)
     this.peers = new Peers(world, log)
     this.recovery = new Recovery({
@@ -127,7 +126,7 @@ export class SheepNode {
       peers: this.peers,
       files: world.files,
       log,
-      directory: `${options.metaDirectory}/reclaim`,
+      directory: `${options.metaDirectory}/${INTENTS}`,
     })
     this.ops = new ClusterOps({
       state: this.state,
@@ -144,7 +143,17 @@ export class SheepNode {
       changed: (vid) => this.volumeChanged(vid),
       deletedHere: (vid) => this.reclaim.deleteVolume(vid),
     })
-    this.#info = this.#initialInfo()
+    this.#caretaker = new Caretaker({
+      state: this.state,
+      ops: this.ops,
+      inodes: this.inodes,
+      reclaim: this.reclaim,
+      log,
+      files: world.files,
+      directory: options.metaDirectory,
+    })
+    this.#history = new History({ ...options, files: world.files, clock: world.clock })
+    this.#info = this.#history.clusterInfo()
     this.#applySettings(this.#info)
   }
 
@@ -190,24 +199,6 @@ export class SheepNode {
     this.ops.abandon(Code.KILLED)
     this.peers.close()
     await this.store.close()
-  }
-
-  #initialInfo(): ClusterInfo {
-    const config = this.#config
-    const epoch = this.epochLog.latest()
-    return {
-      version: 0,
-      recoveryDisabled: false,
-      epoch,
-      ctime: config.createdAt,
-      flags: config.flags,
-      copies: config.copies,
-      policy: config.copyPolicy,
-      status: 'wait',
-      blockSizeShift: config.blockSizeShift,
-      store: config.storeName,
-      nodes: this.epochLog.read(epoch)?.nodes ?? [],
-    }
   }
 
   #events(): DriverEvents {
@@ -312,9 +303,8 @@ export class SheepNode {
   async #serve(info: ClusterInfo, recover: RecoverFrom): Promise<void> {
     await this.recovery.outOfTheWay()
     const restarted = this.state.status === 'wait'
-    const wasClean = this.#config.cleanShutdown
-    await this.#logEpoch(info)
-    await this.#saveConfig(info, false)
+    const wasClean = this.#history.wasCleanShutdown
+    await this.#history.record(info)
     this.#applySettings(info)
     this.#complete = new Set()
     this.state.status = 'ok'
@@ -322,12 +312,12 @@ export class SheepNode {
     this.log.info('epoch.serve', { epoch: info.epoch, nodes: info.nodes.length })
     if (!recover.sameMembers || !wasClean) this.recovery.start(recover.epoch)
     if (restarted) {
-      this.#resumeIntents()
+      this.#caretaker.resumeIntents()
       void this.recovery.fillEpochLog().catch((error: unknown) => {
         this.log.warn('epoch.log.incomplete', { reason: describe(error) })
       })
     }
-    if (restarted || this.#memberWent) this.#settleSoon(restarted)
+    if (restarted || this.#memberWent) this.#caretaker.settleSoon(restarted)
     this.#memberWent = false
   }
 
@@ -337,32 +327,11 @@ export class SheepNode {
     await this.store.format()
     await this.epochLog.remove(this.epochLog.list())
     this.state.vids.clear()
-    await this.#logEpoch(info)
-    await this.#saveConfig(info, false)
+    await this.#history.record(info)
     this.#applySettings(info)
     this.state.status = 'ok'
     this.state.setView(info.epoch, info.nodes)
     this.log.info('cluster.formatted', { copies: info.copies, store: info.store })
-  }
-
-  async #logEpoch(info: ClusterInfo): Promise<void> {
-    if (this.epochLog.latest() === info.epoch) return
-    const time = Math.floor(this.#world.clock.now() / 1000)
-    await this.epochLog.write(info.epoch, { nodes: info.nodes, time })
-  }
-
-  async #saveConfig(info: ClusterInfo, cleanShutdown: boolean): Promise<void> {
-    this.#config = {
-      createdAt: info.ctime,
-      flags: info.flags,
-      copies: info.copies,
-      copyPolicy: info.policy,
-      blockSizeShift: info.blockSizeShift,
-      storeName: info.store,
-      cleanShutdown,
-      spaceBytes: this.#config.spaceBytes,
-    }
-    await writeConfig(this.#world.files, this.#metaDirectory, this.#config)
   }
 
   #applySettings(info: ClusterInfo): void {
@@ -401,7 +370,7 @@ export class SheepNode {
     this.state.status = 'shutdown'
     this.gateway.stop()
     const clean = !this.recovery.progress().inRecovery && this.reclaim.backlog === 0
-    if (this.state.formatted) await this.#saveConfig(this.#info, clean)
+    if (this.state.formatted) await this.#history.recordShutdown(this.#info, clean)
     // The answer to whoever asked must leave first.
     this.#world.clock.after(0, () => this.#over(undefined))
   }
@@ -427,44 +396,6 @@ export class SheepNode {
     this.recovery.gathered(epoch)
   }
 
-  #resumeIntents(): void {
-    const directory = `${this.#metaDirectory}/reclaim`
-    if (!this.#world.files.exists(directory)) return
-    this.#world.files.readDir(directory).then(
-      (names) => this.reclaim.resumeIntents(names),
-      (error: unknown) => this.log.error('reclaim.intents.unreadable', { reason: String(error) }),
-    )
-  }
-
-  /** One member, the first in node order, looks after operations whose node died. */
-  #settleSoon(everything: boolean): void {
-    const first = this.state.epochNodes[0]
-    if (first === undefined || !this.state.isSelf(first)) return
-    this.ops
-      .exclusively(() => this.#settle(everything))
-      .catch((error: unknown) => this.log.error('settle.failed', { reason: String(error) }))
-  }
-
-  /** `everything`: nobody lived through the crash, so any operation may have been cut off. */
-  async #settle(everything: boolean): Promise<void> {
-    const { vids } = this.state
-    const candidates = new Set<Vid>(this.ops.unfinished())
-    for (const { vid } of vids.all()) {
-      if (vids.isInUse(vid) && (everything || vids.isDeleted(vid))) candidates.add(vid)
-    }
-    const found = await examine(this.state, this.inodes, candidates)
-    for (const header of found.undo) {
-      this.log.warn('snapshot.undone', { vid: header.vid.toString(16) })
-      await this.inodes.blank(header.vid)
-      await this.ops.broadcast(...deletion(header.vid))
-    }
-    for (const { vid, parent, copies, policy, blockSizeShift } of found.adopt) {
-      const what = { oldVid: parent, newVid: vid, copies, policy, blockSizeShift }
-      await this.ops.announce({ ...what, setBitmap: true })
-    }
-    for (const vid of found.reclaim) this.reclaim.deleteVolume(vid)
-  }
-
   #fail(reason: string): void {
     if (this.#ended) return
     this.#ended = true
@@ -480,12 +411,6 @@ export class SheepNode {
 
 function describe(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error)
-}
-
-function deletion(vid: Vid): [Buffer, Buffer] {
-  const payload = Buffer.alloc(4)
-  payload.writeUInt32LE(vid)
-  return [plainRequest({ opcode: Op.NOTIFY_VDI_DEL, flags: 1, dataLength: 4 }), payload]
 }
 
 const COPIES_DEFAULT = 3
