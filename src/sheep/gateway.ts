@@ -59,10 +59,12 @@ export interface GatewayOptions {
   readonly local: LocalObjects
   readonly peers: Peers
   readonly world: Pick<World, 'clock' | 'random'>
-  /** References a slot update dropped, after it has become durable. */
+  /** References a slot update dropped, after it has become durable and before anybody is told. */
   readonly dropped: (refs: readonly DroppedRef[]) => void
   /** Called with them before the update: what must survive a crash in between is recorded. */
   readonly aboutToDrop: (refs: readonly DroppedRef[]) => Promise<void>
+  /** Runs `create` when no removal decided on earlier can take away what it makes. */
+  readonly beforeCreate: (oid: Oid, create: () => void) => void
 }
 
 export class Gateway implements ObjectAccess {
@@ -72,6 +74,7 @@ export class Gateway implements ObjectAccess {
   readonly #world: Pick<World, 'clock' | 'random'>
   readonly #dropped: GatewayOptions['dropped']
   readonly #aboutToDrop: GatewayOptions['aboutToDrop']
+  readonly #beforeCreate: GatewayOptions['beforeCreate']
   readonly #traffic = new Map<Vid, Traffic>()
   #stopping = false
 
@@ -82,6 +85,7 @@ export class Gateway implements ObjectAccess {
     this.#world = options.world
     this.#dropped = options.dropped
     this.#aboutToDrop = options.aboutToDrop
+    this.#beforeCreate = options.beforeCreate
   }
 
   ref(oid: Oid): PlacedRef {
@@ -317,13 +321,14 @@ export class Gateway implements ObjectAccess {
       done(Code.HALT)
       return
     }
-    this.#everywhere(ref, done, {
+    const what: FanOut = {
       opcode: Op.CREATE_AND_WRITE_PEER,
       flags: Flag.WRITE | Flag.DIRECT,
       offset,
       data,
       onLocal: (epoch, localDone) => this.#local.create(epoch, ref.oid, offset, data, localDone),
-    })
+    }
+    this.#beforeCreate(ref.oid, () => this.#everywhere(ref, done, what))
   }
 
   /** The operation on all owners, again under the next membership as long as that may help. */
@@ -416,8 +421,8 @@ export class Gateway implements ObjectAccess {
             return
           }
           const finish = (clearCode: Code): void => {
-            done(clearCode)
             if (clearCode === Code.SUCCESS) this.#dropped(gone)
+            done(clearCode)
           }
           if (refs.every((byte) => byte === 0)) finish(Code.SUCCESS)
           else this.#writeTry(inode, range.offset, clearedRefs(update, refs), true, finish)

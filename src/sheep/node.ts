@@ -117,6 +117,7 @@ export class SheepNode {
       world,
       dropped: (refs) => this.reclaim.dropped(refs),
       aboutToDrop: (refs) => this.reclaim.aboutToDrop(refs),
+      beforeCreate: (oid, create) => this.reclaim.beforeCreate(oid, create),
     })
     this.inodes = new InodeIo(this.gateway)
     this.reclaim = new Reclaim({

@@ -8,6 +8,10 @@
  *
  * Of two volumes that drop the last two references at once, each writes its slot durably before it looks,
  * so the later one sees that nobody is left.
+ *
+ * A volume may write where it has just discarded: the object's name is then created again before its slot
+ * is set, and nobody names it at that moment. So a create calls off a removal that has been decided by then
+ * but not begun, and waits for one that has.
  */
 import { Code } from '../base/codes.js'
 import type { Log } from '../base/log.js'
@@ -21,11 +25,14 @@ import type { InodeIo } from './inode-io.js'
 import type { Peers } from './peers.js'
 import type { NodeState } from './state.js'
 
-/** A slot of `referrer` stopped naming object `index` of `target`. */
-export interface DroppedRef {
-  readonly referrer: Vid
-  readonly index: number
+interface ObjectPlace {
   readonly target: Vid
+  readonly index: number
+}
+
+/** A slot of `referrer` stopped naming object `index` of `target`. */
+export interface DroppedRef extends ObjectPlace {
+  readonly referrer: Vid
   readonly generation: number
   readonly count: number
 }
@@ -41,6 +48,15 @@ export interface ReclaimOptions {
   readonly directory: string
 }
 
+/** An object that may have to go. */
+interface Doomed {
+  readonly oid: Oid
+  /** It has been created anew: the removal is off. */
+  isBack: boolean
+  /** Set while it is being removed: creates that wait for the end of it. */
+  waiting: (() => void)[] | undefined
+}
+
 export class Reclaim {
   readonly #state: NodeState
   readonly #gateway: Gateway
@@ -49,8 +65,10 @@ export class Reclaim {
   readonly #files: Files
   readonly #log: Log
   readonly #directory: string
+  readonly #doomed = new Map<Oid, Doomed>()
   /** Drops are worked off one after the other, behind the requests that caused them. */
-  #queue: Promise<void> = Promise.resolve()
+  #drops: Promise<void> = Promise.resolve()
+  #deletions: Promise<void> = Promise.resolve()
   #waiting = 0
 
   constructor(options: ReclaimOptions) {
@@ -63,7 +81,7 @@ export class Reclaim {
     this.#directory = options.directory
   }
 
-  /** References that wait to be accounted for. */
+  /** References and deleted volumes that wait to be accounted for. */
   get backlog(): number {
     return this.#waiting
   }
@@ -80,21 +98,31 @@ export class Reclaim {
     }
   }
 
-  /** After slots changed durably. */
+  /** After slots changed durably, before anybody else may know of it. */
   dropped(refs: readonly DroppedRef[]): void {
-    this.#enqueue(refs.length, async () => {
-      for (const ref of refs) {
+    for (const ref of refs) {
+      const doomed = this.#doom(ref)
+      this.#afterDrops(async () => {
         await this.#account(ref)
-        if (!(await this.#isNamed(ref.target, ref.index))) await this.#removeObject(ref)
-        await this.#forgetIntent(ref)
-        this.#waiting--
-      }
-    })
+        await this.#removeUnnamed(ref, doomed)
+      })
+    }
   }
 
-  /** Resolves when everything dropped so far is accounted for. */
-  idle(): Promise<void> {
-    return this.#queue
+  /** Runs `create`, which makes the object, when no removal can take away what it makes. */
+  beforeCreate(oid: Oid, create: () => void): void {
+    const doomed = this.#doomed.get(oid)
+    if (doomed?.waiting !== undefined) {
+      doomed.waiting.push(create)
+      return
+    }
+    if (doomed !== undefined) doomed.isBack = true
+    create()
+  }
+
+  /** Resolves when every slot update so far is accounted for: nothing is removed because of one later. */
+  dropsDone(): Promise<void> {
+    return this.#drops
   }
 
   /** Intents a crash left: the objects are removed unless somebody names them after all. */
@@ -102,18 +130,9 @@ export class Reclaim {
     for (const name of names) {
       const [, vid, index] = /^([0-9a-f]{6})-([0-9a-f]{8})$/.exec(name) ?? []
       if (vid === undefined || index === undefined) continue
-      const ref = {
-        referrer: 0 as Vid,
-        target: Number.parseInt(vid, 16) as Vid,
-        index: Number.parseInt(index, 16),
-        generation: 0,
-        count: 0,
-      }
-      this.#enqueue(1, async () => {
-        if (!(await this.#isNamed(ref.target, ref.index))) await this.#removeObject(ref)
-        await this.#forgetIntent(ref)
-        this.#waiting--
-      })
+      const ref = { target: Number.parseInt(vid, 16) as Vid, index: Number.parseInt(index, 16) }
+      const doomed = this.#doom(ref)
+      this.#afterDrops(() => this.#removeUnnamed(ref, doomed))
     }
   }
 
@@ -122,12 +141,34 @@ export class Reclaim {
    * slots and size; both go last, so that an interrupted run is found and done again.
    */
   deleteVolume(vid: Vid): void {
-    this.#enqueue(1, async () => {
+    const work = async (): Promise<void> => {
       const freed = await this.#takeBack(vid)
       await this.#inodes.blank(vid)
-      this.#waiting--
       this.#log.info('vdi.reclaimed', { vid: vid.toString(16), objects: freed })
-    })
+    }
+    this.#deletions = this.#after(this.#deletions, work)
+  }
+
+  #doom({ target, index }: ObjectPlace): Doomed {
+    const doomed: Doomed = { oid: dataOid(target, index), isBack: false, waiting: undefined }
+    this.#doomed.set(doomed.oid, doomed)
+    return doomed
+  }
+
+  async #removeUnnamed(ref: ObjectPlace, doomed: Doomed): Promise<void> {
+    try {
+      const isNamed = await this.#isNamed(ref.target, ref.index)
+      // Dropped once more since: that drop decides.
+      const isLatest = this.#doomed.get(doomed.oid) === doomed
+      if (!isNamed && !doomed.isBack && isLatest) {
+        doomed.waiting = []
+        await this.#removeObject(ref)
+      }
+      await this.#forgetIntent(ref)
+    } finally {
+      if (this.#doomed.get(doomed.oid) === doomed) this.#doomed.delete(doomed.oid)
+      for (const create of doomed.waiting ?? []) create()
+    }
   }
 
   /** Removes what nobody else names, counts the other references; returns how many were removed. */
@@ -151,12 +192,20 @@ export class Reclaim {
     return freed
   }
 
-  #enqueue(refs: number, work: () => Promise<void>): void {
-    this.#waiting += refs
-    this.#queue = this.#queue.then(work).catch((error: unknown) => {
-      this.#waiting = Math.max(0, this.#waiting - refs)
-      this.#log.error('reclaim.failed', { reason: String(error) })
-    })
+  #afterDrops(work: () => Promise<void>): void {
+    this.#drops = this.#after(this.#drops, work)
+  }
+
+  #after(queue: Promise<void>, work: () => Promise<void>): Promise<void> {
+    this.#waiting++
+    return queue
+      .then(work)
+      .catch((error: unknown) => {
+        this.#log.error('reclaim.failed', { reason: String(error) })
+      })
+      .finally(() => {
+        this.#waiting--
+      })
   }
 
   /** Slot arrays of every living volume that may share objects with `vid`. */
@@ -190,7 +239,7 @@ export class Reclaim {
     return ref.target !== ref.referrer && this.#state.vids.get(ref.target)?.deleted !== false
   }
 
-  async #removeObject(ref: { target: Vid; index: number }): Promise<void> {
+  async #removeObject(ref: ObjectPlace): Promise<void> {
     const oid = dataOid(ref.target, ref.index)
     await this.#remove(oid)
     if (this.#state.vids.family(ref.target).length > 1) await this.#remove(ledgerOid(oid))
@@ -226,12 +275,12 @@ export class Reclaim {
     }
   }
 
-  #intentPath(ref: { target: Vid; index: number }): string {
+  #intentPath(ref: ObjectPlace): string {
     const vid = ref.target.toString(16).padStart(6, '0')
     return `${this.#directory}/${vid}-${ref.index.toString(16).padStart(8, '0')}`
   }
 
-  async #forgetIntent(ref: { target: Vid; index: number }): Promise<void> {
+  async #forgetIntent(ref: ObjectPlace): Promise<void> {
     const path = this.#intentPath(ref)
     if (this.#files.exists(path)) await this.#files.unlink(path)
   }

@@ -46,6 +46,8 @@ export function vdiAccess(node: SheepNode): VdiAccess {
     find: (name, selector) => ask(Op.GET_VDI_INFO, name, selector, {}),
     lock: (name) => ask(Op.LOCK_VDI, name, { kind: 'working' }, { lockType: LockType.DOOR }),
     unlock: async (vid) => {
+      // Whoever opens it next, elsewhere, may create again what is still being removed from here.
+      await node.reclaim.dropsDone()
       await ask(Op.RELEASE_VDI, '', { kind: 'working' }, { base: vid, lockType: LockType.DOOR })
     },
     readHeader: (vid) => node.inodes.mustHeader(vid),
