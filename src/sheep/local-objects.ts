@@ -35,6 +35,10 @@ export class LocalObjects {
     return this.#parked
   }
 
+  has(oid: Oid): boolean {
+    return this.#store.has(oid)
+  }
+
   read(epoch: number, oid: Oid, offset: number, into: Uint8Array, done: Done): void {
     if (!this.#admit(epoch, done, () => this.read(epoch, oid, offset, into, done))) return
     if (this.#inBounds(oid, offset, into.length, done)) {
@@ -78,18 +82,23 @@ export class LocalObjects {
   }
 
   create(epoch: number, oid: Oid, offset: number, data: Uint8Array, done: Done): void {
-    if (!this.#admit(epoch, done, () => this.create(epoch, oid, offset, data, done))) return
+    const begin = (): void => this.create(epoch, oid, offset, data, done)
+    if (!this.#admit(epoch, done, begin)) return
     if (!this.#inBounds(oid, offset, data.length, done)) return
     const bytes = this.bytesOf(oid)
     const request = { oid, fragment: REPLICA, bytes, offset, data }
     this.#recovery.settled(oid, () => {
-      this.#store.create(request, this.#sameEpoch(done))
+      // The wait may have been long: what was admitted then need not be now.
+      if (this.#admit(epoch, done, begin)) this.#store.create(request, this.#sameEpoch(done))
     })
   }
 
   remove(epoch: number, oid: Oid, done: Done): void {
-    if (!this.#admit(epoch, done, () => this.remove(epoch, oid, done))) return
-    this.#recovery.forget(oid, () => this.#store.remove(oid, this.#sameEpoch(done)))
+    const begin = (): void => this.remove(epoch, oid, done)
+    if (!this.#admit(epoch, done, begin)) return
+    this.#recovery.forget(oid, () => {
+      if (this.#admit(epoch, done, begin)) this.#store.remove(oid, this.#sameEpoch(done))
+    })
   }
 
   flush(vid: Vid, done: Done): void {

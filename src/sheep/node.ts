@@ -26,6 +26,7 @@ import { Gateway } from './gateway.js'
 import { History } from './history.js'
 import { InodeIo } from './inode-io.js'
 import { fetchVolumes, importVolumes } from './known-volumes.js'
+import { Ledgers } from './ledger.js'
 import { LocalObjects } from './local-objects.js'
 import { afterDeparture } from './locks.js'
 import {
@@ -69,6 +70,7 @@ export class SheepNode {
   readonly recovery: Recovery
   readonly reclaim: Reclaim
   readonly inodes: InodeIo
+  readonly ledgers: Ledgers
   readonly ops: ClusterOps
   readonly store: ObjectStore
   readonly epochLog: EpochLog
@@ -120,11 +122,18 @@ export class SheepNode {
       beforeCreate: (oid, create) => this.reclaim.beforeCreate(oid, create),
     })
     this.inodes = new InodeIo(this.gateway)
+    this.ledgers = new Ledgers({
+      state: this.state,
+      gateway: this.gateway,
+      local: this.local,
+      peers: this.peers,
+      isRecovering: () => this.recovery.progress().inRecovery,
+    })
     this.reclaim = new Reclaim({
       state: this.state,
       gateway: this.gateway,
       inodes: this.inodes,
-      peers: this.peers,
+      ledgers: this.ledgers,
       files: world.files,
       log,
       directory: `${options.metaDirectory}/${INTENTS}`,

@@ -13,16 +13,14 @@
  * is set, and nobody names it at that moment. So a create calls off a removal that has been decided by then
  * but not begun, and waits for one that has.
  */
-import { Code } from '../base/codes.js'
+import { Code, codeName } from '../base/codes.js'
 import type { Log } from '../base/log.js'
 import { SLOT_BYTES, SLOTS_MAX, slotRange, slotsOf } from '../model/inode.js'
-import { dataOid, ledgerOid, type Oid, oidName, oidVid, type Vid } from '../model/oid.js'
-import { Op } from '../wire/sheepdog/opcodes.js'
-import { refRequest } from '../wire/sheepdog/requests.js'
+import { dataOid, ledgerOid, type Oid, oidName, type Vid } from '../model/oid.js'
 import type { Files } from '../world/world.js'
 import type { Gateway } from './gateway.js'
 import type { InodeIo } from './inode-io.js'
-import type { Peers } from './peers.js'
+import type { Ledgers } from './ledger.js'
 import type { NodeState } from './state.js'
 
 interface ObjectPlace {
@@ -41,7 +39,7 @@ export interface ReclaimOptions {
   readonly state: NodeState
   readonly gateway: Gateway
   readonly inodes: InodeIo
-  readonly peers: Peers
+  readonly ledgers: Ledgers
   readonly files: Files
   readonly log: Log
   /** Where intents that must survive a crash are kept. */
@@ -61,7 +59,7 @@ export class Reclaim {
   readonly #state: NodeState
   readonly #gateway: Gateway
   readonly #inodes: InodeIo
-  readonly #peers: Peers
+  readonly #ledgers: Ledgers
   readonly #files: Files
   readonly #log: Log
   readonly #directory: string
@@ -75,7 +73,7 @@ export class Reclaim {
     this.#state = options.state
     this.#gateway = options.gateway
     this.#inodes = options.inodes
-    this.#peers = options.peers
+    this.#ledgers = options.ledgers
     this.#files = options.files
     this.#log = options.log
     this.#directory = options.directory
@@ -252,26 +250,13 @@ export class Reclaim {
     }
   }
 
-  /**
-   * Counts the drop in the ledger, once on each of its owners. A reference that was never shared has
-   * no ledger.
-   */
-  async #account(ref: DroppedRef): Promise<void> {
-    if (ref.generation === 0 && ref.count === 0) return
-    const ledger = ledgerOid(dataOid(ref.target, ref.index))
-    const head = (): Buffer =>
-      refRequest({
-        opcode: Op.DECREF_PEER,
-        epoch: this.#state.epoch,
-        ledger,
-        generation: ref.generation,
-        count: ref.count,
-      })
-    for (const node of this.#state.owners(ledger, oidVid(ledger))) {
-      const reply = await this.#peers.call(node, head()).catch(() => undefined)
-      if (reply?.result !== Code.SUCCESS) {
-        this.#log.warn('ledger.missed', { oid: oidName(ledger), node: `${node.host}:${node.port}` })
-      }
+  /** Counts the drop in the ledger. A reference that was never shared has none. */
+  async #account({ target, index, generation, count }: DroppedRef): Promise<void> {
+    if (generation === 0 && count === 0) return
+    const ledger = ledgerOid(dataOid(target, index))
+    const code = await this.#ledgers.drop({ ledger, generation, count })
+    if (code !== Code.SUCCESS) {
+      this.#log.warn('ledger.missed', { oid: oidName(ledger), result: codeName(code) })
     }
   }
 

@@ -4,8 +4,6 @@ import { LIMITS } from '../../base/limits.js'
 import { encodeNodes } from '../../model/node.js'
 import { type Oid, oidVid } from '../../model/oid.js'
 import { failed, OK, type Reply } from '../../sheep/answer.js'
-import { applyDrop } from '../../sheep/ledger.js'
-import type { SheepNode } from '../../sheep/node.js'
 import type { Frame } from '../../wire/sheepdog/frame.js'
 import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
 import { setHashReply } from '../../wire/sheepdog/replies.js'
@@ -71,25 +69,12 @@ function drain({ node }: DoorContext, request: Frame, reply: Reply): void {
   })
 }
 
-/** Changes of one ledger run one after the other. */
-const ledgers = new WeakMap<SheepNode, Map<Oid, Promise<void>>>()
-
 function dropReference({ node }: DoorContext, request: Frame, reply: Reply): void {
-  const change = decodeRefFields(request)
-  const queues = ledgers.get(node) ?? new Map<Oid, Promise<void>>()
-  ledgers.set(node, queues)
-  const apply = (): Promise<void> =>
-    new Promise((resolve) => {
-      applyDrop(node.local, request.epoch, change, (code) => {
-        reply(failed(code))
-        resolve()
-      })
-    })
-  const turn = (queues.get(change.ledger) ?? Promise.resolve()).then(apply)
-  queues.set(change.ledger, turn)
-  void turn.then(() => {
-    if (queues.get(change.ledger) === turn) queues.delete(change.ledger)
-  })
+  const counted =
+    request.opcode === Op.DECREF_PEER
+      ? node.ledgers.countHere(request.epoch, decodeRefFields(request))
+      : node.ledgers.count(decodeRefFields(request))
+  void counted.then((code) => reply(failed(code)))
 }
 
 /** A list is complete only once this node is in the asker's epoch: objects may still be created before. */
@@ -165,6 +150,7 @@ export const PEER_OPERATIONS: OperationTable = new Map([
   [Op.FLUSH_PEER, running(flush)],
   [Op.FLUSH_NODES, running(drain)],
   [Op.DECREF_PEER, running(dropReference)],
+  [Op.DECREF_OBJ, running(dropReference)],
   [Op.GET_OBJ_LIST, running(listObjects)],
   [Op.GET_EPOCH, running(epochNodes)],
   [Op.GET_HASH, running(hash)],
