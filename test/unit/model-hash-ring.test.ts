@@ -90,10 +90,7 @@ test('no more owners than zones, and never two in one zone', (t) => {
   const ring = buildRing([0, 1, 2, 3].map((i) => node('127.0.0.1', 7310 + i, i % 2)))
   t.is(ring.zones, 2)
   const owners = ownersOf(ring, 5n as Oid, 3)
-  t.deepEqual(
-    owners.map((owner) => owner.zone).sort(),
-    [0, 1],
-  )
+  t.deepEqual(owners.map((owner) => owner.zone).sort(), [0, 1])
 })
 
 test('automatic vnode numbers follow space in single precision', (t) => {
@@ -111,6 +108,10 @@ test('automatic vnode numbers follow space in single precision', (t) => {
 })
 
 test('nodes sort by address bytes, then by port', (t) => {
-  const sorted = sortNodes([node('10.0.0.10', 7000, 0), node('10.0.0.9', 7001, 0), node('10.0.0.9', 90, 0)])
+  const sorted = sortNodes([
+    node('10.0.0.10', 7000, 0),
+    node('10.0.0.9', 7001, 0),
+    node('10.0.0.9', 90, 0),
+  ])
   t.deepEqual(sorted.map(nodeKey), ['10.0.0.9:90', '10.0.0.9:7001', '10.0.0.10:7000'])
 })
