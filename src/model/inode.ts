@@ -165,3 +165,10 @@ export class InodeImage {
     return found
   }
 }
+
+/** Slots of an inode range as numbers. */
+export function slotArray(bytes: Buffer): Uint32Array {
+  const slots = new Uint32Array(bytes.length / SLOT_BYTES)
+  for (let i = 0; i < slots.length; i++) slots[i] = bytes.readUInt32LE(SLOT_BYTES * i)
+  return slots
+}

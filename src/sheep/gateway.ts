@@ -5,16 +5,17 @@
  * A write is acknowledged when every owner of the epoch it was stamped with has it, never before, and
  * repeating it is harmless: a retry writes the same bytes to the same place on every copy.
  */
-import { Code, type Done, retryOf, toCode } from '../base/codes.js'
+import { Code, type Done, retryOf } from '../base/codes.js'
 import type { ObjectAccess, ObjectRef, SlotUpdate } from '../model/access.js'
-import { refRange, SLOT_BYTES, slotRange } from '../model/inode.js'
+import { refRange, slotRange } from '../model/inode.js'
 import type { SdNode } from '../model/node.js'
 import { inodeOid, type Oid, oidKind, oidVid, type Vid } from '../model/oid.js'
-import type { Frame } from '../wire/sheepdog/frame.js'
 import { ClusterFlag, Flag, Op } from '../wire/sheepdog/opcodes.js'
 import { objectRequest } from '../wire/sheepdog/requests.js'
 import type { World } from '../world/world.js'
+import { clearedRefs, droppedRefs } from './dropped-refs.js'
 import type { LocalObjects } from './local-objects.js'
+import { moreTelling, replyCode } from './outcome.js'
 import type { Peers } from './peers.js'
 import type { DroppedRef } from './reclaim.js'
 import type { NodeState, View } from './state.js'
@@ -453,48 +454,4 @@ export class Gateway implements ObjectAccess {
     const cancelTimer = this.#world.clock.after(delay, once)
     const cancelWait = this.#state.afterViewChange(once)
   }
-}
-
-function replyCode(reply: Frame | undefined): Code {
-  return reply === undefined ? Code.NETWORK_ERROR : toCode(reply.result)
-}
-
-/** Of two outcomes the one the caller needs to know: a retry beats a verdict, a verdict beats success. */
-function moreTelling(a: Code, b: Code): Code {
-  if (a === Code.SUCCESS) return b
-  if (b === Code.SUCCESS) return a
-  if (retryOf(a) !== 'never') return a
-  if (retryOf(b) !== 'never') return b
-  return a === Code.NO_OBJ ? b : a
-}
-
-function droppedRefs(update: SlotUpdate, refs: Buffer): DroppedRef[] {
-  const gone: DroppedRef[] = []
-  update.previous.forEach((vid, i) => {
-    if (vid === 0 || vid === update.next[i]) return
-    gone.push({
-      referrer: update.vid,
-      index: update.first + i,
-      target: vid as Vid,
-      generation: refs.readInt32LE(8 * i),
-      count: refs.readInt32LE(8 * i + 4),
-    })
-  })
-  return gone
-}
-
-/** The references of the range with those of replaced slots zeroed. */
-function clearedRefs(update: SlotUpdate, refs: Buffer): Buffer {
-  const cleared = Buffer.from(refs)
-  update.previous.forEach((vid, i) => {
-    if (vid !== update.next[i]) cleared.fill(0, 8 * i, 8 * i + 8)
-  })
-  return cleared
-}
-
-/** Slots of an inode range as numbers. */
-export function slotArray(bytes: Buffer): Uint32Array {
-  const slots = new Uint32Array(bytes.length / SLOT_BYTES)
-  for (let i = 0; i < slots.length; i++) slots[i] = bytes.readUInt32LE(SLOT_BYTES * i)
-  return slots
 }

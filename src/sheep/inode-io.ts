@@ -10,9 +10,10 @@ import {
   refRange,
   SLOT_BYTES,
   SLOTS_OFFSET,
+  slotArray,
 } from '../model/inode.js'
 import { inodeOid, oidName, type Vid } from '../model/oid.js'
-import { type Gateway, slotArray } from './gateway.js'
+import type { Gateway } from './gateway.js'
 
 export class InodeIo {
   readonly #gateway: Gateway

@@ -185,7 +185,7 @@ test('a reset by the other side is told as the reason', async (t) => {
   t.true(await until(() => ear !== undefined))
   client.resetAndDestroy()
   await ear?.closed
-  t.is((ear?.error as NodeJS.ErrnoException).code, 'ECONNRESET')
+  t.is((ear?.error as NodeJS.ErrnoException | undefined)?.code, 'ECONNRESET')
   await listener.close()
 })
 

@@ -1,6 +1,6 @@
 /** Object operations of clients: this node is the gateway (protocol spec, sections 9.1 to 9.5, 12). */
 import { Code, type Done } from '../../base/codes.js'
-import { isSlotUpdate, SLOT_BYTES, SLOTS_OFFSET, slotRange } from '../../model/inode.js'
+import { isSlotUpdate, SLOT_BYTES, SLOTS_OFFSET, slotArray, slotRange } from '../../model/inode.js'
 import {
   inodeOid,
   type Oid,
@@ -11,7 +11,6 @@ import {
   type Vid,
 } from '../../model/oid.js'
 import { failed, type Reply } from '../../sheep/answer.js'
-import { slotArray } from '../../sheep/gateway.js'
 import type { SheepNode } from '../../sheep/node.js'
 import type { Frame } from '../../wire/sheepdog/frame.js'
 import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
