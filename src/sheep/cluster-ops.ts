@@ -11,7 +11,7 @@ import type { Log } from '../base/log.js'
 import type { ClusterDriver } from '../cluster/driver.js'
 import type { Selector } from '../model/access.js'
 import { NAME_BYTES } from '../model/inode.js'
-import { nodeKey, type SdNode } from '../model/node.js'
+import { type NodeKey, nodeKey, type SdNode } from '../model/node.js'
 import { asVid, type Vid } from '../model/oid.js'
 import { UNLOCKED } from '../model/vdi-state.js'
 import { decodeClusterMessage, encodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
@@ -22,6 +22,8 @@ import {
   decodeVdiFields,
   decodeVdiStateFields,
   plainRequest,
+  type VdiFields,
+  type VdiStateFields,
   vdiStateRequest,
 } from '../wire/sheepdog/requests.js'
 import { type Answer, failed, OK, type Reply, vdiAnswer } from './answer.js'
@@ -38,6 +40,13 @@ interface Pending {
 /** Work under a turn of its own that is no client's request. */
 interface Chore {
   readonly run: () => Promise<void>
+}
+
+/** A creation under way, or left behind by a node that died. */
+interface Unfinished {
+  /** The working volume that becomes a snapshot, the base of a clone, or 0. */
+  readonly from: Vid
+  readonly by: NodeKey
 }
 
 export interface ClusterOpsOptions {
@@ -69,8 +78,8 @@ export class ClusterOps {
   readonly #turns: (Pending | Chore)[] = []
   /** The outcome of the turn that has just been told to everybody. */
   #current: { readonly pending: Pending | Chore; readonly answer: Answer } | undefined
-  /** Volumes announced whose creation has not been told finished: old and new id. */
-  readonly #unfinished = new Map<Vid, Vid>()
+  /** Volumes announced whose creation has not been told finished, by their new id. */
+  readonly #unfinished = new Map<Vid, Unfinished>()
 
   constructor(options: ClusterOpsOptions) {
     this.#options = options
@@ -105,8 +114,8 @@ export class ClusterOps {
   }
 
   /** Creations that were announced and neither finished nor failed: their node may have died. */
-  unfinished(): Vid[] {
-    return [...this.#unfinished.keys()]
+  unfinished(): { readonly vid: Vid; readonly from: Vid }[] {
+    return [...this.#unfinished].map(([vid, { from }]) => ({ vid, from }))
   }
 
   /** This node's turn has come: nobody else's operation runs until the outcome is told. */
@@ -126,7 +135,7 @@ export class ClusterOps {
     const own = this.#options.state.isSelf(sender)
     if (TWO_PHASE.has(request.opcode) || request.opcode === Op.FLUSH_DEL_CACHE) {
       if (response.result === Code.SUCCESS) this.#learn(request, response, sender)
-      if (request.opcode === Op.NEW_VDI) this.#unfinished.clear()
+      if (request.opcode === Op.NEW_VDI) this.#creationOver(sender)
       if (own) this.#turnOver()
       return
     }
@@ -228,8 +237,7 @@ export class ClusterOps {
     const { vid } = decodeVdiReply(response)
     switch (request.opcode) {
       case Op.NEW_VDI:
-        vids.markInUse(vid)
-        if (fields.snapId !== 0) this.#handLockOn(vid)
+        this.#finished(vid, fields, response)
         break
       case Op.DEL_VDI:
         vids.markDeleted(vid)
@@ -251,10 +259,39 @@ export class ClusterOps {
     }
   }
 
+  /** Its creations are done or undone; those of others who died stay until they are looked after. */
+  #creationOver(sender: SdNode): void {
+    for (const [vid, { by }] of this.#unfinished) {
+      if (by === nodeKey(sender)) this.#unfinished.delete(vid)
+    }
+  }
+
+  /**
+   * A node that came in after the announcement hears of the volume here first. The parent is where its
+   * objects come from: for a branch that is not the working volume, which the announcement named.
+   */
+  #finished(vid: Vid, fields: Required<VdiFields>, response: Frame): void {
+    const { vids } = this.#options.state
+    vids.markInUse(vid)
+    const { copies, blockSizeShift } = decodeVdiReply(response)
+    const known = vids.get(vid) ?? {
+      vid,
+      copies,
+      policy: 0,
+      blockSizeShift,
+      snapshot: false,
+      deleted: false,
+      parent: asVid(0),
+      lock: UNLOCKED,
+    }
+    vids.put(fields.base === 0 ? known : { ...known, parent: asVid(fields.base) })
+    if (fields.snapId !== 0) this.#handLockOn(vid)
+  }
+
   /** A snapshot makes a new working volume: whoever held the old one holds that. */
   #handLockOn(vid: Vid): void {
     const { vids } = this.#options.state
-    const from = this.#unfinished.get(vid)
+    const from = this.#unfinished.get(vid)?.from
     const lock = from === undefined ? undefined : vids.get(from)?.lock
     if (from === undefined || lock === undefined || lock.state === 'unlocked') return
     vids.setLock(vid, lock)
@@ -275,8 +312,14 @@ export class ClusterOps {
         return failed(codeOf(error))
       }
     }
-    const { vids } = this.#options.state
     const what = decodeVdiStateFields(request)
+    if (!isSane(what)) return failed(Code.INVALID_PARMS)
+    this.#heardOf(what, sender)
+    return OK
+  }
+
+  #heardOf(what: VdiStateFields, sender: SdNode): void {
+    const { vids } = this.#options.state
     const { oldVid, newVid, copies, policy, blockSizeShift } = what
     vids.put({
       vid: newVid,
@@ -289,11 +332,23 @@ export class ClusterOps {
       lock: vids.get(newVid)?.lock ?? UNLOCKED,
     })
     if (oldVid !== 0) vids.change(oldVid, { snapshot: true })
-    if (what.setBitmap) vids.markInUse(newVid)
-    else if (!vids.isInUse(newVid)) this.#unfinished.set(newVid, oldVid)
+    if (what.setBitmap) {
+      vids.markInUse(newVid)
+      this.#handLockOn(newVid)
+      this.#unfinished.delete(newVid)
+    } else if (!vids.isInUse(newVid)) {
+      this.#unfinished.set(newVid, { from: oldVid, by: nodeKey(sender) })
+    }
     this.#options.changed(oldVid)
-    return OK
+    this.#options.changed(newVid)
   }
+}
+
+/** Anybody may send an announcement; what comes of it decides about sizes and placement. */
+function isSane({ newVid, copies, policy, blockSizeShift }: VdiStateFields): boolean {
+  const { blockSizeShiftMin, blockSizeShiftMax, copiesMax } = LIMITS
+  const shiftIsSane = blockSizeShift >= blockSizeShiftMin && blockSizeShift <= blockSizeShiftMax
+  return newVid !== 0 && policy === 0 && copies <= copiesMax && shiftIsSane
 }
 
 /** Ends a turn without meaning: nodes of sheepdog 1.0 do nothing on it either. */

@@ -1,4 +1,7 @@
-/** What survives a restart besides objects: the config file and the epoch log. */
+/**
+ * What survives a restart besides objects: the config file, the epoch log, and up to which epoch copies of
+ * removed objects may still be somewhere (`gathered`: the cluster's creation time and the epoch).
+ */
 import { type StoreConfig, writeConfig } from '../store/config.js'
 import type { EpochLog } from '../store/epoch-log.js'
 import type { ClusterInfo } from '../wire/sheepdog/records.js'
@@ -47,8 +50,28 @@ export class History {
       status: 'wait',
       blockSizeShift: config.blockSizeShift,
       store: config.storeName,
+      gathered: this.#gathered(),
       nodes: this.#epochLog.read(epoch)?.nodes ?? [],
     }
+  }
+
+  /** Every node has everything it owns in `epoch`. */
+  async recordGathered(epoch: number): Promise<void> {
+    const text = `${this.#config.createdAt.toString(16)} ${epoch}\n`
+    await this.#files.writeFileAtomic(this.#gatheredPath, Buffer.from(text))
+  }
+
+  get #gatheredPath(): string {
+    return `${this.#metaDirectory}/gathered`
+  }
+
+  /** 0 when nothing is known; a file of a cluster formatted since says nothing. */
+  #gathered(): number {
+    if (!this.#files.exists(this.#gatheredPath)) return 0
+    const text = this.#files.readFile(this.#gatheredPath).toString('latin1')
+    const [, ctime, epoch] = /^([0-9a-f]+) (\d{1,10})\n$/.exec(text) ?? []
+    const isOurs = ctime === this.#config.createdAt.toString(16)
+    return isOurs && Number(epoch) <= this.#epochLog.latest() ? Number(epoch) : 0
   }
 
   /** Durable before anything is served under `info`. */

@@ -52,14 +52,25 @@ export async function learnFromDisk(vids: VidTable, store: ObjectStore, log: Log
 
 async function readInode(store: ObjectStore, oid: Oid): Promise<InodeHeader | undefined> {
   const bytes = Buffer.alloc(INODE_HEADER_BYTES)
+  let code: Code
   if (store.has(oid)) {
-    const code = await new Promise<Code>((resolve) => store.read(oid, 0, bytes, resolve))
-    return code === Code.SUCCESS ? decodeInodeHeader(bytes) : undefined
+    code = await new Promise<Code>((resolve) => store.read(oid, 0, bytes, resolve))
+  } else {
+    const newest = store.staleEpochs(oid)[0]
+    if (newest === undefined) return undefined
+    code = await store.readStale(oid, newest, 0, bytes)
   }
-  const newest = store.staleEpochs(oid)[0]
-  if (newest === undefined) return undefined
-  const code = await store.readStale(oid, newest, 0, bytes)
-  return code === Code.SUCCESS ? decodeInodeHeader(bytes) : undefined
+  return code === Code.SUCCESS ? saneHeader(bytes) : undefined
+}
+
+/** A client wrote it: it may say anything, and must not keep the node from starting. */
+function saneHeader(bytes: Buffer): InodeHeader | undefined {
+  try {
+    return decodeInodeHeader(bytes)
+  } catch (error) {
+    if (error instanceof RangeError) return undefined
+    throw error
+  }
 }
 
 /** The answer to GET_VDI_COPIES: every volume that exists, deleted ones included. */
@@ -84,15 +95,21 @@ export function importVolumes(vids: VidTable, records: Buffer, trusted: boolean)
   }
 }
 
+export interface Question {
+  readonly peers: Peers
+  readonly log: Log
+  readonly node: SdNode
+  /** The answer is to be of this epoch or later; 0: as it is now. */
+  readonly epoch: number
+}
+
 /** Asks one node; undefined when it does not answer with success. */
-export async function fetchVolumes(
-  peers: Peers,
-  node: SdNode,
-  log: Log,
-): Promise<Buffer | undefined> {
+export async function fetchVolumes(question: Question): Promise<Buffer | undefined> {
+  const { peers, log, node, epoch } = question
   const most = Math.floor(LIMITS.sheepdogPayloadBytesMax / VDI_STATE_BYTES)
   for (let room = ROOM_RECORDS_START; ; room = Math.min(room * 2, most)) {
-    const head = plainRequest({ opcode: Op.GET_VDI_COPIES, dataLength: room * VDI_STATE_BYTES })
+    const dataLength = room * VDI_STATE_BYTES
+    const head = plainRequest({ opcode: Op.GET_VDI_COPIES, epoch, dataLength })
     try {
       const reply = await peers.call(node, head)
       if (reply.result === Code.SUCCESS) return reply.body

@@ -20,10 +20,13 @@ function joined(lock: VdiLock, by: NodeId): VdiLock | undefined {
   return { ...lock, state: 'shared', participants: [...participants, { node: by, coherence }] }
 }
 
-/** The lock after a release; a door's lock is given back by its owner only. */
+/**
+ * The lock after a release. A door's lock is given back by that door only: a client of the same node
+ * that closes the volume releases a lock it may never have had.
+ */
 export function released(lock: VdiLock, type: number, by: NodeId): VdiLock {
   if (type === LockType.SHARED) return without(lock, by)
-  if (lock.state !== 'locked') return lock
+  if (lock.state !== 'locked' || lock.door !== (type === LockType.DOOR)) return lock
   if (lock.door && lock.owner !== undefined && !sameNode(lock.owner, by)) return lock
   return UNLOCKED
 }

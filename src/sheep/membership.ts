@@ -63,8 +63,8 @@ export type Effect =
   | { readonly kind: 'refused'; readonly reason: string }
   /** The cluster went on without this node: what it holds is of its own last epoch, not current. */
   | { readonly kind: 'outdated' }
-  /** Volumes these nodes know. */
-  | { readonly kind: 'learn'; readonly from: readonly SdNode[] }
+  /** Volumes these nodes know; `keepOwn`: and those on its own disk, else nothing known so far counts. */
+  | { readonly kind: 'learn'; readonly from: readonly SdNode[]; readonly keepOwn: boolean }
   /** Requests run under this membership from now on. */
   | { readonly kind: 'serve'; readonly info: ClusterInfo; readonly recover: RecoverFrom }
   | { readonly kind: 'left'; readonly node: SdNode }
@@ -103,8 +103,7 @@ function nextEpoch(info: ClusterInfo, members: readonly SdNode[]): ClusterInfo {
 
 export function onAccepted(own: ClusterInfo, arrival: Arrival): Step {
   const { self, joiner, members, answer } = arrival
-  const isSelf = isSame(joiner, self)
-  const refusal = isSelf ? refusalOfAnswer(own, self, answer) : undefined
+  const refusal = isSame(joiner, self) ? refusalOfAnswer(own, self, answer) : undefined
   if (refusal !== undefined) return { next: own, effects: [{ kind: 'refused', reason: refusal }] }
   const strategy = answer.ctime === 0n || self.vnodes === 0 ? answer.flags : own.flags
   const info: ClusterInfo = {
@@ -115,14 +114,23 @@ export function onAccepted(own: ClusterInfo, arrival: Arrival): Step {
   const effects: Effect[] = []
   const wasIn = answer.nodes.some((node) => isSame(node, self))
   if (answer.epoch > 0 && own.epoch > 0 && !wasIn) effects.push({ kind: 'outdated' })
-  const others = members.filter((node) => !isSame(node, self))
-  if (isSelf) effects.push({ kind: 'learn', from: others })
-  else if (own.status === 'wait') effects.push({ kind: 'learn', from: [joiner] })
+  if (own.status === 'wait' && answer.status === 'ok') effects.push(learning(arrival))
   if (answer.status !== 'ok') return { next: info, effects }
   const same = sameMembers(answer.nodes, members)
   const next = same ? info : nextEpoch(info, members)
   const recover = { epoch: answer.epoch, sameMembers: same }
   return { next, effects: [...effects, { kind: 'serve', info: next, recover }] }
+}
+
+/**
+ * What a node that begins to serve must know of volumes. Members of a running cluster know all, and better
+ * than its own disk. When a cluster starts, the nodes of its newest epoch put together what is on theirs; a
+ * node that was not in that epoch may have seen beginnings of operations that never happened.
+ */
+function learning({ self, members, answer }: Arrival): Effect {
+  const isCurrent = (node: SdNode): boolean => answer.nodes.some((other) => isSame(node, other))
+  const from = members.filter((node) => !isSame(node, self) && isCurrent(node))
+  return { kind: 'learn', from, keepOwn: isCurrent(self) }
 }
 
 export function onLeft(own: ClusterInfo, node: SdNode, members: readonly SdNode[]): Step {
@@ -154,6 +162,7 @@ export function onFormat(
     epoch: 1,
     status: 'ok',
     recoveryDisabled: false,
+    gathered: 0,
     nodes: weighed(members, format.flags),
   }
 }

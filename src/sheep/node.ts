@@ -24,6 +24,7 @@ import { Caretaker, INTENTS } from './caretaker.js'
 import { ClusterOps } from './cluster-ops.js'
 import { Gateway } from './gateway.js'
 import { History } from './history.js'
+import { InodeCopies } from './inode-copies.js'
 import { InodeIo } from './inode-io.js'
 import { fetchVolumes, importVolumes } from './known-volumes.js'
 import { Ledgers } from './ledger.js'
@@ -46,7 +47,7 @@ import { Stats } from './stats.js'
 import { VdiService } from './vdi-service.js'
 
 const LEARN_RETRY_MS = 200
-/** A joiner that does not tell its volumes for this long is taken to have none to tell. */
+/** A member that does not tell its volumes for this long is left out. */
 const LEARN_ATTEMPTS = 25
 
 export interface NodeOptions {
@@ -157,9 +158,11 @@ export class SheepNode {
       state: this.state,
       ops: this.ops,
       inodes: this.inodes,
+      copies: new InodeCopies({ state: this.state, local: this.local, peers: this.peers }),
       reclaim: this.reclaim,
       log,
       files: world.files,
+      clock: world.clock,
       directory: options.metaDirectory,
     })
     this.#history = new History({ ...options, files: world.files, clock: world.clock })
@@ -274,7 +277,7 @@ export class SheepNode {
         return
       }
       case 'learn':
-        await this.#learn(effect.from)
+        await this.#learn(effect.from, effect.keepOwn)
         return
       case 'serve':
         await this.#serve(effect.info, effect.recover)
@@ -289,20 +292,26 @@ export class SheepNode {
     }
   }
 
-  async #learn(nodes: readonly SdNode[]): Promise<void> {
-    const trusted = this.#info.status === 'ok'
+  async #learn(nodes: readonly SdNode[], keepOwn: boolean): Promise<void> {
+    if (!keepOwn) this.state.vids.clear()
+    // A member tells only when it is as far in the order of events as this node was let in.
+    const epoch = keepOwn ? 0 : this.#info.epoch
+    let told = 0
     for (const node of nodes) {
-      for (let attempt = 0; attempt < LEARN_ATTEMPTS; attempt++) {
-        const records = await fetchVolumes(this.peers, node, this.log)
+      for (let attempt = 0; attempt < LEARN_ATTEMPTS && this.#isMember(node); attempt++) {
+        const records = await fetchVolumes({ peers: this.peers, log: this.log, node, epoch })
         if (records !== undefined) {
-          importVolumes(this.state.vids, records, trusted)
+          importVolumes(this.state.vids, records, !keepOwn)
+          told++
           break
         }
-        if (!this.#isMember(node)) break
         await new Promise<void>((resolve) => {
           this.#world.clock.after(LEARN_RETRY_MS, resolve)
         })
       }
+    }
+    if (!keepOwn && nodes.length > 0 && told === 0) {
+      throw new Error('no member of the cluster told which volumes there are')
     }
   }
 
@@ -320,6 +329,7 @@ export class SheepNode {
     this.state.status = 'ok'
     this.state.setView(info.epoch, info.nodes)
     this.log.info('epoch.serve', { epoch: info.epoch, nodes: info.nodes.length })
+    this.recovery.knowGathered(info.gathered ?? 0)
     if (!recover.sameMembers || !wasClean) this.recovery.start(recover.epoch)
     if (restarted) {
       this.#caretaker.resumeIntents()
@@ -332,7 +342,7 @@ export class SheepNode {
   }
 
   async #format(info: ClusterInfo): Promise<void> {
-    this.recovery.stop()
+    this.recovery.reset()
     await this.recovery.outOfTheWay()
     await this.store.format()
     await this.epochLog.remove(this.epochLog.list())
@@ -358,7 +368,7 @@ export class SheepNode {
         await this.#shutDown()
         return OK
       case Op.COMPLETE_RECOVERY:
-        this.#memberComplete(objectFields.targetEpoch(request), decodeNode(request.body))
+        await this.#memberComplete(objectFields.targetEpoch(request), decodeNode(request.body))
         return OK
       case Op.NOTIFY_VDI_DEL: {
         if (request.body.length !== 4) return failed(Code.INVALID_PARMS)
@@ -397,12 +407,16 @@ export class SheepNode {
     void this.ops.broadcast(head, payload)
   }
 
-  #memberComplete(epoch: number, node: SdNode): void {
+  async #memberComplete(epoch: number, node: SdNode): Promise<void> {
     if (epoch !== this.state.epoch) return
     this.#complete.add(nodeKey(node))
     const storing = this.state.epochNodes.filter((member) => member.vnodes > 0)
     if (!storing.every((member) => this.#complete.has(nodeKey(member)))) return
     this.log.info('recovery.gathered', { epoch })
+    await this.#history.recordGathered(epoch)
+    // A format may be ordered already that this node has not carried out yet.
+    const isCurrent = this.#info.ctime === this.state.settings.ctime
+    if (isCurrent) this.#info = { ...this.#info, gathered: epoch }
     this.recovery.gathered(epoch)
   }
 

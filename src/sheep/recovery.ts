@@ -104,6 +104,18 @@ export class Recovery {
     return { inRecovery: true, phase: run.phase, finished: run.finished, total: run.total }
   }
 
+  /** The cluster has been formatted: earlier epochs are another history's. */
+  reset(): void {
+    this.stop()
+    this.#gatheredEpoch = 1
+    this.#rings.clear()
+  }
+
+  /** What the cluster knows: older copies, of nodes that were away, may be of removed objects. */
+  knowGathered(epoch: number): void {
+    this.#gatheredEpoch = Math.max(this.#gatheredEpoch, epoch)
+  }
+
   /** Every member finished `epoch`. */
   gathered(epoch: number): void {
     this.#gatheredEpoch = epoch

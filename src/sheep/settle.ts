@@ -1,40 +1,39 @@
-/**
- * Undoes or completes volume operations whose node died half-way (defect O1). Runs as a volume operation
- * itself, so nothing changes meanwhile.
- */
+/** What is to be done about volume operations whose node died half-way (defect O1), as pure functions. */
 import type { InodeHeader } from '../model/inode.js'
 import type { Vid } from '../model/oid.js'
-import type { InodeIo } from './inode-io.js'
-import type { NodeState } from './state.js'
+import type { VidTable } from './vid-table.js'
 
 export interface Settlement {
   /** Inodes of snapshots that never happened: to be blanked and marked deleted. */
   readonly undo: readonly InodeHeader[]
   /** Complete volumes of which the cluster has not been told. */
   readonly adopt: readonly InodeHeader[]
-  /** Deleted volumes whose objects have not been given back. */
-  readonly reclaim: readonly Vid[]
+  /** Working volumes everybody takes for the snapshots they were about to become. */
+  readonly reopen: readonly InodeHeader[]
+  /** Volumes whose name is gone, of which the cluster has not been told. */
+  readonly deleted: readonly Vid[]
 }
 
-/** `known`: every inode of the cluster, by whatever means they were found; rejects on read errors. */
-export async function examine(
-  state: NodeState,
-  inodes: InodeIo,
-  candidates: Iterable<Vid>,
-): Promise<Settlement> {
-  const headers: InodeHeader[] = []
-  for (const vid of candidates) {
-    const header = await inodes.header(vid)
-    if (header !== undefined) headers.push(header)
-  }
-  const undo = doubles(headers)
-  const adopt = headers.filter(
-    (header) => header.name !== '' && !state.vids.isInUse(header.vid) && !undo.includes(header),
+/**
+ * `headers`: of the volumes that are not deleted, and of those announced and not finished.
+ * `everything`: nobody lived through the crash, so half-made inodes may pass for finished ones.
+ */
+export function settlement(
+  vids: VidTable,
+  headers: readonly InodeHeader[],
+  everything: boolean,
+): Settlement {
+  const named = headers.filter((header) => header.name !== '')
+  const undo = doubles(named).filter(({ vid }) => everything || !vids.isInUse(vid))
+  const adopt = named.filter((header) => !vids.isInUse(header.vid) && !undo.includes(header))
+  const reopen = named.filter(
+    ({ vid, snapCtime }) =>
+      snapCtime === 0n && vids.isInUse(vid) && vids.get(vid)?.snapshot === true,
   )
-  const reclaim = headers
-    .filter((header) => header.name === '' && header.sizeBytes > 0)
+  const deleted = headers
+    .filter((header) => header.name === '' && !vids.isDeleted(header.vid))
     .map((header) => header.vid)
-  return { undo, adopt, reclaim }
+  return { undo, adopt, reopen: reopen.filter((header) => !undo.includes(header)), deleted }
 }
 
 /**

@@ -153,6 +153,9 @@ export class VdiService {
   async #snapshot(lookup: LookupResult, baseVid: Vid, free: Vid): Promise<InodeHeader> {
     const working = mustFind(lookup)
     const base = baseVid === working.vid ? working : await this.#base(baseVid)
+    if (base !== working && base.snapCtime === 0n) {
+      throw new SheepError(Code.INVALID_PARMS, 'a branch begins at a snapshot')
+    }
     const time = sdTime(this.#clock.now())
     const header = newHeader({
       copies: base.copies,

@@ -115,6 +115,16 @@ function clusterInfo({ node }: DoorContext, request: Frame, reply: Reply): void 
   })
 }
 
+/** A node that joins wants what this one knows after its join, not what it knows yet. */
+function volumes(context: DoorContext, request: Frame, reply: Reply): void {
+  const { state } = context.node
+  if (state.status === 'ok' && ((request.epoch - state.epoch) | 0) > 0) {
+    state.afterViewChange(() => volumes(context, request, reply))
+  } else {
+    whole(request, reply, exportVolumes(state.vids))
+  }
+}
+
 function kill({ kill: stop }: DoorContext, _request: Frame, reply: Reply): void {
   reply(OK)
   stop()
@@ -200,10 +210,7 @@ export const NODE_OPERATIONS: OperationTable = new Map([
     Op.GET_STORE_LIST,
     always((_context, request, reply) => whole(request, reply, Buffer.from('plain \0'))),
   ],
-  [
-    Op.GET_VDI_COPIES,
-    always(({ node }, request, reply) => whole(request, reply, exportVolumes(node.state.vids))),
-  ],
+  [Op.GET_VDI_COPIES, always(volumes)],
   [
     Op.STAT_RECOVERY,
     running(({ node }, request, reply) =>

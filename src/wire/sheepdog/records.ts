@@ -32,9 +32,13 @@ export interface ClusterInfo {
   readonly status: ClusterStatus
   readonly blockSizeShift: number
   readonly store: string
+  /** Ours, in padding: the newest epoch known in which every node had everything it owned. */
+  readonly gathered?: number
   /** The nodes of that epoch, sorted. */
   readonly nodes: readonly SdNode[]
 }
+
+const GATHERED_OFFSET = 44
 
 export const ACCEPTED_VERSION = PEER_VERSION
 
@@ -52,6 +56,7 @@ export function encodeClusterInfo(info: ClusterInfo): Buffer {
   head[20] = STATUS_NUMBERS[info.status]
   head[21] = info.blockSizeShift
   writeCString(head, 25, STORE_NAME_BYTES, info.store)
+  head.writeUInt32LE(info.gathered ?? 0, GATHERED_OFFSET)
   return Buffer.concat([head, encodeNodes(info.nodes)])
 }
 
@@ -64,6 +69,7 @@ export function decodeClusterInfo(from: Buffer): ClusterInfo {
   const statuses = Object.keys(STATUS_NUMBERS) as ClusterStatus[]
   const status = statuses.find((name) => STATUS_NUMBERS[name] === from[20])
   if (status === undefined) throw new RangeError(`cluster_info with status ${from[20]}`)
+  const gathered = from.readUInt32LE(GATHERED_OFFSET)
   return {
     version: from[0]!,
     recoveryDisabled: from[1] !== 0,
@@ -75,6 +81,7 @@ export function decodeClusterInfo(from: Buffer): ClusterInfo {
     status,
     blockSizeShift: from[21]!,
     store: readCString(from, 25, STORE_NAME_BYTES),
+    ...(gathered > 0 && { gathered }),
     nodes: decodeNodes(from, count, 48),
   }
 }
