@@ -4,20 +4,14 @@
  */
 import { Code, codeName, codeOf, retryOf } from '../base/codes.js'
 import type { Log } from '../base/log.js'
-import {
-  decodeInodeHeader,
-  type InodeHeader,
-  NAME_BYTES,
-  refRange,
-  slotsOf,
-} from '../model/inode.js'
+import { type InodeHeader, NAME_BYTES, refRange, slotsOf } from '../model/inode.js'
 import { type Vid, vidName } from '../model/oid.js'
 import { Flag, Op } from '../wire/sheepdog/opcodes.js'
 import { plainRequest } from '../wire/sheepdog/requests.js'
 import type { Clock, Files } from '../world/world.js'
 import type { ClusterOps } from './cluster-ops.js'
 import { type InodeCopies, versionToKeep } from './inode-copies.js'
-import type { InodeIo } from './inode-io.js'
+import { type InodeIo, readableHeader } from './inode-io.js'
 import type { Reclaim } from './reclaim.js'
 import { settlement } from './settle.js'
 import type { NodeState } from './state.js'
@@ -120,13 +114,15 @@ export class Caretaker {
     const { vids } = state
     const deleted = [...vids.all()].map(({ vid }) => vid).filter((vid) => vids.isDeleted(vid))
     await inTurns(deleted, async (vid) => {
-      const found = (await this.#unlessLost(vid, () => copies.headers(vid))) ?? []
-      const nameless = found.find((header) => header[0] === 0)
-      if (nameless === undefined) return
-      if (found.some((header) => header[0] !== 0)) {
-        await inodes.write(vid, 0, nameless.subarray(0, NAME_BYTES))
-      }
-      if (decodeInodeHeader(nameless).sizeBytes > 0) reclaim.deleteVolume(vid)
+      await this.#unlessLost(vid, async () => {
+        const found = await copies.headers(vid)
+        const nameless = found.find((header) => header[0] === 0)
+        if (nameless === undefined) return
+        if (found.some((header) => header[0] !== 0)) {
+          await inodes.write(vid, 0, nameless.subarray(0, NAME_BYTES))
+        }
+        if (readableHeader(nameless).sizeBytes > 0) reclaim.deleteVolume(vid)
+      })
     })
   }
 
@@ -136,17 +132,19 @@ export class Caretaker {
     const headers = new Map<Vid, InodeHeader>()
     const torn = new Map<Vid, Buffer[]>()
     await inTurns([...candidates], async (vid) => {
-      const found = await this.#unlessLost(vid, () => copies.headers(vid))
-      const [first] = found ?? []
-      if (found === undefined || first === undefined) return
-      if (!found.every((header) => header.equals(first))) torn.set(vid, found)
-      headers.set(vid, decodeInodeHeader(versionToKeep(found)))
+      await this.#unlessLost(vid, async () => {
+        const found = await copies.headers(vid)
+        const [first] = found
+        if (first === undefined) return
+        headers.set(vid, readableHeader(versionToKeep(found)))
+        if (!found.every((header) => header.equals(first))) torn.set(vid, found)
+      })
     })
     for (const [vid, found] of torn) {
       const kept = this.#choose(vid, found, [...headers.values()])
       log.warn('inode.made-alike', { vid: vidName(vid) })
       await inodes.write(vid, 0, kept)
-      headers.set(vid, decodeInodeHeader(kept))
+      headers.set(vid, readableHeader(kept))
     }
     return [...headers.values()]
   }
@@ -156,7 +154,7 @@ export class Caretaker {
     const { vids } = this.#options.state
     const kept = versionToKeep(found)
     const nameless = found.find((header) => header[0] === 0)
-    const { name, snapCtime } = decodeInodeHeader(kept)
+    const { name, snapCtime } = readableHeader(kept)
     const isTaken = headers.some(
       (other) =>
         other.vid !== vid &&
@@ -168,16 +166,15 @@ export class Caretaker {
     return isTaken && nameless !== undefined ? nameless : kept
   }
 
-  /** Undefined for an inode nobody can read now or later by trying again: it does not hold up the others. */
-  async #unlessLost<T>(vid: Vid, read: () => Promise<T>): Promise<T | undefined> {
+  /** An inode nobody can read, now or by trying again, does not hold up the others. */
+  async #unlessLost(vid: Vid, look: () => Promise<void>): Promise<void> {
     try {
-      return await read()
+      await look()
     } catch (error) {
       const code = codeOf(error)
       if (retryOf(code) !== 'never' || code === Code.SHUTDOWN) throw error
       const fields = { vid: vidName(vid), result: codeName(code), reason: String(error) }
       this.#options.log.warn('inode.unreadable', fields)
-      return undefined
     }
   }
 }

@@ -40,6 +40,7 @@ interface Pending {
 /** Work under a turn of its own that is no client's request. */
 interface Chore {
   readonly run: () => Promise<void>
+  readonly failed: (error: unknown) => void
 }
 
 /** A creation under way, or left behind by a node that died. */
@@ -98,7 +99,7 @@ export class ClusterOps {
   /** Runs `run` as an operation of its own: no volume is created, deleted or locked meanwhile. */
   exclusively(run: () => Promise<void>): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#takeTurn({ run: () => run().then(resolve, reject) })
+      this.#takeTurn({ run: () => run().then(resolve, reject), failed: reject })
     })
   }
 
@@ -157,12 +158,29 @@ export class ClusterOps {
 
   #notify(pending: Pending): void {
     this.#announced.push(pending)
-    this.#options.driver.notify(this.#message(pending.request, OK))
+    try {
+      this.#options.driver.notify(this.#message(pending.request, OK))
+    } catch (error) {
+      // Not a member yet, or no more: nothing will come back.
+      this.#announced = this.#announced.filter((one) => one !== pending)
+      pending.reply(failed(codeOf(error)))
+    }
   }
 
   #takeTurn(pending: Pending | Chore): void {
     this.#turns.push(pending)
-    if (this.#turns.length === 1) this.#options.driver.block()
+    if (this.#turns.length === 1) this.#askForTurn()
+  }
+
+  #askForTurn(): void {
+    try {
+      this.#options.driver.block()
+    } catch (error) {
+      for (const one of this.#turns.splice(0)) {
+        if ('reply' in one) one.reply(failed(codeOf(error)))
+        else one.failed(error)
+      }
+    }
   }
 
   #turnOver(): void {
@@ -170,7 +188,7 @@ export class ClusterOps {
     this.#current = undefined
     this.#turns.shift()
     if (current !== undefined && 'reply' in current.pending) current.pending.reply(current.answer)
-    if (this.#turns.length > 0) this.#options.driver.block()
+    if (this.#turns.length > 0) this.#askForTurn()
   }
 
   #message(request: Frame, answer: Answer): Buffer {

@@ -4,11 +4,12 @@
  * all of them, and leave them alike.
  */
 import { Code, SheepError, toCode } from '../base/codes.js'
-import { decodeInodeHeader, INODE_HEADER_BYTES, type InodeHeader } from '../model/inode.js'
+import { INODE_HEADER_BYTES, type InodeHeader } from '../model/inode.js'
 import type { SdNode } from '../model/node.js'
 import { inodeOid, type Vid } from '../model/oid.js'
 import { Op } from '../wire/sheepdog/opcodes.js'
 import { objectRequest } from '../wire/sheepdog/requests.js'
+import { readableHeader } from './inode-io.js'
 import type { LocalObjects } from './local-objects.js'
 import type { Peers } from './peers.js'
 import type { NodeState } from './state.js'
@@ -58,7 +59,7 @@ export class InodeCopies {
 
 /**
  * Which of several versions stays: the one before the change that was cut off. A deletion clears the
- * name, a snapshot sets its time, growth is all that happens to a size.
+ * name, a snapshot sets its time, growth is all that happens to a size. Throws VDI_READ.
  */
 export function versionToKeep(copies: readonly Buffer[]): Buffer {
   const rank = (header: InodeHeader): number[] => [
@@ -67,7 +68,7 @@ export function versionToKeep(copies: readonly Buffer[]): Buffer {
     header.sizeBytes,
   ]
   const better = (a: Buffer, b: Buffer): boolean => {
-    const [ranksA, ranksB] = [rank(decodeInodeHeader(a)), rank(decodeInodeHeader(b))]
+    const [ranksA, ranksB] = [rank(readableHeader(a)), rank(readableHeader(b))]
     const at = ranksA.findIndex((value, i) => value !== ranksB[i])
     return at >= 0 && ranksA[at]! > ranksB[at]!
   }

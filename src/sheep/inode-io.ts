@@ -15,6 +15,16 @@ import {
 import { inodeOid, oidName, type Vid } from '../model/oid.js'
 import type { Gateway } from './gateway.js'
 
+/** Clients write headers: they may say anything. Throws VDI_READ for what no volume can be. */
+export function readableHeader(bytes: Buffer): InodeHeader {
+  try {
+    return decodeInodeHeader(bytes)
+  } catch (error) {
+    if (error instanceof RangeError) throw new SheepError(Code.VDI_READ, error.message)
+    throw error
+  }
+}
+
 export class InodeIo {
   readonly #gateway: Gateway
 
@@ -36,7 +46,7 @@ export class InodeIo {
 
   async header(vid: Vid): Promise<InodeHeader | undefined> {
     const bytes = await this.read(vid, 0, INODE_HEADER_BYTES)
-    return bytes === undefined ? undefined : decodeInodeHeader(bytes)
+    return bytes === undefined ? undefined : readableHeader(bytes)
   }
 
   /** As `header`; an absent inode is VDI_READ. */

@@ -1,8 +1,8 @@
 /** How a node learns of volumes: from the inodes on its own disks, and from other nodes. */
-import { Code } from '../base/codes.js'
+import { Code, codeOf } from '../base/codes.js'
 import { LIMITS } from '../base/limits.js'
 import type { Log } from '../base/log.js'
-import { decodeInodeHeader, INODE_HEADER_BYTES, type InodeHeader } from '../model/inode.js'
+import { INODE_HEADER_BYTES, type InodeHeader } from '../model/inode.js'
 import { nodeKey, type SdNode } from '../model/node.js'
 import { type Oid, oidKind, oidName, oidVid } from '../model/oid.js'
 import {
@@ -15,6 +15,7 @@ import {
 import type { ObjectStore } from '../store/object-store.js'
 import { Op } from '../wire/sheepdog/opcodes.js'
 import { plainRequest } from '../wire/sheepdog/requests.js'
+import { readableHeader } from './inode-io.js'
 import type { Peers } from './peers.js'
 import type { VidTable } from './vid-table.js'
 
@@ -37,7 +38,10 @@ function stateOf(header: InodeHeader): VdiState {
 export async function learnFromDisk(vids: VidTable, store: ObjectStore, log: Log): Promise<void> {
   for (const oid of store.list()) {
     if (oidKind(oid) !== 'inode') continue
-    const header = await readInode(store, oid)
+    const header = await readInode(store, oid).catch((error: unknown) => {
+      if (codeOf(error) === Code.VDI_READ) return undefined
+      throw error
+    })
     if (header === undefined) {
       log.error('inode.unreadable', { oid: oidName(oid) })
       vids.markInUse(oidVid(oid))
@@ -60,17 +64,7 @@ async function readInode(store: ObjectStore, oid: Oid): Promise<InodeHeader | un
     if (newest === undefined) return undefined
     code = await store.readStale(oid, newest, 0, bytes)
   }
-  return code === Code.SUCCESS ? saneHeader(bytes) : undefined
-}
-
-/** A client wrote it: it may say anything, and must not keep the node from starting. */
-function saneHeader(bytes: Buffer): InodeHeader | undefined {
-  try {
-    return decodeInodeHeader(bytes)
-  } catch (error) {
-    if (error instanceof RangeError) return undefined
-    throw error
-  }
+  return code === Code.SUCCESS ? readableHeader(bytes) : undefined
 }
 
 /** The answer to GET_VDI_COPIES: every volume that exists, deleted ones included. */

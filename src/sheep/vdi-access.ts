@@ -1,9 +1,9 @@
 /** The cluster's volumes for this node's own doors: `VdiAccess` without a network in between. */
 import { cString } from '../base/bytes.js'
-import { Code, SheepError } from '../base/codes.js'
+import { Code, codeOf, SheepError } from '../base/codes.js'
 import type { Selector, VdiAccess } from '../model/access.js'
 import { type InodeHeader, NAME_BYTES } from '../model/inode.js'
-import type { Vid } from '../model/oid.js'
+import { type Vid, vidName } from '../model/oid.js'
 import { Frame } from '../wire/sheepdog/frame.js'
 import { Flag, LockType, Op } from '../wire/sheepdog/opcodes.js'
 import { decodeVdiReply, replyHead } from '../wire/sheepdog/replies.js'
@@ -68,8 +68,14 @@ async function listVolumes(node: SheepNode): Promise<InodeHeader[]> {
   if (node.state.status !== 'ok') throw new SheepError(notServing(node))
   const found: InodeHeader[] = []
   for (const vid of node.state.vids.living()) {
-    const header = await node.inodes.header(vid)
-    if (header !== undefined && header.name !== '') found.push(header)
+    try {
+      const header = await node.inodes.header(vid)
+      if (header !== undefined && header.name !== '') found.push(header)
+    } catch (error) {
+      // One nobody can make sense of does not hide the others.
+      if (codeOf(error) !== Code.VDI_READ) throw error
+      node.log.warn('inode.unreadable', { vid: vidName(vid), reason: String(error) })
+    }
   }
   return found
 }

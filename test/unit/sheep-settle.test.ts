@@ -140,10 +140,7 @@ for (const { name, start } of OPERATIONS) {
           await check(t, cluster)
         }
         if (step % 3 === 1) {
-          for (const index of cluster.up()) cluster.kill(index)
-          const boots = cluster.machines.map((_, index) => cluster.launch(index))
-          await Promise.all((await Promise.all(boots)).map(({ joined }) => joined))
-          await cluster.settle()
+          await cluster.cutPower(0.5)
           await check(t, cluster)
         }
         await useAndDelete(t, cluster)

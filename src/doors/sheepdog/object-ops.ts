@@ -1,6 +1,13 @@
 /** Object operations of clients: this node is the gateway (protocol spec, sections 9.1 to 9.5, 12). */
 import { Code, type Done } from '../../base/codes.js'
-import { isSlotUpdate, SLOT_BYTES, SLOTS_OFFSET, slotArray, slotRange } from '../../model/inode.js'
+import {
+  isSlotUpdate,
+  REFS_OFFSET,
+  SLOT_BYTES,
+  SLOTS_OFFSET,
+  slotArray,
+  slotRange,
+} from '../../model/inode.js'
 import {
   inodeOid,
   type Oid,
@@ -62,17 +69,18 @@ interface InodeWrite {
 
 /**
  * Clients change metadata by writing inodes. What lies in the slots goes through the accounting of
- * references, also when a write covers the header as well (defect P19).
+ * references, also when a write covers what is before or behind them as well (defect P19).
  */
 function writeInode(node: SheepNode, vid: Vid, { offset, data }: InodeWrite, done: Done): void {
   if (data.length > 0 && isSlotUpdate(offset, data.length)) {
     updateSlots(node, vid, { offset, data }, done)
     return
   }
-  const split = SLOTS_OFFSET - offset
-  if (offset < SLOTS_OFFSET && data.length > split) {
+  const border = [SLOTS_OFFSET, REFS_OFFSET].find((at) => offset < at && offset + data.length > at)
+  if (border !== undefined) {
+    const split = border - offset
     writeInode(node, vid, { offset, data: data.subarray(0, split) }, (code) => {
-      const rest = { offset: SLOTS_OFFSET, data: data.subarray(split) }
+      const rest = { offset: border, data: data.subarray(split) }
       if (code === Code.SUCCESS) writeInode(node, vid, rest, done)
       else done(code)
     })

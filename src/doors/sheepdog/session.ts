@@ -5,7 +5,7 @@
 import { Code } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import { Outbox } from '../../base/outbox.js'
-import type { Answer } from '../../sheep/answer.js'
+import type { Answer, Reply } from '../../sheep/answer.js'
 import { notServing } from '../../sheep/vdi-access.js'
 import {
   type Frame,
@@ -15,7 +15,7 @@ import {
   requestBodyLength,
   versionAccepted,
 } from '../../wire/sheepdog/frame.js'
-import { Flag } from '../../wire/sheepdog/opcodes.js'
+import { Flag, opName } from '../../wire/sheepdog/opcodes.js'
 import { replyHead } from '../../wire/sheepdog/replies.js'
 import type { Clock, Connection } from '../../world/world.js'
 import type { DoorContext, OperationTable } from './context.js'
@@ -94,7 +94,23 @@ export class SheepdogSession {
     }
     const refusal = this.#refusal(request)
     if (refusal !== undefined) reply({ result: refusal })
-    else this.#operations.get(request.opcode)!.run(this.#context, request, reply)
+    else this.#run(request, reply)
+  }
+
+  /** A handler that fails costs its sender the connection, not the node its life. */
+  #run(request: Frame, reply: Reply): void {
+    try {
+      this.#operations.get(request.opcode)!.run(this.#context, request, reply)
+    } catch (error) {
+      const reason = error instanceof Error ? (error.stack ?? error.message) : String(error)
+      const { remote } = this.#connection
+      this.#context.node.log.error('request.failed', {
+        op: opName(request.opcode),
+        remote,
+        reason,
+      })
+      this.#connection.destroy()
+    }
   }
 
   /** The checks of the protocol spec, section 8, in its order. */

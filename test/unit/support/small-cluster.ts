@@ -266,6 +266,14 @@ export class SmallCluster {
     this.#driver.kill(machine.self)
   }
 
+  /** All go down at once, and are started again; with `share` below 1 some had just written everything back. */
+  async cutPower(share = 1): Promise<void> {
+    for (const index of this.up()) this.kill(index, { power: this.dice.chance(share) })
+    const starts = await Promise.all(this.machines.map((_, index) => this.launch(index)))
+    await Promise.all(starts.map(({ joined }) => joined))
+    await this.settle()
+  }
+
   #bury(machine: Machine, { card, process }: Running): void {
     process.alive = false
     card.unplug()
