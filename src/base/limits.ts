@@ -16,6 +16,10 @@ export const LIMITS = {
   requestsInFlightMax: 256,
   /** Bytes of requests and unsent replies of one connection; then it stops reading. */
   connectionBytesMax: 64 * 1024 * 1024,
+  /** Connections of the sheepdog protocol at once, other nodes included. */
+  clientsMax: 4096,
+  /** Larger objects do not fit a request of one piece between nodes: not served yet. */
+  blockSizeShiftServed: 24,
   /** Descriptors a store keeps open. */
   openObjectsMax: 4096,
   nodesMax: 6144,

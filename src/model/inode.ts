@@ -7,6 +7,7 @@ import { asVid, INODE_BYTES, type Vid } from './oid.js'
 export const NAME_BYTES = 256
 export const TAG_OFFSET = 256
 export const SNAP_CTIME_OFFSET = 520
+export const SIZE_OFFSET = 536
 /** Everything before the slots. */
 export const INODE_HEADER_BYTES = 4664
 export const SLOTS_OFFSET = 4664
@@ -49,7 +50,7 @@ export function encodeInodeHeader(header: InodeHeader): Buffer {
   bytes.writeBigUInt64LE(header.createTime, 512)
   bytes.writeBigUInt64LE(header.snapCtime, SNAP_CTIME_OFFSET)
   bytes.writeBigUInt64LE(header.vmClockNsec, 528)
-  bytes.writeBigUInt64LE(BigInt(header.sizeBytes), 536)
+  bytes.writeBigUInt64LE(BigInt(header.sizeBytes), SIZE_OFFSET)
   bytes.writeBigUInt64LE(header.vmStateBytes, 544)
   bytes[552] = header.policy
   bytes[553] = header.storePolicy
@@ -70,7 +71,7 @@ export function decodeInodeHeader(from: Buffer): InodeHeader {
     createTime: from.readBigUInt64LE(512) as SdTime,
     snapCtime: from.readBigUInt64LE(SNAP_CTIME_OFFSET) as SdTime,
     vmClockNsec: from.readBigUInt64LE(528),
-    sizeBytes: safeSize(from.readBigUInt64LE(536)),
+    sizeBytes: safeSize(from.readBigUInt64LE(SIZE_OFFSET)),
     vmStateBytes: from.readBigUInt64LE(544),
     policy: from[552]!,
     storePolicy: from[553]!,

@@ -4,7 +4,12 @@
  */
 import { Code, SheepError } from '../base/codes.js'
 import { Outbox } from '../base/outbox.js'
-import { type Frame, FrameReader, responseBodyLength } from '../wire/sheepdog/frame.js'
+import {
+  type Frame,
+  FrameReader,
+  MalformedFrame,
+  responseBodyLength,
+} from '../wire/sheepdog/frame.js'
 import type { Address, Connection, World } from '../world/world.js'
 
 /** Called once: with the reply, or with the reason why none will come. */
@@ -98,16 +103,30 @@ export class SheepClient {
   }
 
   #received(chunk: Buffer): void {
+    const frames = this.#reader.read(chunk)
+    for (;;) {
+      const reply = this.#next(frames)
+      if (reply === undefined) return
+      const { done } = this.#waiting.get(reply.id)!
+      this.#waiting.delete(reply.id)
+      done(reply)
+    }
+  }
+
+  /** The next reply somebody waits for; undefined at the end of the chunk, or of the connection. */
+  #next(frames: Generator<Frame, void, undefined>): Frame | undefined {
     try {
-      for (const frame of this.#reader.read(chunk)) {
-        const waiting = this.#waiting.get(frame.id)
-        if (waiting === undefined) throw new Error(`reply to request ${frame.id} nobody made`)
-        this.#waiting.delete(frame.id)
-        waiting.done(frame)
+      const next = frames.next()
+      if (next.done === true) return undefined
+      if (!this.#waiting.has(next.value.id)) {
+        throw new MalformedFrame(`reply to request ${next.value.id}, which nobody made`)
       }
+      return next.value
     } catch (error) {
+      if (!(error instanceof MalformedFrame)) throw error
       this.#connection.destroy()
-      this.#over(error instanceof Error ? error : new Error(String(error)))
+      this.#over(error)
+      return undefined
     }
   }
 

@@ -5,7 +5,7 @@
  */
 
 import { readCString } from '../base/bytes.js'
-import { Code, codeOf } from '../base/codes.js'
+import { Code, codeOf, SheepError } from '../base/codes.js'
 import { LIMITS } from '../base/limits.js'
 import type { Log } from '../base/log.js'
 import type { ClusterDriver } from '../cluster/driver.js'
@@ -15,7 +15,7 @@ import { type NodeKey, nodeKey, type SdNode } from '../model/node.js'
 import { asVid, type Vid } from '../model/oid.js'
 import { UNLOCKED } from '../model/vdi-state.js'
 import { decodeClusterMessage, encodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
-import { Frame } from '../wire/sheepdog/frame.js'
+import { Frame, HEADER_BYTES } from '../wire/sheepdog/frame.js'
 import { ClusterFlag, Flag, LockType, Op, opName } from '../wire/sheepdog/opcodes.js'
 import { decodeVdiReply, replyHead } from '../wire/sheepdog/replies.js'
 import {
@@ -87,7 +87,7 @@ export class ClusterOps {
   }
 
   submit(request: Frame, reply: Reply): void {
-    if (request.body.length > LIMITS.clusterMessageBytesMax) {
+    if (2 * HEADER_BYTES + request.body.length > LIMITS.clusterMessageBytesMax) {
       reply(failed(Code.INVALID_PARMS))
     } else if (TWO_PHASE.has(request.opcode)) {
       this.#takeTurn({ request, reply })
@@ -126,7 +126,12 @@ export class ClusterOps {
     void this.#work(pending).then((answer) => {
       this.#current = { pending, answer }
       const request = 'request' in pending ? pending.request : noOperation()
-      this.#options.driver.unblock(this.#message(request, answer))
+      try {
+        this.#options.driver.unblock(this.#message(request, answer))
+      } catch (error) {
+        this.#options.log.error('turn.outcome.untold', { reason: String(error) })
+        this.abandon(codeOf(error))
+      }
     })
   }
 
@@ -149,7 +154,10 @@ export class ClusterOps {
     const waiting = [...this.#announced, ...this.#turns]
     this.#announced = []
     this.#turns.length = 0
-    for (const one of waiting) if ('reply' in one) one.reply(failed(code))
+    for (const one of waiting) {
+      if ('reply' in one) one.reply(failed(code))
+      else one.failed(new SheepError(code))
+    }
   }
 
   #epoch(): number {

@@ -26,23 +26,21 @@ const RETRY_MS_MAX = 1_000
 /** Writes of one volume under way on this gateway; a snapshot waits until there are none. */
 interface Traffic {
   inFlight: number
-  waiters: (() => void)[]
+  readonly waiters: (() => void)[]
 }
 
 class PlacedRef implements ObjectRef {
   readonly oid: Oid
   readonly vid: Vid
   readonly isData: boolean
-  readonly traffic: Traffic
   view: View | undefined
   local = false
   remotes: readonly SdNode[] = []
 
-  constructor(oid: Oid, traffic: Traffic) {
+  constructor(oid: Oid) {
     this.oid = oid
     this.vid = oidVid(oid)
     this.isData = oidKind(oid) === 'data'
-    this.traffic = traffic
   }
 }
 
@@ -53,6 +51,14 @@ interface FanOut {
   readonly offset: number
   readonly data: Uint8Array | undefined
   readonly onLocal: (epoch: number, done: Done) => void
+}
+
+/** One request to all nodes about a volume. */
+interface Everywhere {
+  readonly opcode: number
+  readonly vid: Vid
+  readonly heir: Vid | undefined
+  readonly onSelf: (done: Done) => void
 }
 
 export interface GatewayOptions {
@@ -90,7 +96,7 @@ export class Gateway implements ObjectAccess {
   }
 
   ref(oid: Oid): PlacedRef {
-    return new PlacedRef(oid, this.#trafficOf(oidVid(oid)))
+    return new PlacedRef(oid)
   }
 
   read(ref: ObjectRef, offset: number, into: Uint8Array, done: Done): void {
@@ -103,10 +109,9 @@ export class Gateway implements ObjectAccess {
       done(Code.READONLY)
       return
     }
-    const { traffic } = placed
-    traffic.inFlight++
+    this.#trafficOf(placed.vid).inFlight++
     this.#writeTry(placed, offset, data, durable, (code) => {
-      this.#ended(traffic)
+      this.end(placed.vid)
       done(code)
     })
   }
@@ -160,13 +165,17 @@ export class Gateway implements ObjectAccess {
   }
 
   flush(vid: Vid, done: Done): void {
-    this.#everyNode(Op.FLUSH_PEER, vid, (localDone) => this.#local.flush(vid, localDone), done)
+    const onSelf = (localDone: Done): void => this.#local.flush(vid, localDone)
+    this.#everyNode({ opcode: Op.FLUSH_PEER, vid, heir: undefined, onSelf }, done)
   }
 
-  /** Waits until no gateway has a write of the volume under way that began before this call. */
-  drainEverywhere(vid: Vid, done: Done): void {
+  /**
+   * Waits until every gateway has heard of `heir`, the successor that makes the volume a snapshot, and has
+   * none of the writes under way any more that it began before.
+   */
+  drainEverywhere(vid: Vid, heir: Vid, done: Done): void {
     const onSelf = (localDone: Done): void => this.drain(vid, () => localDone(Code.SUCCESS))
-    this.#everyNode(Op.FLUSH_NODES, vid, onSelf, done)
+    this.#everyNode({ opcode: Op.FLUSH_NODES, vid, heir, onSelf }, done)
   }
 
   /** The same for this gateway alone. */
@@ -183,7 +192,10 @@ export class Gateway implements ObjectAccess {
   }
 
   end(vid: Vid): void {
-    this.#ended(this.#trafficOf(vid))
+    const traffic = this.#trafficOf(vid)
+    if (--traffic.inFlight > 0) return
+    this.#traffic.delete(vid)
+    for (const waiter of traffic.waiters) waiter()
   }
 
   /** Operations that wait for a better membership fail now. */
@@ -206,13 +218,6 @@ export class Gateway implements ObjectAccess {
       this.#traffic.set(vid, traffic)
     }
     return traffic
-  }
-
-  #ended(traffic: Traffic): void {
-    if (--traffic.inFlight > 0 || traffic.waiters.length === 0) return
-    const { waiters } = traffic
-    traffic.waiters = []
-    for (const waiter of waiters) waiter()
   }
 
   #place(ref: PlacedRef): void {
@@ -369,13 +374,7 @@ export class Gateway implements ObjectAccess {
   }
 
   /** One request to every storage node; nodes of sheepdog 1.0 do not know it and need not. */
-  #everyNode(
-    opcode: number,
-    vid: Vid,
-    onSelf: (done: Done) => void,
-    done: Done,
-    attempt = 0,
-  ): void {
+  #everyNode(what: Everywhere, done: Done, attempt = 0): void {
     const nodes = this.#state.view.ring.nodes.filter((node) => !this.#state.isSelf(node))
     const { epoch } = this.#state
     let waiting = nodes.length + 1
@@ -386,16 +385,19 @@ export class Gateway implements ObjectAccess {
       if (outcome === Code.SUCCESS && epoch !== this.#state.epoch) outcome = Code.OLD_NODE_VER
       if (outcome === Code.SUCCESS) done(outcome)
       else {
-        this.#retry(outcome, attempt, done, () =>
-          this.#everyNode(opcode, vid, onSelf, done, attempt + 1),
-        )
+        this.#retry(outcome, attempt, done, () => this.#everyNode(what, done, attempt + 1))
       }
     }
     for (const node of nodes) {
-      const head = objectRequest({ opcode, epoch, oid: inodeOid(vid) })
+      const head = objectRequest({
+        opcode: what.opcode,
+        epoch,
+        oid: inodeOid(what.vid),
+        ...(what.heir === undefined ? {} : { cowOid: inodeOid(what.heir) }),
+      })
       this.#peers.request(node, head, undefined, (reply) => one(replyCode(reply)))
     }
-    onSelf(one)
+    what.onSelf(one)
   }
 
   /** Slots that stop naming objects: durable before anything is taken away, then accounted for. */

@@ -86,7 +86,9 @@ export class LocalObjects {
     if (!this.#admit(epoch, done, begin)) return
     if (!this.#inBounds(oid, offset, data.length, done)) return
     const bytes = this.bytesOf(oid)
-    const request = { oid, fragment: REPLICA, bytes, offset, data }
+    const stillWanted = (): boolean => this.#state.epoch === epoch
+    const request = { oid, fragment: REPLICA, bytes, offset, data, stillWanted }
+    this.#recovery.exists(oid)
     this.#recovery.settled(oid, () => {
       // The wait may have been long: what was admitted then need not be now.
       if (this.#admit(epoch, done, begin)) this.#store.create(request, this.#sameEpoch(done))

@@ -40,6 +40,7 @@ import {
   type Step,
 } from './membership.js'
 import { Peers } from './peers.js'
+import { Placed } from './placed.js'
 import { Reclaim } from './reclaim.js'
 import { Recovery } from './recovery.js'
 import { NodeState } from './state.js'
@@ -83,6 +84,7 @@ export class SheepNode {
   readonly #listeners = new Map<Vid, Set<() => void>>()
   readonly #caretaker: Caretaker
   readonly #history: History
+  readonly #placed: Placed
   #info: ClusterInfo
   /** Members by the order of events; `state.members` follows when the queue gets there. */
   #latestMembers: readonly SdNode[] = []
@@ -101,6 +103,7 @@ export class SheepNode {
     this.#world = world
     this.#driver = options.driver
     this.#over = options.over
+    this.#placed = new Placed(world.files, options.metaDirectory)
     this.state = new NodeState(self)
     this.peers = new Peers(world, log)
     this.recovery = new Recovery({
@@ -110,6 +113,7 @@ export class SheepNode {
       peers: this.peers,
       clock: world.clock,
       log,
+      placed: (epoch) => this.#placed.write(this.state.settings.ctime, epoch),
       finished: (epoch) => this.#recovered(epoch),
     })
     this.local = new LocalObjects(this.state, store, this.recovery)
@@ -195,6 +199,11 @@ export class SheepNode {
     }
   }
 
+  /** As the world's clock. */
+  after(delayMs: number, fn: () => void): () => void {
+    return this.#world.clock.after(delayMs, fn)
+  }
+
   volumeChanged(vid: Vid): void {
     for (const changed of this.#listeners.get(vid) ?? []) changed()
   }
@@ -273,7 +282,7 @@ export class SheepNode {
       case 'outdated': {
         const epoch = this.epochLog.latest()
         this.log.info('store.outdated', { epoch })
-        await this.store.setAside(epoch, () => true)
+        await this.recovery.outdated(this.#placed.read(this.state.settings.ctime) ?? epoch)
         return
       }
       case 'learn':
@@ -330,7 +339,9 @@ export class SheepNode {
     this.state.setView(info.epoch, info.nodes)
     this.log.info('epoch.serve', { epoch: info.epoch, nodes: info.nodes.length })
     this.recovery.knowGathered(info.gathered ?? 0)
-    if (!recover.sameMembers || !wasClean) this.recovery.start(recover.epoch)
+    if (!recover.sameMembers || !wasClean) {
+      this.recovery.start(this.#placed.read(info.ctime) ?? recover.epoch)
+    }
     if (restarted) {
       this.#caretaker.resumeIntents()
       void this.recovery.fillEpochLog().catch((error: unknown) => {
@@ -347,6 +358,7 @@ export class SheepNode {
     await this.store.format()
     await this.epochLog.remove(this.epochLog.list())
     this.state.vids.clear()
+    await this.#placed.write(info.ctime, info.epoch)
     await this.#history.record(info)
     this.#applySettings(info)
     this.state.status = 'ok'

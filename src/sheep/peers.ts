@@ -1,12 +1,15 @@
-/** Connections to the other nodes: one each, made when first needed, pipelined, dropped when it fails. */
+/**
+ * Connections to the other nodes: one each, made when first needed, pipelined, dropped when it fails.
+ *
+ * A peer that stays silent is waited for until it answers or leaves the cluster. Giving its connection up and
+ * writing again on a new one could let it execute what it had received on the old one later, over newer data.
+ */
 import type { Log } from '../base/log.js'
 import { type NodeKey, nodeKey, type SdNode } from '../model/node.js'
 import { type ReplyDone, SheepClient } from '../peer/client.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
 import type { World } from '../world/world.js'
 
-/** As the C daemon: a peer that stays silent this long is given up, the gateway tries again. */
-const REPLY_TIMEOUT_MS = 30_000
 const CONNECT_TIMEOUT_MS = 5_000
 /** Requests to a node that just refused a connection fail at once for this long. */
 const REFUSED_PAUSE_MS = 50
@@ -17,6 +20,8 @@ interface Peer {
   client: SheepClient | undefined
   waiting: { head: Buffer; payload: Uint8Array | undefined; done: ReplyDone }[] | undefined
   refusedUntil: number
+  /** It has left, or this node stops: a connection that still comes about is not for use. */
+  dropped: boolean
 }
 
 export class Peers {
@@ -35,7 +40,7 @@ export class Peers {
     const key = nodeKey(node)
     let peer = this.#peers.get(key)
     if (peer === undefined) {
-      peer = { client: undefined, waiting: undefined, refusedUntil: 0 }
+      peer = { client: undefined, waiting: undefined, refusedUntil: 0, dropped: false }
       this.#peers.set(key, peer)
     }
     if (peer.client?.alive === true) {
@@ -66,13 +71,18 @@ export class Peers {
   /** The node has left: what is in flight to it fails now. */
   drop(node: NodeAddress): void {
     const peer = this.#peers.get(nodeKey(node))
+    if (peer === undefined) return
     this.#peers.delete(nodeKey(node))
-    peer?.client?.close()
+    peer.dropped = true
+    peer.client?.close()
   }
 
   close(): void {
     this.#closed = true
-    for (const peer of this.#peers.values()) peer.client?.close()
+    for (const peer of this.#peers.values()) {
+      peer.dropped = true
+      peer.client?.close()
+    }
     this.#peers.clear()
   }
 
@@ -82,9 +92,12 @@ export class Peers {
       const to = { host: node.host, port: node.port }
       peer.client = await SheepClient.connect(this.#world, to, {
         connectTimeoutMs: CONNECT_TIMEOUT_MS,
-        replyTimeoutMs: REPLY_TIMEOUT_MS,
       })
       peer.refusedUntil = 0
+      if (peer.dropped) {
+        peer.client.close()
+        throw new Error(`${key} has left`)
+      }
     } catch (error) {
       failure = error instanceof Error ? error : new Error(String(error))
       peer.refusedUntil = this.#world.clock.now() + REFUSED_PAUSE_MS
@@ -96,6 +109,5 @@ export class Peers {
       if (failure === undefined) peer.client?.request(one.head, one.payload, one.done)
       else one.done(undefined, failure)
     }
-    if (this.#closed) peer.client?.close()
   }
 }

@@ -36,12 +36,23 @@ export interface RecoveryOptions {
   readonly peers: Peers
   readonly clock: Clock
   readonly log: Log
+  /** Nothing lies in the working area that this node does not own in `epoch`; made durable. */
+  readonly placed: (epoch: number) => Promise<void>
   /** This node has everything it owns in `epoch`. */
   readonly finished: (epoch: number) => void
 }
 
 /** What asking the owners of one epoch gave. */
 type Found = 'found' | 'absent' | 'unknown' | 'unreachable'
+
+interface HashQuestion {
+  readonly oid: Oid
+  /** Epoch of our stale copy. */
+  readonly stale: number
+  readonly node: SdNode
+  readonly epoch: number
+  readonly target: number
+}
 
 interface Fetch {
   readonly waiters: Done[]
@@ -63,10 +74,13 @@ export class Recovery {
   readonly #clock: Clock
   readonly #log: Log
   readonly #finished: (epoch: number) => void
+  readonly #placed: (epoch: number) => Promise<void>
   readonly #fetches = new Map<Oid, Fetch>()
   readonly #rings = new Map<number, Ring>()
   #run: Run | undefined
   #aside: Promise<void> = Promise.resolve()
+  /** Removed in an epoch that is not gathered yet: copies of before may still be somewhere. */
+  readonly #removed = new Set<Oid>()
   /** The newest epoch in which everybody had everything: older copies are of no use. */
   #gatheredEpoch = 1
 
@@ -78,6 +92,7 @@ export class Recovery {
     this.#clock = options.clock
     this.#log = options.log
     this.#finished = options.finished
+    this.#placed = options.placed
   }
 
   /** Starts over for the view that has just been set; `from` is the epoch the objects were placed by. */
@@ -120,6 +135,7 @@ export class Recovery {
   gathered(epoch: number): void {
     this.#gatheredEpoch = epoch
     this.#rings.clear()
+    this.#removed.clear()
     this.#store.purgeStale().catch((error: unknown) => {
       this.#log.warn('stale.purge.failed', { reason: String(error) })
     })
@@ -129,6 +145,10 @@ export class Recovery {
   ensure(oid: Oid, done: Done): void {
     if (this.#store.has(oid)) {
       done(Code.SUCCESS)
+      return
+    }
+    if (this.#removed.has(oid)) {
+      done(Code.NO_OBJ)
       return
     }
     const under = this.#fetches.get(oid)
@@ -155,8 +175,14 @@ export class Recovery {
     else under.waiters.push(then)
   }
 
-  /** The object is about to be removed: a fetch under way must not bring it back. */
+  /** The object is about to be created: there is nothing to be said against fetching it. */
+  exists(oid: Oid): void {
+    this.#removed.delete(oid)
+  }
+
+  /** The object is about to be removed: no fetch must bring it back. */
   forget(oid: Oid, then: () => void): void {
+    this.#removed.add(oid)
     const under = this.#fetches.get(oid)
     if (under !== undefined) under.forgotten = true
     this.settled(oid, then)
@@ -173,7 +199,7 @@ export class Recovery {
 
   async #work(run: Run, from: number): Promise<void> {
     const { ring } = this.#state.view
-    this.#aside = this.#store.setAside(from, (oid) => !this.#owns(ring, oid))
+    this.#aside = this.#setAside(run, from, (oid) => !this.#owns(ring, oid))
     await this.#aside
     const wanted = await this.#listMissing(run)
     run.phase = 1
@@ -184,6 +210,21 @@ export class Recovery {
     this.#run = undefined
     this.#log.info('recovery.finished', { epoch: run.epoch, objects: run.total })
     this.#finished(run.epoch)
+  }
+
+  /** Tries until it has worked or the node stops: what stays behind could pass for current later. */
+  async #setAside(run: Run, from: number, gone: (oid: Oid) => boolean): Promise<void> {
+    for (;;) {
+      try {
+        await this.#store.setAside(from, gone)
+        await this.#placed(run.epoch)
+        return
+      } catch (error) {
+        this.#log.error('recovery.set-aside.failed', { epoch: run.epoch, reason: String(error) })
+        if (this.#run !== run) return
+        await this.#pause()
+      }
+    }
   }
 
   #owns(ring: Ring, oid: Oid): boolean {
@@ -289,7 +330,8 @@ export class Recovery {
     let unreachable = false
     if (owners.some((node) => this.#state.isSelf(node))) {
       if (target !== epoch && this.#store.staleEpochs(oid).includes(target)) {
-        const code = await this.#store.restoreStale(oid, target)
+        const wanted = this.#wanting(fetch, epoch)
+        const code = await this.#store.restoreStale(oid, target, wanted)
         if (code === Code.SUCCESS) return 'found'
         throw new SheepError(code)
       }
@@ -310,8 +352,9 @@ export class Recovery {
   /** Gets one node's copy: by name when ours of an earlier epoch has the same bytes, else as a whole. */
   async #take(oid: Oid, fetch: Fetch, node: SdNode, epoch: number, target: number): Promise<Code> {
     const stale = this.#store.staleEpochs(oid)[0]
-    if (stale !== undefined && (await this.#isSame(oid, stale, node, target))) {
-      return fetch.forgotten ? Code.NO_OBJ : this.#store.restoreStale(oid, stale)
+    const stillWanted = this.#wanting(fetch, epoch)
+    if (stale !== undefined && (await this.#isSame({ oid, stale, node, epoch, target }))) {
+      return fetch.forgotten ? Code.NO_OBJ : this.#store.restoreStale(oid, stale, stillWanted)
     }
     const bytes = this.#bytesOf(oid)
     const head = objectRequest({
@@ -328,12 +371,20 @@ export class Recovery {
     if (reply.body.length !== bytes) return Code.NETWORK_ERROR
     if (fetch.forgotten) return Code.NO_OBJ
     return new Promise((resolve) => {
-      this.#store.create({ oid, fragment: -1, bytes, offset: 0, data: reply.body }, resolve)
+      const content = { bytes, offset: 0, data: reply.body }
+      this.#store.create({ oid, fragment: -1, ...content, stillWanted }, resolve)
     })
   }
 
-  async #isSame(oid: Oid, stale: number, node: SdNode, target: number): Promise<boolean> {
-    const head = objectRequest({ opcode: Op.GET_HASH, oid, targetEpoch: target })
+  /** A copy that arrives after the membership changed may not be this node's to keep any more. */
+  #wanting(fetch: Fetch, epoch: number): () => boolean {
+    return () => this.#state.epoch === epoch && !fetch.forgotten
+  }
+
+  /** The node is in our epoch when it answers: what it acknowledges afterwards comes here too. */
+  async #isSame(question: HashQuestion): Promise<boolean> {
+    const { oid, stale, node, epoch, target } = question
+    const head = objectRequest({ opcode: Op.GET_HASH, epoch, oid, targetEpoch: target })
     const reply = await this.#peers.call(node, head).catch(() => undefined)
     if (reply?.result !== Code.SUCCESS) return false
     const own = await this.#store.hashStale(oid, stale, this.#bytesOf(oid))
@@ -353,6 +404,17 @@ export class Recovery {
     const ring = buildRing(nodes)
     this.#rings.set(epoch, ring)
     return ring
+  }
+
+  /**
+   * The cluster went on without this node. What it holds is of its own last epoch, except what that epoch had
+   * begun to take from it and did not get out of the way before a crash: that is of `placed`.
+   */
+  async outdated(placed: number): Promise<void> {
+    const last = this.#epochLog.latest()
+    const ring = placed < last ? await this.#ringOf(last) : undefined
+    if (ring !== undefined) await this.#store.setAside(placed, (oid) => !this.#owns(ring, oid))
+    await this.#store.setAside(last, () => true)
   }
 
   /** Gets the epochs this node did not live through, so that its history has no gaps. */

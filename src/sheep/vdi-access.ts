@@ -10,6 +10,9 @@ import { decodeVdiReply, replyHead } from '../wire/sheepdog/replies.js'
 import { type VdiFields, vdiRequest } from '../wire/sheepdog/requests.js'
 import type { SheepNode } from './node.js'
 
+const LOCK_WAIT_MS = 3_000
+const LOCK_RETRY_MS = 100
+
 export function vdiAccess(node: SheepNode): VdiAccess {
   /** A cluster operation with a name; rejects with the code it ends with. */
   const ask = (
@@ -42,9 +45,21 @@ export function vdiAccess(node: SheepNode): VdiAccess {
     })
   }
 
+  /** A client that has just let go on another node is given the moment that takes. */
+  const lock = async (name: string): Promise<Vid> => {
+    for (let waitedMs = 0; ; waitedMs += LOCK_RETRY_MS) {
+      try {
+        return await ask(Op.LOCK_VDI, name, { kind: 'working' }, { lockType: LockType.DOOR })
+      } catch (error) {
+        if (codeOf(error) !== Code.VDI_LOCKED || waitedMs >= LOCK_WAIT_MS) throw error
+        await new Promise<void>((resolve) => void node.after(LOCK_RETRY_MS, resolve))
+      }
+    }
+  }
+
   return {
     find: (name, selector) => ask(Op.GET_VDI_INFO, name, selector, {}),
-    lock: (name) => ask(Op.LOCK_VDI, name, { kind: 'working' }, { lockType: LockType.DOOR }),
+    lock,
     unlock: async (vid) => {
       // Whoever opens it next, elsewhere, may create again what is still being removed from here.
       await node.reclaim.dropsDone()

@@ -172,7 +172,7 @@ export class VdiService {
     await this.#tell(working.vid, header)
     try {
       await this.#undoing(free, async () => {
-        await this.#quiesce(working.vid)
+        await this.#quiesce(working.vid, free)
         const content = await this.#contentOf(base)
         await this.#writeHeir(header, content)
         await this.#handDown(base, content)
@@ -195,8 +195,10 @@ export class VdiService {
     }
   }
 
-  async #quiesce(vid: Vid): Promise<void> {
-    const drained = await new Promise<Code>((done) => this.#gateway.drainEverywhere(vid, done))
+  async #quiesce(vid: Vid, heir: Vid): Promise<void> {
+    const drained = await new Promise<Code>((done) =>
+      this.#gateway.drainEverywhere(vid, heir, done),
+    )
     if (drained !== Code.SUCCESS) throw new SheepError(drained)
     const flushed = await new Promise<Code>((done) => this.#gateway.flush(vid, done))
     if (flushed !== Code.SUCCESS) throw new SheepError(flushed)
@@ -274,6 +276,7 @@ function checkRequest(name: string, fields: Required<VdiFields>): void {
   if (blockSizeShift < LIMITS.blockSizeShiftMin || blockSizeShift > LIMITS.blockSizeShiftMax) {
     throw new SheepError(Code.INVALID_PARMS, `object size 2^${blockSizeShift}`)
   }
+  if (blockSizeShift > LIMITS.blockSizeShiftServed) throw new SheepError(Code.NO_SUPPORT)
 }
 
 interface NewInode extends Format {

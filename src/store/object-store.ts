@@ -22,6 +22,8 @@ export interface CreateRequest extends ObjectName {
   readonly offset: number
   /** What it holds at `offset`; zero elsewhere. */
   readonly data: Uint8Array
+  /** Asked when everything before on this object is done; false: nothing happens, NETWORK_ERROR. */
+  readonly stillWanted?: () => boolean
 }
 
 export interface ObjectStore {
@@ -37,7 +39,7 @@ export interface ObjectStore {
    * after a power cut must exist after it.
    */
   create(request: CreateRequest, done: Done): void
-  /** NO_OBJ when absent. */
+  /** Takes stale copies away as well. NO_OBJ when there is no working one. */
   remove(oid: Oid, done: Done): void
   has(oid: Oid): boolean
   /** Makes every completed write to objects of this volume durable (inode included). */
@@ -50,15 +52,18 @@ export interface ObjectStore {
   /** Ids of the working objects and of the stale ones, ascending, without repeats. */
   list(): Oid[]
   listWorking(): Oid[]
-  /** Moves working objects that `gone` names to the stale area of `epoch`. */
+  /**
+   * Moves working objects that `gone` names to the stale area of `epoch`: all that are here once what was
+   * under way at the call is done.
+   */
   setAside(epoch: number, gone: (oid: Oid) => boolean): Promise<void>
   /** Reads from the stale copy of exactly that epoch. */
   readStale(oid: Oid, epoch: number, offset: number, into: Uint8Array): Promise<Code>
   /** Epochs of which a stale copy is here, newest first. */
   staleEpochs(oid: Oid): number[]
   hashStale(oid: Oid, epoch: number, bytes: number): Promise<Buffer | undefined>
-  /** Makes the stale copy of that epoch the working one. */
-  restoreStale(oid: Oid, epoch: number): Promise<Code>
+  /** Makes the stale copy of that epoch the working one; `stillWanted` as for a create. */
+  restoreStale(oid: Oid, epoch: number, stillWanted?: () => boolean): Promise<Code>
   purgeStale(): Promise<void>
 
   /** Removes every object: the cluster is being formatted. */

@@ -15,7 +15,7 @@ import { REPLICA } from './names.js'
 import { isSaneRange, ObjectIo } from './object-io.js'
 import type { CreateRequest, ObjectStore, WriteHow } from './object-store.js'
 import { scanDisks } from './scan.js'
-import { purgeStale, restoreStale, setAside, useStale } from './stale.js'
+import { purgeStale, removeStaleCopies, restoreStale, setAside, useStale } from './stale.js'
 
 export interface PlainStoreOptions extends DiskOptions, Pick<World, 'files' | 'clock'> {
   /** False: no syncs at all (`sheep -n`); a power cut may lose anything. */
@@ -75,11 +75,23 @@ export class PlainStore implements ObjectStore {
 
   create(request: CreateRequest, done: Done): void {
     if (!isSaneCreate(request)) done(Code.INVALID_PARMS)
-    else this.changeNames(request.oid, () => createObject(this.context, request), done)
+    else this.changeNames(request.oid, () => this.createWanted(request), done)
   }
 
   remove(oid: Oid, done: Done): void {
-    this.changeNames(oid, () => removeObject(this.context, oid), done)
+    this.changeNames(oid, () => this.removeEverything(oid), done)
+  }
+
+  private async createWanted(request: CreateRequest): Promise<Code> {
+    if (request.stillWanted?.() === false) return Code.NETWORK_ERROR
+    return createObject(this.context, request)
+  }
+
+  /** An old copy left behind would pass for the object with whoever comes back from that epoch. */
+  private async removeEverything(oid: Oid): Promise<Code> {
+    const staleCode = await removeStaleCopies(this.context, oid)
+    const code = await removeObject(this.context, oid)
+    return code === Code.SUCCESS || code === Code.NO_OBJ ? (staleCode ?? code) : code
   }
 
   has(oid: Oid): boolean {
@@ -133,8 +145,8 @@ export class PlainStore implements ObjectStore {
     return useStale(this.context, oid, epoch, (file) => digest(file, bytes))
   }
 
-  restoreStale(oid: Oid, epoch: number): Promise<Code> {
-    return restoreStale(this.context, oid, epoch)
+  restoreStale(oid: Oid, epoch: number, stillWanted?: () => boolean): Promise<Code> {
+    return restoreStale(this.context, { oid, epoch, stillWanted })
   }
 
   purgeStale(): Promise<void> {

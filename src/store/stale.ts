@@ -64,7 +64,9 @@ export async function setAside(
   epoch: number,
   gone: (oid: Oid) => boolean,
 ): Promise<void> {
+  const leaveAll = await context.lanes.holdAll()
   const ids = [...context.catalog.working.keys()]
+  leaveAll()
   const touched = new Set<Disk>()
   let failure: Code = Code.SUCCESS
   for (let at = 0; at < ids.length; at += MOVES_AT_ONCE) {
@@ -122,11 +124,19 @@ async function moveAside(
   }
 }
 
+interface RestoreRequest {
+  readonly oid: Oid
+  readonly epoch: number
+  readonly stillWanted: (() => boolean) | undefined
+}
+
 /** Links the stale copy to the working name, durably. An object that is there already stays. */
-export async function restoreStale(context: StoreContext, oid: Oid, epoch: number): Promise<Code> {
+export async function restoreStale(context: StoreContext, request: RestoreRequest): Promise<Code> {
   const { catalog, files, lanes } = context
+  const { oid, epoch } = request
   const leave = await lanes.hold(oid, true)
   try {
+    if (request.stillWanted?.() === false) return Code.NETWORK_ERROR
     if (catalog.working.has(oid)) return Code.SUCCESS
     const copy = catalog.staleReplica(oid, epoch)
     if (copy === undefined) return Code.NO_OBJ
@@ -179,19 +189,35 @@ export async function purgeStale(context: StoreContext): Promise<void> {
 }
 
 async function purge(context: StoreContext, oid: Oid, copy: StaleCopy): Promise<Code> {
-  const { catalog, files, lanes } = context
-  const leave = await lanes.hold(oid, true)
+  const leave = await context.lanes.hold(oid, true)
   try {
-    if (!catalog.isStale(oid, copy)) return Code.SUCCESS
-    try {
-      await files.unlink(stalePath(context, oid, copy))
-    } catch (error) {
-      const code = judge(context, diskAt(context, copy.disk), 'store.purge-failed', error)
-      if (code !== Code.NO_OBJ) return code
-    }
-    catalog.removeStale(oid, copy)
-    return Code.SUCCESS
+    return await unlinkStale(context, oid, copy)
   } finally {
     leave()
   }
+}
+
+/** Every stale copy of one object. The caller holds the lane. The first failure's code, if any. */
+export async function removeStaleCopies(
+  context: StoreContext,
+  oid: Oid,
+): Promise<Code | undefined> {
+  for (const copy of [...(context.catalog.stale.get(oid) ?? [])]) {
+    const code = await unlinkStale(context, oid, copy)
+    if (code !== Code.SUCCESS) return code
+  }
+  return undefined
+}
+
+async function unlinkStale(context: StoreContext, oid: Oid, copy: StaleCopy): Promise<Code> {
+  const { catalog, files } = context
+  if (!catalog.isStale(oid, copy)) return Code.SUCCESS
+  try {
+    await files.unlink(stalePath(context, oid, copy))
+  } catch (error) {
+    const code = judge(context, diskAt(context, copy.disk), 'store.purge-failed', error)
+    if (code !== Code.NO_OBJ) return code
+  }
+  catalog.removeStale(oid, copy)
+  return Code.SUCCESS
 }

@@ -22,7 +22,7 @@ import {
   VID_BITMAP_BYTES,
 } from '../../wire/sheepdog/records.js'
 import { setClusterDefault, setNodeReply } from '../../wire/sheepdog/replies.js'
-import { decodeClusterFields } from '../../wire/sheepdog/requests.js'
+import { decodeClusterFields, decodeVdiStateFields } from '../../wire/sheepdog/requests.js'
 import type { DoorContext, Operation, OperationTable } from './context.js'
 
 /** A body as far as the asker has room for all of it. */
@@ -170,9 +170,25 @@ function refusalOfFormat(request: Frame): Code | undefined {
   if ((clusterFlags & ClusterFlag.AUTO_VNODES) === 0) return Code.INVALID_VNODES_STRATEGY
   if (copies > LIMITS.copiesMax || ctime === 0n) return Code.INVALID_PARMS
   if (blockSizeShift === 0) return undefined
+  if (blockSizeShift > LIMITS.blockSizeShiftServed) return Code.NO_SUPPORT
   const { blockSizeShiftMin, blockSizeShiftMax } = LIMITS
   const sane = blockSizeShift >= blockSizeShiftMin && blockSizeShift <= blockSizeShiftMax
   return sane ? undefined : Code.INVALID_PARMS
+}
+
+/** Every node believes an announcement: one that names an impossible volume must not reach them. */
+function announce({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const { newVid, copies, policy, blockSizeShift } = decodeVdiStateFields(request)
+  const { blockSizeShiftMin, blockSizeShiftServed, copiesMax } = LIMITS
+  const isSane =
+    newVid !== 0 &&
+    policy === 0 &&
+    copies >= 1 &&
+    copies <= copiesMax &&
+    blockSizeShift >= blockSizeShiftMin &&
+    blockSizeShift <= blockSizeShiftServed
+  if (isSane) node.ops.submit(request, reply)
+  else reply(failed(Code.INVALID_PARMS))
 }
 
 const inOrder: Operation['run'] = ({ node }, request, reply) => node.ops.submit(request, reply)
@@ -191,7 +207,7 @@ export const NODE_OPERATIONS: OperationTable = new Map([
   [Op.SHUTDOWN, always(inOrder)],
   [Op.CLEANUP, always(inOrder)],
   [Op.COMPLETE_RECOVERY, always(inOrder)],
-  [Op.NOTIFY_VDI_ADD, always(inOrder)],
+  [Op.NOTIFY_VDI_ADD, always(announce)],
   [Op.NOTIFY_VDI_DEL, always(inOrder)],
   [Op.DELETE_CACHE, running(nothing)],
   [Op.FLUSH_DEL_CACHE, running(nothing)],

@@ -1,9 +1,12 @@
 /** Object operations of clients: this node is the gateway (protocol spec, sections 9.1 to 9.5, 12). */
 import { Code, type Done } from '../../base/codes.js'
+import { LIMITS } from '../../base/limits.js'
 import {
   isSlotUpdate,
   REFS_OFFSET,
+  SIZE_OFFSET,
   SLOT_BYTES,
+  SLOTS_MAX,
   SLOTS_OFFSET,
   slotArray,
   slotRange,
@@ -76,6 +79,10 @@ function writeInode(node: SheepNode, vid: Vid, { offset, data }: InodeWrite, don
     updateSlots(node, vid, { offset, data }, done)
     return
   }
+  if (!leavesSaneSize(offset, data)) {
+    done(Code.INVALID_PARMS)
+    return
+  }
   const border = [SLOTS_OFFSET, REFS_OFFSET].find((at) => offset < at && offset + data.length > at)
   if (border !== undefined) {
     const split = border - offset
@@ -90,6 +97,14 @@ function writeInode(node: SheepNode, vid: Vid, { offset, data }: InodeWrite, don
     done(code)
     if (code === Code.SUCCESS) node.volumeChanged(vid)
   })
+}
+
+/** A size no number can hold would keep every node that reads the inode from working with it. */
+function leavesSaneSize(offset: number, data: Buffer): boolean {
+  const [from, to] = [SIZE_OFFSET - offset, SIZE_OFFSET - offset + 8]
+  if (to <= 0 || from >= data.length) return true
+  if (from < 0 || to > data.length) return false
+  return data.readBigUInt64LE(from) <= BigInt(SLOTS_MAX * 2 ** LIMITS.blockSizeShiftMax)
 }
 
 function updateSlots(node: SheepNode, vid: Vid, { offset, data }: InodeWrite, done: Done): void {

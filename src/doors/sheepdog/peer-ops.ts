@@ -53,11 +53,16 @@ function flush({ node }: DoorContext, request: Frame, reply: Reply): void {
   node.local.flush(oidVid(objectFields.oid(request)), (code) => reply(failed(code)))
 }
 
+/** How long a snapshot's announcement may be on its way after the request that follows it. */
+const HEARING_MS = 10_000
+
+/** The snapshot's announcement is ordered before this request, but may still be on its way here. */
 function drain({ node }: DoorContext, request: Frame, reply: Reply): void {
-  // The snapshot's announcement is ordered before this request, but it may still be on its way here.
   const vid = oidVid(objectFields.oid(request))
+  const heir = oidVid(objectFields.cowOid(request))
+  const heard = (): boolean =>
+    node.state.vids.get(heir) !== undefined && node.state.vids.get(vid)?.snapshot !== false
   const wait = (): void => node.gateway.drain(vid, () => reply(OK))
-  const heard = (): boolean => node.state.vids.get(vid)?.snapshot === true
   if (heard()) {
     wait()
     return
@@ -65,7 +70,12 @@ function drain({ node }: DoorContext, request: Frame, reply: Reply): void {
   const stop = node.onVolumeChange(vid, () => {
     if (!heard()) return
     stop()
+    cancel()
     wait()
+  })
+  const cancel = node.after(HEARING_MS, () => {
+    stop()
+    reply(failed(Code.AGAIN))
   })
 }
 
@@ -110,7 +120,19 @@ function epochNodes({ node }: DoorContext, request: Frame, reply: Reply): void {
   )
 }
 
-function hash({ node }: DoorContext, request: Frame, reply: Reply): void {
+/** Recovery names its epoch, and relies on what is acknowledged after the answer reaching it as well. */
+function hash(context: DoorContext, request: Frame, reply: Reply): void {
+  const { node } = context
+  const order = request.epoch === 0 ? 0 : (request.epoch - node.state.epoch) | 0
+  if (order > 0) {
+    node.state.afterViewChange(() => hash(context, request, reply))
+    return
+  }
+  if (order < 0) {
+    reply(failed(Code.OLD_NODE_VER))
+    return
+  }
+  const { epoch } = node.state
   const oid = objectFields.oid(request)
   const bytes = node.local.bytesOf(oid)
   const found = node.store.has(oid)
@@ -118,7 +140,8 @@ function hash({ node }: DoorContext, request: Frame, reply: Reply): void {
     : node.store.hashStale(oid, objectFields.targetEpoch(request), bytes)
   found.then(
     (sha1) => {
-      if (sha1 === undefined) reply(failed(Code.NO_OBJ))
+      if (node.state.epoch !== epoch) reply(failed(Code.OLD_NODE_VER))
+      else if (sha1 === undefined) reply(failed(Code.NO_OBJ))
       else reply({ result: Code.SUCCESS, fill: (head) => void setHashReply(head, sha1) })
     },
     () => reply(failed(Code.EIO)),

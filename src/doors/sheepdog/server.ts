@@ -1,4 +1,5 @@
 /** The sheepdog protocol door: port 7000 and the socket in the store directory. */
+import { LIMITS } from '../../base/limits.js'
 import type { Log } from '../../base/log.js'
 import type { Address, Listener, World } from '../../world/world.js'
 import type { DoorContext, OperationTable } from './context.js'
@@ -35,6 +36,11 @@ export async function startSheepdogServer(options: SheepdogServerOptions): Promi
   const listeners: Listener[] = []
   let allGone: (() => void) | undefined
   const accept: Parameters<World['network']['listen']>[1] = (connection) => {
+    if (sessions.size >= LIMITS.clientsMax) {
+      options.log.warn('clients.full', { remote: connection.remote })
+      connection.destroy()
+      return
+    }
     const session = new SheepdogSession({
       connection,
       context,

@@ -2,10 +2,10 @@
  * One client's connection on the sheepdog protocol. Requests are worked on as they come and answered as
  * they finish; a connection that has too much under way is not read from until some of it is done.
  */
-import { Code } from '../../base/codes.js'
+import { Code, codeOf } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import { Outbox } from '../../base/outbox.js'
-import type { Answer, Reply } from '../../sheep/answer.js'
+import type { Answer } from '../../sheep/answer.js'
 import { notServing } from '../../sheep/vdi-access.js'
 import {
   type Frame,
@@ -27,6 +27,10 @@ export class SheepdogSession {
   readonly #reader = new FrameReader(requestBodyLength)
   readonly #outbox: Outbox
   readonly #ended: (session: SheepdogSession) => void
+  /** Arrived and not looked at yet: while the connection is full, what one read brought may wait here. */
+  readonly #chunks: Buffer[] = []
+  #frames: Generator<Frame, void, undefined> | undefined
+  #working = false
   #inFlight = 0
   #heldBytes = 0
   #paused = false
@@ -66,26 +70,50 @@ export class SheepdogSession {
 
   #received(chunk: Buffer): void {
     if (this.#closing) return
+    this.#chunks.push(chunk)
+    this.#work()
+    this.#outbox.flush()
+  }
+
+  /** Takes requests out of what has arrived until there is enough to do. */
+  #work(): void {
+    if (this.#working) return
+    this.#working = true
+    while (!this.#full && !this.#closing) {
+      const frame = this.#nextFrame()
+      if (frame === undefined) break
+      this.#begin(frame)
+    }
+    this.#working = false
+  }
+
+  #nextFrame(): Frame | undefined {
     try {
-      for (const frame of this.#reader.read(chunk)) this.#begin(frame)
+      for (let chunk = this.#chunks[0]; chunk !== undefined; chunk = this.#chunks[0]) {
+        this.#frames ??= this.#reader.read(chunk)
+        const next = this.#frames.next()
+        if (next.done !== true) return next.value
+        this.#frames = undefined
+        this.#chunks.shift()
+      }
     } catch (error) {
       if (!(error instanceof MalformedFrame)) throw error
-      this.#context.node.log.warn('client.malformed', {
-        remote: this.#connection.remote,
-        reason: error.message,
-      })
+      const { remote } = this.#connection
+      this.#context.node.log.warn('client.malformed', { remote, reason: error.message })
       this.#connection.destroy()
     }
-    this.#outbox.flush()
+    return undefined
   }
 
   #begin(request: Frame): void {
     // Room the answer may take counts as well: the client decides it.
     const held = HEADER_BYTES + request.dataLength
+    let isAnswered = false
     this.#inFlight++
     this.#heldBytes += held
-    this.#adjust()
     const reply = (answer: Answer): void => {
+      if (isAnswered) return
+      isAnswered = true
       this.#inFlight--
       this.#heldBytes -= held
       this.#answer(request, answer)
@@ -93,23 +121,18 @@ export class SheepdogSession {
       if (this.#closing && this.#inFlight === 0) this.#finish()
     }
     const refusal = this.#refusal(request)
-    if (refusal !== undefined) reply({ result: refusal })
-    else this.#run(request, reply)
-  }
-
-  /** A handler that fails costs its sender the connection, not the node its life. */
-  #run(request: Frame, reply: Reply): void {
+    if (refusal !== undefined) {
+      reply({ result: refusal })
+      return
+    }
+    this.#adjust()
     try {
       this.#operations.get(request.opcode)!.run(this.#context, request, reply)
     } catch (error) {
-      const reason = error instanceof Error ? (error.stack ?? error.message) : String(error)
-      const { remote } = this.#connection
-      this.#context.node.log.error('request.failed', {
-        op: opName(request.opcode),
-        remote,
-        reason,
-      })
-      this.#connection.destroy()
+      // A handler's mistake costs its request, not the node and everybody on it.
+      const fields = { op: opName(request.opcode), reason: String(error) }
+      this.#context.node.log.error('request.failed', fields)
+      reply({ result: codeOf(error) })
     }
   }
 
@@ -148,15 +171,24 @@ export class SheepdogSession {
     return more
   }
 
-  #adjust(): void {
-    const full =
+  get #full(): boolean {
+    return (
       this.#slowReader ||
       this.#inFlight >= LIMITS.requestsInFlightMax ||
       this.#heldBytes >= LIMITS.connectionBytesMax
-    if (full === this.#paused || this.#closing) return
-    this.#paused = full
-    if (full) this.#connection.pause()
-    else this.#connection.resume()
+    )
+  }
+
+  /** Reads on or stops reading, and takes up what had to wait. */
+  #adjust(): void {
+    const full = this.#full
+    if (this.#closing) return
+    if (full !== this.#paused) {
+      this.#paused = full
+      if (full) this.#connection.pause()
+      else this.#connection.resume()
+    }
+    if (!full && this.#chunks.length > 0) this.#work()
   }
 
   #finish(): void {
