@@ -26,6 +26,8 @@ import type { SheepOptions } from './sheep-options.js'
 
 /** As sheepdog 1.0 makes its directories, before the umask. */
 const STORE_MODE = 0o770
+/** Requests under way get this long to finish when the daemon is asked to stop. */
+const DOORS_CLOSE_MS = 5_000
 /** vnodes a node announces under the automatic strategy. */
 const VNODES_AUTOMATIC = 128
 
@@ -102,7 +104,14 @@ async function start(
   )
   const doors: { close(): Promise<void> }[] = []
   const stop = async (): Promise<void> => {
-    for (const door of doors) await door.close()
+    const closed = Promise.allSettled(doors.map((door) => door.close()))
+    // Requests that wait for another node would hold the doors open for ever.
+    const cancel = world.clock.after(DOORS_CLOSE_MS, () => node.cutShort())
+    for (const result of await closed) {
+      if (result.status === 'fulfilled') continue
+      log.warn('door.close.failed', { reason: String(result.reason) })
+    }
+    cancel()
     await node.stop()
     await server.close()
     lock.release()

@@ -77,7 +77,12 @@ async function run(options: SheepOptions): Promise<number> {
   const asked = new Promise<string | undefined>((resolve) => {
     ask = resolve
   })
-  const onSignal = (): void => ask(undefined)
+  let signals = 0
+  const onSignal = (): void => {
+    // Asked twice: whoever asks has waited long enough.
+    if (++signals > 1) process.exit(1)
+    ask(undefined)
+  }
   process.on('SIGTERM', onSignal)
   process.on('SIGINT', onSignal)
   try {

@@ -110,7 +110,10 @@ export function onAccepted(own: ClusterInfo, arrival: Arrival): Step {
     ...answer,
     flags: (answer.flags & ~ClusterFlag.AUTO_VNODES) | (strategy & ClusterFlag.AUTO_VNODES),
   }
-  if (answer.status === 'shutdown') return { next: info, effects: [] }
+  if (answer.status === 'shutdown' || answer.status === 'killed') {
+    const reason = 'the cluster is being shut down: start again when its nodes are gone'
+    return { next: own, effects: isSelf ? [{ kind: 'refused', reason }] : [] }
+  }
   const effects: Effect[] = []
   const wasIn = answer.nodes.some((node) => isSame(node, self))
   if (answer.epoch > 0 && own.epoch > 0 && !wasIn) effects.push({ kind: 'outdated' })

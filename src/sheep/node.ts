@@ -94,6 +94,9 @@ export class SheepNode {
   /** Members that have everything they own, of the current epoch. */
   #complete = new Set<string>()
   #ended = false
+  #stopped = false
+  /** The whole cluster was shut down, with every object where it belongs. */
+  #shutDownClean = false
 
   constructor(options: NodeOptions) {
     const { world, log, self, store, epochLog } = options
@@ -210,17 +213,30 @@ export class SheepNode {
 
   /** An orderly stop of this node alone: what waits is finished, the others see it leave. */
   async stop(): Promise<void> {
-    if (this.#ended) return
+    if (this.#stopped) return
+    this.#stopped = true
     this.#ended = true
     this.log.info('node.stop', { epoch: this.state.epoch })
-    this.gateway.stop()
+    this.cutShort()
     this.recovery.stop()
-    await this.#driver.leave()
+    try {
+      await this.#driver.leave()
+    } catch (error) {
+      // Whoever was thrown out has nothing to leave; the disks are looked after all the same.
+      this.log.warn('leave.failed', { reason: describe(error) })
+    }
     this.state.status = this.state.status === 'shutdown' ? 'shutdown' : 'killed'
     this.state.wakeViewWaiters()
     this.ops.abandon(Code.KILLED)
-    this.peers.close()
     await this.store.close()
+    // Only now is everything where the mark says it is.
+    if (this.#shutDownClean) await this.#history.recordShutdown(this.#info, true)
+  }
+
+  /** What waits for other nodes fails now. */
+  cutShort(): void {
+    this.gateway.stop()
+    this.peers.close()
   }
 
   #events(): DriverEvents {
@@ -377,7 +393,7 @@ export class SheepNode {
       case Op.MAKE_FS:
         return OK
       case Op.SHUTDOWN:
-        await this.#shutDown()
+        this.#shutDown()
         return OK
       case Op.COMPLETE_RECOVERY:
         await this.#memberComplete(objectFields.targetEpoch(request), decodeNode(request.body))
@@ -398,11 +414,11 @@ export class SheepNode {
     }
   }
 
-  async #shutDown(): Promise<void> {
+  #shutDown(): void {
     this.state.status = 'shutdown'
     this.gateway.stop()
-    const clean = !this.recovery.progress().inRecovery && this.reclaim.backlog === 0
-    if (this.state.formatted) await this.#history.recordShutdown(this.#info, clean)
+    const isSettled = !this.recovery.progress().inRecovery && this.reclaim.backlog === 0
+    this.#shutDownClean = this.state.formatted && isSettled
     // The answer to whoever asked must leave first.
     this.#world.clock.after(0, () => this.#over(undefined))
   }
