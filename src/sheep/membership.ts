@@ -112,7 +112,8 @@ export function onAccepted(own: ClusterInfo, arrival: Arrival): Step {
   }
   if (answer.status === 'shutdown' || answer.status === 'killed') {
     const reason = 'the cluster is being shut down: start again when its nodes are gone'
-    return { next: own, effects: isSelf ? [{ kind: 'refused', reason }] : [] }
+    const effects: Effect[] = isSame(joiner, self) ? [{ kind: 'refused', reason }] : []
+    return { next: own, effects }
   }
   const effects: Effect[] = []
   const wasIn = answer.nodes.some((node) => isSame(node, self))

@@ -124,6 +124,8 @@ export class Recovery {
     this.stop()
     this.#gatheredEpoch = 1
     this.#rings.clear()
+    this.#removed.clear()
+    for (const fetch of this.#fetches.values()) fetch.forgotten = true
   }
 
   /** What the cluster knows: older copies, of nodes that were away, may be of removed objects. */

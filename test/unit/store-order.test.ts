@@ -185,10 +185,11 @@ test('a purge spares a copy that was set aside again in the same epoch while it 
   const purged = store.purgeStale()
   await settle()
   t.is(await store.restoreStale(data(69), 3), Code.SUCCESS)
-  await store.setAside(3, () => true)
+  const again = store.setAside(3, () => true)
+  await settle()
   files.hold = () => false
   files.resume()
-  await purged
+  await Promise.all([purged, again])
   t.deepEqual(store.list(), [data(69)])
   t.is(await store.readStale(data(69), 3, 0, Buffer.alloc(2)), Code.SUCCESS)
 })
