@@ -1,15 +1,13 @@
 /** fio writes with checksums and verifies: mixed sizes, 16 deep, also while a node dies and comes back. */
 
 import { fioVerify } from './support/clients.js'
-import { startCluster, type TestCluster } from './support/cluster.js'
+import { startCluster } from './support/cluster.js'
 import { whileOneNodeFails } from './support/failing-node.js'
-import { until } from './support/run.js'
-import { differingObjects, objectsOf } from './support/same-copies.js'
+import { copiesSettled, objectsOf } from './support/same-copies.js'
 import { needing } from './support/suite.js'
 
 const FULL_MIB = 1024
 const FAILING_MIB = 256
-const EQUAL_MS = 60_000
 const WHOLE = { mebibytes: FULL_MIB, seed: 11, by: 'crc32c' } as const
 const ROUND = { mebibytes: FAILING_MIB, by: 'pattern' } as const
 const realTest = needing('fio')
@@ -46,18 +44,3 @@ realTest(
     await fioVerify(cluster.uri('Alice', 2), how)
   },
 )
-
-/** What still differs when recovery has ended and the copies have had time to meet. */
-async function copiesSettled(cluster: TestCluster): Promise<string[]> {
-  await cluster.recovered()
-  const directories = cluster.nodes.map((node) => node.objects)
-  let last: string[] = []
-  const settled = until('equal copies', EQUAL_MS, async () => {
-    last = await differingObjects(directories)
-    return last.length === 0
-  })
-  return settled.then(
-    () => [],
-    () => last,
-  )
-}

@@ -1,9 +1,13 @@
 /** Compares the object files of several stores: with as many copies as nodes they must be equal. */
 import { open, readdir, stat } from 'node:fs/promises'
+import type { TestCluster } from './cluster.js'
+import { until } from './run.js'
 
 const PIECE_BYTES = 4 * 1024 * 1024
 const OBJECT = /^[0-9a-f]{16}$/
 const NAMED_MAX = 20
+/** How long copies may take to meet once recovery is over. */
+const EQUAL_MS = 60_000
 
 /** What differs between the object directories, one line an object, at most a page of them. */
 export async function differingObjects(directories: readonly string[]): Promise<string[]> {
@@ -42,4 +46,19 @@ async function equalFiles(paths: readonly string[]): Promise<boolean> {
   } finally {
     await Promise.all(files.map((file) => file.close()))
   }
+}
+
+/** What still differs when recovery has ended and the copies have had time to meet. */
+export async function copiesSettled(cluster: TestCluster): Promise<string[]> {
+  await cluster.recovered()
+  const directories = cluster.nodes.map((node) => node.objects)
+  let last: string[] = []
+  const settled = until('equal copies', EQUAL_MS, async () => {
+    last = await differingObjects(directories)
+    return last.length === 0
+  })
+  return settled.then(
+    () => [],
+    () => last,
+  )
 }
