@@ -175,18 +175,30 @@ export class Reclaim {
     const count = Math.min(slotsOf(header.sizeBytes, header.blockSizeShift), SLOTS_MAX)
     const slots = await this.#inodes.readSlots(vid, count)
     const refs = await this.#inodes.readRefs(vid, count)
-    const others = await this.#otherSlots(vid, slots)
+    const shared: number[] = []
     let freed = 0
+    const giveBack = async (index: number): Promise<void> => {
+      await this.#removeObject({ target: slots[index] as Vid, index })
+      freed++
+    }
+    const others = await this.#otherSlots(vid, slots)
     for (let index = 0; index < count; index++) {
       const target = slots[index] as Vid
       if (target === 0) continue
       if (others.some((array) => array[index] === target)) {
         await this.#account({ referrer: vid, target, index, ...refs[index]! })
+        shared.push(index)
       } else {
-        await this.#removeObject({ target, index })
-        freed++
+        await giveBack(index)
       }
     }
+    // Deleted elsewhere meanwhile: that deletion did not count this volume, and came before our counting.
+    const left = shared.length === 0 ? [] : await this.#otherSlots(vid, slots)
+    for (const index of shared) {
+      if (!left.some((array) => array[index] === slots[index])) await giveBack(index)
+    }
+    // After the blank inode nothing would find them again, should a power cut bring them back.
+    for (const owner of new Set(slots)) if (owner !== 0) await this.#flush(owner as Vid)
     return freed
   }
 
@@ -241,6 +253,11 @@ export class Reclaim {
     const oid = dataOid(ref.target, ref.index)
     await this.#remove(oid)
     if (this.#state.vids.family(ref.target).length > 1) await this.#remove(ledgerOid(oid))
+  }
+
+  async #flush(vid: Vid): Promise<void> {
+    const code = await new Promise<Code>((resolve) => this.#gateway.flush(vid, resolve))
+    if (code !== Code.SUCCESS) throw new Error(`removals are not durable (${codeName(code)})`)
   }
 
   async #remove(oid: Oid): Promise<void> {

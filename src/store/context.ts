@@ -1,6 +1,7 @@
 /** What the parts of the plain store share, and what they do about a failing disk. */
 import { Code } from '../base/codes.js'
 import type { Log } from '../base/log.js'
+import type { Vid } from '../model/oid.js'
 import type { Clock, Files } from '../world/world.js'
 import type { Catalog } from './catalog.js'
 import type { Disk, DiskSet } from './disks.js'
@@ -21,6 +22,8 @@ export interface StoreContext {
   readonly lanes: Lanes
   readonly handles: Handles
   readonly onDiskError: (path: string) => void
+  /** Volumes with objects that are removed, but would be back after a power cut. */
+  readonly removedOf: Set<Vid>
   /** Set at the end: nothing is opened any more. */
   closed: boolean
 }

@@ -7,7 +7,7 @@
  * here is the remains of a failed clean-up: it is replaced, never taken for the object.
  */
 import { Code } from '../base/codes.js'
-import { oidKind } from '../model/oid.js'
+import { oidKind, oidVid } from '../model/oid.js'
 import type { OpenFile } from '../world/world.js'
 import {
   diskAt,
@@ -152,6 +152,7 @@ export async function removeObject(
   try {
     // A ledger that comes back after a power cut would miscount the object created under its id next.
     if (oidKind(oid) === 'ledger') await syncNames(context, disk.names)
+    else context.removedOf.add(oidVid(oid))
     return Code.SUCCESS
   } catch (error) {
     return judge(context, disk, 'store.remove-not-durable', error)

@@ -42,7 +42,7 @@ export interface ObjectStore {
   /** Takes stale copies away as well. NO_OBJ when there is no working one. */
   remove(oid: Oid, done: Done): void
   has(oid: Oid): boolean
-  /** Makes every completed write to objects of this volume durable (inode included). */
+  /** Makes every completed write to and removal of objects of this volume durable (inode included). */
   flush(vid: Vid, done: Done): void
   /** Everything on every disk: after a start that was not preceded by an orderly stop. */
   syncAll(): Promise<void>

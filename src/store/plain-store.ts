@@ -4,7 +4,7 @@ import { LIMITS } from '../base/limits.js'
 import type { Oid, Vid } from '../model/oid.js'
 import type { World } from '../world/world.js'
 import { Catalog } from './catalog.js'
-import { judge, type StoreContext } from './context.js'
+import { judge, type StoreContext, syncNames } from './context.js'
 import { createObject, isSaneCreate, removeObject } from './create.js'
 import { type DiskOptions, openDisks } from './disks.js'
 import { formatDisks } from './format.js'
@@ -45,6 +45,7 @@ export async function openPlainStore(options: PlainStoreOptions): Promise<PlainS
       closeFailed: ({ disk }, error) => judge(context, disk, 'store.close-failed', error),
     }),
     onDiskError: options.onDiskError ?? (() => undefined),
+    removedOf: new Set(),
     closed: false,
   }
   await scanDisks(context)
@@ -99,7 +100,27 @@ export class PlainStore implements ObjectStore {
   }
 
   flush(vid: Vid, done: Done): void {
-    this.context.handles.flush(vid, done)
+    const { context } = this
+    context.handles.flush(vid, (code) => {
+      if (code === Code.SUCCESS && context.removedOf.delete(vid)) this.syncRemovals(vid, done)
+      else done(code)
+    })
+  }
+
+  private syncRemovals(vid: Vid, done: Done): void {
+    const { context } = this
+    const syncs = context.disks.disks.map((disk) =>
+      syncNames(context, disk.names).catch((error: unknown) => {
+        throw new SheepError(judge(context, disk, 'store.remove-not-durable', error))
+      }),
+    )
+    Promise.all(syncs).then(
+      () => done(Code.SUCCESS),
+      (error: unknown) => {
+        context.removedOf.add(vid)
+        done(codeOf(error))
+      },
+    )
   }
 
   async syncAll(): Promise<void> {

@@ -37,7 +37,7 @@ async function lookEverywhere(cluster: SmallCluster, writer: BlockWriter) {
 }
 
 test('a node that dies under a disk in use costs no error and no byte', async (t) => {
-  await withSeeds(8, async (seed) => {
+  await withSeeds(4, async (seed) => {
     const { cluster, home, disk, writer, victim } = await inUse(seed)
     writer.start()
     await cluster.clock.until('some writes', () => writer.acknowledged > 20)
@@ -65,7 +65,7 @@ test('a node that dies under a disk in use costs no error and no byte', async (t
 })
 
 test('a node that comes back with old data gets the new data, whatever it had', async (t) => {
-  await withSeeds(8, async (seed) => {
+  await withSeeds(4, async (seed) => {
     const { cluster, disk, writer, victim } = await inUse(seed)
     writer.start()
     await cluster.clock.until('some writes', () => writer.acknowledged > 20)
@@ -92,7 +92,7 @@ test('a node that comes back with old data gets the new data, whatever it had', 
 })
 
 test('nodes that come and go all the time never disturb a disk in use', async (t) => {
-  await withSeeds(4, async (seed) => {
+  await withSeeds(2, async (seed) => {
     const { cluster, home, disk, writer } = await inUse(seed, 4, 3)
     writer.start()
     for (let round = 0; round < 6; round++) {
@@ -119,7 +119,7 @@ test('nodes that come and go all the time never disturb a disk in use', async (t
 })
 
 test('a power cut of all nodes loses nothing that was flushed, and no block becomes unreadable', async (t) => {
-  await withSeeds(8, async (seed) => {
+  await withSeeds(4, async (seed) => {
     const { cluster, writer } = await inUse(seed)
     writer.start()
     await cluster.clock.until('some writes', () => writer.acknowledged > 20)
@@ -135,7 +135,7 @@ test('a power cut of all nodes loses nothing that was flushed, and no block beco
 })
 
 test('a disk whose node dies holds what was acknowledged, wherever it is opened next', async (t) => {
-  await withSeeds(8, async (seed) => {
+  await withSeeds(4, async (seed) => {
     const { cluster, home, writer } = await inUse(seed)
     writer.start()
     await cluster.clock.until('some writes', () => writer.acknowledged > 30)
@@ -152,7 +152,7 @@ test('a disk whose node dies holds what was acknowledged, wherever it is opened 
 // nothing makes these copies alike again. Each reading is allowed, but they must not differ.
 for (const how of ['its node dies', 'the power fails everywhere'] as const) {
   test.failing(`after ${how} every node reads the same from a disk`, async (t) => {
-    await withSeeds(12, async (seed) => {
+    await withSeeds(8, async (seed) => {
       const { cluster, home, writer } = await inUse(seed)
       writer.start(12)
       await cluster.clock.until('some writes', () => writer.acknowledged > 60)
@@ -186,7 +186,7 @@ test('a full disk is told to the writer; reads go on and the node stays', async 
 })
 
 test('a snapshot taken under heavy writes on another node never changes', async (t) => {
-  await withSeeds(6, async (seed) => {
+  await withSeeds(3, async (seed) => {
     const { cluster, disk, writer, victim } = await inUse(seed)
     writer.start(6)
     const client = await cluster.client(victim)
@@ -261,6 +261,33 @@ test('a cluster formatted anew recovers like a new one', async (t) => {
   await cluster.settle()
   t.deepEqual(await cluster.copyFaults(), [])
   for (let i = 0; i < 4; i++) t.deepEqual(await read(disk, i * OBJECT, 3), Buffer.from('new'))
+  cluster.close()
+})
+
+test('an object created while its place moves on does not stay where it no longer belongs', async (t) => {
+  // It was renamed into place after the node had looked for what to set aside. Had the node become an
+  // owner again later, the copy would have passed for current.
+  const cluster = await SmallCluster.start({ copies: 2 })
+  await newVdi(await cluster.client(0), 'Alice', 16 * OBJECT)
+  const disk = await cluster.source(0).open('Alice')
+  const old = cluster.up().map((index) => cluster.machines[index]!.files)
+  for (const files of old) {
+    files.hold = (operation, path) => operation === 'rename' && path.includes('/obj/0')
+  }
+  const writes = Array.from({ length: 16 }, (_, i) => write(disk, i * OBJECT, Buffer.of(i + 1)))
+  await cluster.clock.until('creates under way', () => old.some((one) => one.heldCount > 5))
+  const [index, before] = [cluster.addMachine(), cluster.node(0).state.epoch]
+  const booted = cluster.boot(index)
+  await cluster.clock.until('the next epoch', () => cluster.node(0).state.epoch > before)
+  await cluster.clock.sleep(100)
+  for (const files of old) {
+    files.hold = () => false
+    files.resume()
+  }
+  await booted
+  t.deepEqual(new Set(await Promise.all(writes)), new Set([Code.SUCCESS]))
+  await cluster.settle()
+  t.deepEqual(await cluster.copyFaults(), [])
   cluster.close()
 })
 
