@@ -10,7 +10,7 @@ import { decodeVdiReply, replyHead } from '../wire/sheepdog/replies.js'
 import { type VdiFields, vdiRequest } from '../wire/sheepdog/requests.js'
 import type { SheepNode } from './node.js'
 
-const LOCK_WAIT_MS = 3_000
+const LOCK_WAIT_MS = 10_000
 const LOCK_RETRY_MS = 100
 
 export function vdiAccess(node: SheepNode): VdiAccess {

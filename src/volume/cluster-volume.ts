@@ -260,8 +260,11 @@ export class ClusterVolume implements Volume {
 
   /** The lock is given back even when the flush fails; the failure is reported. */
   async close(): Promise<void> {
-    const code = await new Promise<Code>((resolve) => this.flush(resolve))
+    // Who opens next need not wait for this: what is unflushed is in every node's care, and a flush of
+    // theirs covers it too.
+    const flushed = new Promise<Code>((resolve) => this.flush(resolve))
     await this.#vdis.unlock(await this.#working.close())
+    const code = await flushed
     if (code !== Code.SUCCESS) throw new SheepError(code, `${this.name}: the last flush failed`)
   }
 
