@@ -47,7 +47,7 @@ export class LocalObjects {
     }
   }
 
-  /** Serves another node's recovery: the working copy, else the stale one of that epoch. */
+  /** Serves another node's recovery: the working copy, else the stale one; NOT_FOUND: it was removed. */
   readForRecovery(
     epoch: number,
     targetEpoch: number,
@@ -61,7 +61,8 @@ export class LocalObjects {
       this.#store.read(oid, 0, into, done)
       return
     }
-    this.#store.readStale(oid, targetEpoch, 0, into).then(done, () => done(Code.EIO))
+    if (this.#recovery.isRemoved(oid)) done(Code.NOT_FOUND)
+    else this.#store.readStale(oid, targetEpoch, 0, into).then(done, () => done(Code.EIO))
   }
 
   write(

@@ -43,7 +43,7 @@ export interface RecoveryOptions {
 }
 
 /** What asking the owners of one epoch gave. */
-type Found = 'found' | 'absent' | 'unknown' | 'unreachable'
+type Found = 'found' | 'absent' | 'removed' | 'unknown' | 'unreachable'
 
 interface HashQuestion {
   readonly oid: Oid
@@ -182,9 +182,14 @@ export class Recovery {
     this.#removed.delete(oid)
   }
 
+  /** An object that is not here is gone for good, whatever older copies there may be of it. */
+  isRemoved(oid: Oid): boolean {
+    return this.#removed.has(oid)
+  }
+
   /** The object is about to be removed: no fetch must bring it back. */
   forget(oid: Oid, then: () => void): void {
-    this.#removed.add(oid)
+    if (this.#gatheredEpoch < this.#state.epoch) this.#removed.add(oid)
     const under = this.#fetches.get(oid)
     if (under !== undefined) under.forgotten = true
     this.settled(oid, then)
@@ -309,6 +314,7 @@ export class Recovery {
       if (ring === undefined) return Code.NETWORK_ERROR
       const found = await this.#fetchFrom(oid, fetch, epoch, target, ring)
       if (found === 'found') return Code.SUCCESS
+      if (found === 'removed') return Code.NO_OBJ
       if (found === 'unreachable') return Code.NETWORK_ERROR
       if (found === 'unknown') {
         this.#log.error('object.holders.gone', { oid: oidName(oid), epoch: target })
@@ -343,6 +349,7 @@ export class Recovery {
       if (this.#state.isSelf(node) || !living.has(nodeKey(node))) continue
       const code = await this.#take(oid, fetch, node, epoch, target)
       if (code === Code.SUCCESS) return 'found'
+      if (code === Code.NOT_FOUND) return 'removed'
       if (code === Code.NO_OBJ) absent = true
       else unreachable = true
     }
