@@ -194,6 +194,29 @@ test('a purge spares a copy that was set aside again in the same epoch while it 
   t.is(await store.readStale(data(69), 3, 0, Buffer.alloc(2)), Code.SUCCESS)
 })
 
+test('a copy nobody wants any more when its turn comes is neither made nor brought back', async (t) => {
+  const { store } = await freshFakeStore()
+  const unwanted = { stillWanted: () => false }
+  const request = { oid: data(1), fragment: -1, bytes: 512, offset: 0, data: Buffer.from('late') }
+  const late = new Promise<Code>((resolve) => store.create({ ...request, ...unwanted }, resolve))
+  t.is(await late, Code.NETWORK_ERROR)
+  t.false(store.has(data(1)))
+  await create(store, data(2), 'kept', { bytes: 512 })
+  await store.setAside(3, () => true)
+  t.is(await store.restoreStale(data(2), 3, unwanted.stillWanted), Code.NETWORK_ERROR)
+  t.false(store.has(data(2)))
+  t.is(await store.restoreStale(data(2), 3), Code.SUCCESS)
+})
+
+test('a removed object takes its stale copies along', async (t) => {
+  const { store } = await freshFakeStore()
+  await create(store, data(1), 'old', { bytes: 512 })
+  await store.setAside(3, () => true)
+  await create(store, data(1), 'new', { bytes: 512 })
+  t.is(await remove(store, data(1)), Code.SUCCESS)
+  t.deepEqual(store.list(), [])
+})
+
 test('a lane serves thousands of waiting operations without recursion', (t) => {
   const lanes = new Lanes()
   let release: (() => void) | undefined
