@@ -8,8 +8,8 @@
 import { Code } from '../base/codes.js'
 import type { Log } from '../base/log.js'
 import type { ClusterDriver, DriverEvents } from '../cluster/driver.js'
-import { decodeNode, encodeNode, nodeKey, type SdNode, sortNodes } from '../model/node.js'
-import { asVid, type Vid } from '../model/oid.js'
+import { nodeKey, type SdNode, sortNodes } from '../model/node.js'
+import type { Vid } from '../model/oid.js'
 import type { StoreConfig } from '../store/config.js'
 import type { EpochLog } from '../store/epoch-log.js'
 import type { ObjectStore } from '../store/object-store.js'
@@ -17,16 +17,17 @@ import { decodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
 import { Op } from '../wire/sheepdog/opcodes.js'
 import { type ClusterInfo, decodeClusterInfo, encodeClusterInfo } from '../wire/sheepdog/records.js'
-import { decodeClusterFields, objectFields, plainRequest } from '../wire/sheepdog/requests.js'
+import { decodeClusterFields } from '../wire/sheepdog/requests.js'
 import type { World } from '../world/world.js'
-import { type Answer, failed, OK } from './answer.js'
+import { type Answer, failed } from './answer.js'
 import { Caretaker, INTENTS } from './caretaker.js'
 import { ClusterOps } from './cluster-ops.js'
+import { Completion } from './completion.js'
 import { Gateway } from './gateway.js'
 import { History } from './history.js'
 import { InodeCopies } from './inode-copies.js'
 import { InodeIo } from './inode-io.js'
-import { fetchVolumes, importVolumes } from './known-volumes.js'
+import { learnVolumes } from './learning.js'
 import { Ledgers } from './ledger.js'
 import { LocalObjects } from './local-objects.js'
 import { afterDeparture } from './locks.js'
@@ -39,6 +40,7 @@ import {
   type RecoverFrom,
   type Step,
 } from './membership.js'
+import { type Duties, NODE_OPERATIONS } from './node-operations.js'
 import { Peers } from './peers.js'
 import { Placed } from './placed.js'
 import { Reclaim } from './reclaim.js'
@@ -46,10 +48,6 @@ import { Recovery } from './recovery.js'
 import { NodeState } from './state.js'
 import { Stats } from './stats.js'
 import { VdiService } from './vdi-service.js'
-
-const LEARN_RETRY_MS = 200
-/** A member that does not tell its volumes for this long is left out. */
-const LEARN_ATTEMPTS = 25
 
 export interface NodeOptions {
   readonly world: World
@@ -85,14 +83,14 @@ export class SheepNode {
   readonly #caretaker: Caretaker
   readonly #history: History
   readonly #placed: Placed
+  readonly #completion: Completion
+  readonly #duties: Duties
   #info: ClusterInfo
   /** Members by the order of events; `state.members` follows when the queue gets there. */
   #latestMembers: readonly SdNode[] = []
   #queue: Promise<void> = Promise.resolve()
   /** A member went: operations it may have left half-done are looked for once its epoch is over. */
   #memberWent = false
-  /** Members that have everything they own, of the current epoch. */
-  #complete = new Set<string>()
   #ended = false
   #stopped = false
   /** The whole cluster was shut down, with every object where it belongs. */
@@ -117,7 +115,7 @@ export class SheepNode {
       clock: world.clock,
       log,
       placed: (epoch) => this.#placed.write(this.state.settings.ctime, epoch),
-      finished: (epoch) => this.#recovered(epoch),
+      finished: (epoch) => this.#completion.announce(epoch),
     })
     this.local = new LocalObjects(this.state, store, this.recovery)
     this.gateway = new Gateway({
@@ -157,7 +155,7 @@ export class SheepNode {
         clock: world.clock,
         announce: (what) => this.ops.announce(what),
       }),
-      perform: (request, sender) => this.#perform(request, sender),
+      perform: async (request, sender) => this.#perform(request, sender),
       changed: (vid) => this.volumeChanged(vid),
       deletedHere: (vid) => this.reclaim.deleteVolume(vid),
     })
@@ -172,6 +170,19 @@ export class SheepNode {
       clock: world.clock,
       directory: options.metaDirectory,
     })
+    this.#completion = new Completion({
+      state: this.state,
+      log,
+      broadcast: (head, payload) => this.ops.broadcast(head, payload),
+      gathered: (epoch) => this.#gathered(epoch),
+    })
+    this.#duties = {
+      state: this.state,
+      store,
+      completion: this.#completion,
+      shutDown: () => this.#shutDown(),
+      volumeChanged: (vid) => this.volumeChanged(vid),
+    }
     this.#history = new History({ ...options, files: world.files, clock: world.clock })
     this.#info = this.#history.clusterInfo()
     this.#applySettings(this.#info)
@@ -317,31 +328,14 @@ export class SheepNode {
     }
   }
 
-  async #learn(nodes: readonly SdNode[], keepOwn: boolean): Promise<void> {
-    if (!keepOwn) this.state.vids.clear()
-    // A member tells only when it is as far in the order of events as this node was let in.
-    const epoch = keepOwn ? 0 : this.#info.epoch
-    let told = 0
-    for (const node of nodes) {
-      for (let attempt = 0; attempt < LEARN_ATTEMPTS && this.#isMember(node); attempt++) {
-        const records = await fetchVolumes({ peers: this.peers, log: this.log, node, epoch })
-        if (records !== undefined) {
-          importVolumes(this.state.vids, records, !keepOwn)
-          told++
-          break
-        }
-        await new Promise<void>((resolve) => {
-          this.#world.clock.after(LEARN_RETRY_MS, resolve)
-        })
-      }
-    }
-    if (!keepOwn && nodes.length > 0 && told === 0) {
-      throw new Error('no member of the cluster told which volumes there are')
-    }
-  }
-
-  #isMember(node: SdNode): boolean {
-    return this.#latestMembers.some((member) => nodeKey(member) === nodeKey(node))
+  #learn(from: readonly SdNode[], keepOwn: boolean): Promise<void> {
+    const { state, peers, log } = this
+    return learnVolumes({
+      ...{ state, peers, log, from, keepOwn },
+      clock: this.#world.clock,
+      epoch: this.#info.epoch,
+      isMember: (key) => this.#latestMembers.some((member) => nodeKey(member) === key),
+    })
   }
 
   async #serve(info: ClusterInfo, recover: RecoverFrom): Promise<void> {
@@ -350,7 +344,7 @@ export class SheepNode {
     const wasClean = this.#history.wasCleanShutdown
     await this.#history.record(info)
     this.#applySettings(info)
-    this.#complete = new Set()
+    this.#completion.reset()
     this.state.status = 'ok'
     this.state.setView(info.epoch, info.nodes)
     this.log.info('epoch.serve', { epoch: info.epoch, nodes: info.nodes.length })
@@ -388,30 +382,11 @@ export class SheepNode {
   }
 
   /** Operations that every node performs when the message arrives in order. */
-  async #perform(request: Frame, sender: SdNode): Promise<Answer> {
-    switch (request.opcode) {
-      case Op.MAKE_FS:
-        return OK
-      case Op.SHUTDOWN:
-        this.#shutDown()
-        return OK
-      case Op.COMPLETE_RECOVERY:
-        await this.#memberComplete(objectFields.targetEpoch(request), decodeNode(request.body))
-        return OK
-      case Op.NOTIFY_VDI_DEL: {
-        if (request.body.length !== 4) return failed(Code.INVALID_PARMS)
-        const vid = asVid(request.body.readUInt32LE(0))
-        this.state.vids.markDeleted(vid)
-        this.volumeChanged(vid)
-        return OK
-      }
-      case Op.CLEANUP:
-        await this.store.purgeStale()
-        return OK
-      default:
-        this.log.debug('cluster.operation.ignored', { op: request.opcode, sender: nodeKey(sender) })
-        return failed(Code.INVALID_PARMS)
-    }
+  #perform(request: Frame, sender: SdNode): Promise<Answer> | Answer {
+    const perform = NODE_OPERATIONS.get(request.opcode)
+    if (perform !== undefined) return perform(this.#duties, request, sender)
+    this.log.debug('cluster.operation.ignored', { op: request.opcode, sender: nodeKey(sender) })
+    return failed(Code.INVALID_PARMS)
   }
 
   #shutDown(): void {
@@ -423,24 +398,8 @@ export class SheepNode {
     this.#world.clock.after(0, () => this.#over(undefined))
   }
 
-  #recovered(epoch: number): void {
-    const payload = encodeNode(this.state.self)
-    const head = plainRequest({
-      opcode: Op.COMPLETE_RECOVERY,
-      flags: 1,
-      epoch,
-      dataLength: payload.length,
-    })
-    head.writeUInt32LE(epoch, 36)
-    void this.ops.broadcast(head, payload)
-  }
-
-  async #memberComplete(epoch: number, node: SdNode): Promise<void> {
-    if (epoch !== this.state.epoch) return
-    this.#complete.add(nodeKey(node))
-    const storing = this.state.epochNodes.filter((member) => member.vnodes > 0)
-    if (!storing.every((member) => this.#complete.has(nodeKey(member)))) return
-    this.log.info('recovery.gathered', { epoch })
+  /** Every node has everything of `epoch`: older copies of removed objects may be forgotten. */
+  async #gathered(epoch: number): Promise<void> {
     await this.#history.recordGathered(epoch)
     // A format may be ordered already that this node has not carried out yet.
     const isCurrent = this.#info.ctime === this.state.settings.ctime

@@ -1,0 +1,55 @@
+/** What a node that begins to serve learns of volumes from the members, asked until they answer. */
+import type { Log } from '../base/log.js'
+import { type NodeKey, nodeKey, type SdNode } from '../model/node.js'
+import type { Clock } from '../world/world.js'
+import { fetchVolumes, importVolumes } from './known-volumes.js'
+import type { Peers } from './peers.js'
+import type { NodeState } from './state.js'
+
+const LEARN_RETRY_MS = 200
+/** A member that does not tell its volumes for this long is left out. */
+const LEARN_ATTEMPTS = 25
+
+export interface Lesson {
+  readonly state: NodeState
+  readonly peers: Peers
+  readonly clock: Clock
+  readonly log: Log
+  readonly from: readonly SdNode[]
+  /** What is on the own disk counts as well; else nothing known so far does. */
+  readonly keepOwn: boolean
+  /** A member tells only when it has come as far in the order of events. */
+  readonly epoch: number
+  /** False once a member has left: it is not asked any more. */
+  readonly isMember: (key: NodeKey) => boolean
+}
+
+/** Rejects when nobody tells: a node that knows no volume would place their objects wrongly. */
+export async function learnVolumes(lesson: Lesson): Promise<void> {
+  const { state, from, keepOwn } = lesson
+  if (!keepOwn) state.vids.clear()
+  let told = 0
+  for (const node of from) {
+    const records = await ask(lesson, node)
+    if (records === undefined) continue
+    importVolumes(state.vids, records, !keepOwn)
+    told++
+  }
+  if (!keepOwn && from.length > 0 && told === 0) {
+    throw new Error('no member of the cluster told which volumes there are')
+  }
+}
+
+async function ask(lesson: Lesson, node: SdNode): Promise<Buffer | undefined> {
+  const { peers, log, clock, keepOwn } = lesson
+  const epoch = keepOwn ? 0 : lesson.epoch
+  for (let attempt = 0; attempt < LEARN_ATTEMPTS; attempt++) {
+    if (!lesson.isMember(nodeKey(node))) return undefined
+    const records = await fetchVolumes({ peers, log, node, epoch })
+    if (records !== undefined) return records
+    await new Promise<void>((resolve) => {
+      clock.after(LEARN_RETRY_MS, resolve)
+    })
+  }
+  return undefined
+}

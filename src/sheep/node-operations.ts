@@ -1,0 +1,64 @@
+/**
+ * One-phase operations of the node itself: every node performs them when their message arrives, all in the same
+ * order (cluster spec, section 7). What an operation changes about the membership happens in node.ts at once.
+ */
+import { Code } from '../base/codes.js'
+import { decodeNode, NODE_BYTES, type SdNode } from '../model/node.js'
+import { asVid, type Vid } from '../model/oid.js'
+import type { ObjectStore } from '../store/object-store.js'
+import type { Frame } from '../wire/sheepdog/frame.js'
+import { Op } from '../wire/sheepdog/opcodes.js'
+import { objectFields } from '../wire/sheepdog/requests.js'
+import { type Answer, failed, OK } from './answer.js'
+import type { Completion } from './completion.js'
+import type { NodeState } from './state.js'
+
+/** What the operations act on. */
+export interface Duties {
+  readonly state: NodeState
+  readonly store: ObjectStore
+  readonly completion: Completion
+  readonly shutDown: () => void
+  readonly volumeChanged: (vid: Vid) => void
+}
+
+export type NodeOperation = (
+  duties: Duties,
+  request: Frame,
+  sender: SdNode,
+) => Promise<Answer> | Answer
+
+async function memberComplete({ completion }: Duties, request: Frame): Promise<Answer> {
+  if (request.body.length < NODE_BYTES) return failed(Code.INVALID_PARMS)
+  await completion.heard(objectFields.targetEpoch(request), decodeNode(request.body))
+  return OK
+}
+
+function volumeDeleted({ state, volumeChanged }: Duties, request: Frame): Answer {
+  if (request.body.length !== 4) return failed(Code.INVALID_PARMS)
+  const vid = asVid(request.body.readUInt32LE(0))
+  state.vids.markDeleted(vid)
+  volumeChanged(vid)
+  return OK
+}
+
+export const NODE_OPERATIONS: ReadonlyMap<number, NodeOperation> = new Map<number, NodeOperation>([
+  /** Carried out before it gets here, with the change of membership it means. */
+  [Op.MAKE_FS, () => OK],
+  [
+    Op.SHUTDOWN,
+    ({ shutDown }) => {
+      shutDown()
+      return OK
+    },
+  ],
+  [Op.COMPLETE_RECOVERY, memberComplete],
+  [Op.NOTIFY_VDI_DEL, volumeDeleted],
+  [
+    Op.CLEANUP,
+    async ({ store }) => {
+      await store.purgeStale()
+      return OK
+    },
+  ],
+])
