@@ -31,6 +31,12 @@ export interface ClusterDriver {
   readonly name: string
   /** Address other members reach this node at, as dotted or colon text, when none is configured. */
   localAddress(): string
+  /**
+   * Until when (by the monotonic clock, in milliseconds) this member may be sure that the others have not
+   * gone on without it; Infinity when that cannot happen. Cheap: asked before objects are served. May lie
+   * in the past, and may move either way at any time, but what was once promised holds.
+   */
+  sureUntil(): number
   /** Asks to become a member; events start with this node's own accept. Rejects with a reason. */
   join(self: SdNode, request: Buffer, events: DriverEvents): Promise<void>
   /** Leaves in order: the others see `left` without waiting for a time-out. */

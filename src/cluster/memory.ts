@@ -227,6 +227,10 @@ class MemoryDriver implements ClusterDriver {
     return '127.0.0.1'
   }
 
+  sureUntil(): number {
+    return Number.POSITIVE_INFINITY
+  }
+
   join(self: SdNode, request: Buffer, events: DriverEvents): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#order.enter({ driver: this, node: self, request, events, resolve, reject })

@@ -13,6 +13,11 @@ export interface World {
 export interface Clock {
   /** Milliseconds since the Unix epoch. */
   now(): number
+  /**
+   * Milliseconds from an arbitrary start, with a fraction. Never goes back, whoever sets the clock, and
+   * counts the time a process was stopped (SIGSTOP). Deadlines, time-outs and leases are measured with it.
+   */
+  monotonic(): number
   /** Runs `fn` once after `delayMs`; the returned function cancels it. Keeps the process alive. */
   after(delayMs: number, fn: () => void): () => void
   /** Runs `fn` when the current turn of the event loop is over (after pending I/O callbacks). */

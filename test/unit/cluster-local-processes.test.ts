@@ -244,6 +244,7 @@ function realFilesHarness(): DriverHarness {
       }
       const clock = {
         now: () => world.clock.now(),
+        monotonic: () => world.clock.monotonic(),
         soon: (fn: () => void) => world.clock.soon(run(fn)),
         after: (delayMs: number, fn: () => void) => world.clock.after(delayMs, run(fn)),
       }

@@ -57,6 +57,10 @@ class LocalDriver implements ClusterDriver {
     return '127.0.0.1'
   }
 
+  sureUntil(): number {
+    return Number.POSITIVE_INFINITY
+  }
+
   async join(self: SdNode, request: Buffer, events: DriverEvents): Promise<void> {
     if (request.length > JOIN_BYTES_MAX) throw failed(`join request of ${request.length} bytes`)
     if (this.#self !== undefined) throw failed('this driver has joined already')

@@ -9,6 +9,11 @@ export class NodeClock implements Clock {
     return Date.now()
   }
 
+  /** clock_gettime(2), CLOCK_MONOTONIC. */
+  monotonic(): number {
+    return performance.now()
+  }
+
   after(delayMs: number, fn: () => void): () => void {
     let left = delayMs
     const step = (): NodeJS.Timeout => {

@@ -61,6 +61,7 @@ export async function runDog(
   }
   const clock = {
     now: () => sheep.nowMs,
+    monotonic: () => sheep.nowMs,
     after: (delayMs: number, fn: () => void) => {
       how.waits?.push(delayMs)
       sheep.nowMs += delayMs

@@ -103,6 +103,7 @@ export class FakeCluster implements ObjectAccess, VdiAccess {
     this.failures = options.failures ?? 0
     this.clock = {
       now: () => 0,
+      monotonic: () => 0,
       soon: (fn) => this.#loose.push(fn),
       after: (_delay, fn) => {
         this.#loose.push(fn)

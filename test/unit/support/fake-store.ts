@@ -12,6 +12,7 @@ export const META = '/sheep'
 
 const clock: Clock = {
   now: () => 0,
+  monotonic: () => 0,
   after: () => () => undefined,
   soon: (fn) => void setImmediate(fn),
 }

@@ -16,6 +16,10 @@ export class TestClock implements Clock {
     return this.#now
   }
 
+  monotonic(): number {
+    return this.#now
+  }
+
   after(delayMs: number, fn: () => void): () => void {
     const timer = { at: this.#now + delayMs, fn }
     this.#timers.add(timer)

@@ -128,6 +128,7 @@ class Process implements SimProcess {
     this.files = processFiles(this)
     this.clock = {
       now: () => host.now(),
+      monotonic: () => host.now(),
       after: (delayMs, fn) => host.at(delayMs, () => this.run(fn)),
       soon: (fn) => {
         host.at(0, () => this.run(fn))

@@ -90,6 +90,7 @@ export class Machine {
       },
       clock: {
         now: () => clock.now(),
+        monotonic: () => clock.monotonic(),
         after: (delayMs, fn) => clock.after(delayMs, guard(fn)),
         soon: (fn) => clock.soon(guard(fn)),
       },

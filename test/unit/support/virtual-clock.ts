@@ -11,11 +11,12 @@ interface Timer {
   called: boolean
 }
 
+const START_MS = 1_700_000_000_000
 /** Turns without work before time jumps: promise chains of the test itself get to continue. */
 const IDLE_TURNS = 3
 
 export class VirtualClock implements Clock {
-  #nowMs = 1_700_000_000_000
+  #nowMs = START_MS
   #order = 0
   #idle = 0
   #running = false
@@ -24,6 +25,10 @@ export class VirtualClock implements Clock {
 
   now(): number {
     return this.#nowMs
+  }
+
+  monotonic(): number {
+    return this.#nowMs - START_MS
   }
 
   after(delayMs: number, run: () => void): () => void {
