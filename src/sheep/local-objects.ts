@@ -8,7 +8,7 @@
 import { Code, type Done } from '../base/codes.js'
 import { type Oid, objectBytes, oidVid, type Vid } from '../model/oid.js'
 import type { ObjectStore } from '../store/object-store.js'
-import type { Recovery } from './recovery.js'
+import type { Recovery } from './recovery/engine.js'
 import type { NodeState } from './state.js'
 
 /** Serial comparison: negative when `a` is the older epoch. */

@@ -1,0 +1,277 @@
+/**
+ * Brings the objects this node owns under the newest membership here (objects spec, section 16).
+ *
+ * While an object is on its way, requests for it wait in order. Everything written to its other copies
+ * after our read of them is in that queue as well, so applying the queue makes the copies equal.
+ */
+import { Code, type Done, SheepError } from '../../base/codes.js'
+import type { Log } from '../../base/log.js'
+import { type Oid, oidName, oidVid } from '../../model/oid.js'
+import { ownersOf, type Ring } from '../../model/ring.js'
+import type { EpochLog } from '../../store/epoch-log.js'
+import type { ObjectStore } from '../../store/object-store.js'
+import type { RecoveryState } from '../../wire/sheepdog/records.js'
+import type { Clock } from '../../world/world.js'
+import type { Peers } from '../peers.js'
+import type { NodeState } from '../state.js'
+import { EpochRings, otherStorers } from './epoch-rings.js'
+import { Fetcher } from './fetch.js'
+import { listMissing } from './lists.js'
+
+const OBJECTS_AT_ONCE = 4
+const RETRY_MS = 500
+
+export interface RecoveryOptions {
+  readonly state: NodeState
+  readonly store: ObjectStore
+  readonly epochLog: EpochLog
+  readonly peers: Peers
+  readonly clock: Clock
+  readonly log: Log
+  /** Nothing lies in the working area that this node does not own in `epoch`; made durable. */
+  readonly placed: (epoch: number) => Promise<void>
+  /** This node has everything it owns in `epoch`. */
+  readonly finished: (epoch: number) => void
+}
+
+interface Fetch {
+  readonly waiters: Done[]
+  forgotten: boolean
+}
+
+interface Run {
+  readonly epoch: number
+  phase: number
+  finished: number
+  total: number
+}
+
+export class Recovery {
+  readonly #state: NodeState
+  readonly #store: ObjectStore
+  readonly #epochLog: EpochLog
+  readonly #peers: Peers
+  readonly #clock: Clock
+  readonly #log: Log
+  readonly #finished: (epoch: number) => void
+  readonly #placed: (epoch: number) => Promise<void>
+  readonly #fetches = new Map<Oid, Fetch>()
+  readonly #rings: EpochRings
+  readonly #fetcher: Fetcher
+  #run: Run | undefined
+  #aside: Promise<void> = Promise.resolve()
+  /** Removed in an epoch that is not gathered yet: copies of before may still be somewhere. */
+  readonly #removed = new Set<Oid>()
+  /** The newest epoch in which everybody had everything: older copies are of no use. */
+  #gatheredEpoch = 1
+
+  constructor(options: RecoveryOptions) {
+    this.#state = options.state
+    this.#store = options.store
+    this.#epochLog = options.epochLog
+    this.#peers = options.peers
+    this.#clock = options.clock
+    this.#log = options.log
+    this.#finished = options.finished
+    this.#placed = options.placed
+    this.#rings = new EpochRings(options)
+    this.#fetcher = new Fetcher({ ...options, rings: this.#rings })
+  }
+
+  /** Starts over for the view that has just been set; `from` is the epoch the objects were placed by. */
+  start(from: number): void {
+    const run: Run = { epoch: this.#state.epoch, phase: 0, finished: 0, total: 0 }
+    this.#run = run
+    this.#log.info('recovery.start', { epoch: run.epoch, from })
+    this.#work(run, from).catch((error: unknown) => {
+      this.#log.error('recovery.failed', { epoch: run.epoch, reason: String(error) })
+    })
+  }
+
+  /**
+   * Resolves when the objects this node stopped owning are out of the way. The next membership must not
+   * begin before: it may make the node an owner again, and an object left behind would pass for current.
+   */
+  outOfTheWay(): Promise<void> {
+    return this.#aside
+  }
+
+  progress(): RecoveryState {
+    const run = this.#run
+    if (run === undefined) return { inRecovery: false, phase: 0, finished: 0, total: 0 }
+    return { inRecovery: true, phase: run.phase, finished: run.finished, total: run.total }
+  }
+
+  /** The cluster has been formatted: earlier epochs are another history's. */
+  reset(): void {
+    this.stop()
+    this.#gatheredEpoch = 1
+    this.#rings.clear()
+    this.#removed.clear()
+    for (const fetch of this.#fetches.values()) fetch.forgotten = true
+  }
+
+  /** What the cluster knows: older copies, of nodes that were away, may be of removed objects. */
+  knowGathered(epoch: number): void {
+    this.#gatheredEpoch = Math.max(this.#gatheredEpoch, epoch)
+  }
+
+  /** Every member finished `epoch`. */
+  gathered(epoch: number): void {
+    this.#gatheredEpoch = epoch
+    this.#rings.clear()
+    this.#removed.clear()
+    this.#store.purgeStale().catch((error: unknown) => {
+      this.#log.warn('stale.purge.failed', { reason: String(error) })
+    })
+  }
+
+  /** Calls `done` once the object is here; NO_OBJ when nobody has it. Callers are served in order. */
+  ensure(oid: Oid, done: Done): void {
+    if (this.#store.has(oid)) {
+      done(Code.SUCCESS)
+      return
+    }
+    if (this.#removed.has(oid)) {
+      done(Code.NO_OBJ)
+      return
+    }
+    const under = this.#fetches.get(oid)
+    if (under !== undefined) {
+      under.waiters.push(done)
+      return
+    }
+    const fetch: Fetch = { waiters: [done], forgotten: false }
+    this.#fetches.set(oid, fetch)
+    const wanted = { oid, epoch: this.#state.epoch, isWanted: () => !fetch.forgotten }
+    this.#fetcher.fetch(wanted, this.#gatheredEpoch).then(
+      (code) => this.#fetched(oid, fetch, code),
+      (error: unknown) => {
+        this.#log.warn('recovery.object.failed', { oid: oidName(oid), reason: String(error) })
+        const code = error instanceof SheepError ? error.code : Code.NETWORK_ERROR
+        this.#fetched(oid, fetch, code)
+      },
+    )
+  }
+
+  /** Runs `then` when no fetch of the object is under way. */
+  settled(oid: Oid, then: () => void): void {
+    const under = this.#fetches.get(oid)
+    if (under === undefined) then()
+    else under.waiters.push(then)
+  }
+
+  /** The object is about to be created: there is nothing to be said against fetching it. */
+  exists(oid: Oid): void {
+    this.#removed.delete(oid)
+  }
+
+  /** An object that is not here is gone for good, whatever older copies there may be of it. */
+  isRemoved(oid: Oid): boolean {
+    return this.#removed.has(oid)
+  }
+
+  /** The object is about to be removed: no fetch must bring it back. */
+  forget(oid: Oid, then: () => void): void {
+    if (this.#gatheredEpoch < this.#state.epoch) this.#removed.add(oid)
+    const under = this.#fetches.get(oid)
+    if (under !== undefined) under.forgotten = true
+    this.settled(oid, then)
+  }
+
+  stop(): void {
+    this.#run = undefined
+  }
+
+  /**
+   * The cluster went on without this node. What it holds is of its own last epoch, except what that epoch had
+   * begun to take from it and did not get out of the way before a crash: that is of `placed`.
+   */
+  async outdated(placed: number): Promise<void> {
+    const last = this.#epochLog.latest()
+    const ring = placed < last ? await this.#rings.of(last) : undefined
+    if (ring !== undefined) await this.#store.setAside(placed, (oid) => !this.#owns(ring, oid))
+    await this.#store.setAside(last, () => true)
+  }
+
+  /** Gets the epochs this node did not live through, so that its history has no gaps. */
+  fillEpochLog(): Promise<void> {
+    return this.#rings.fillLog()
+  }
+
+  #fetched(oid: Oid, fetch: Fetch, code: Code): void {
+    this.#fetches.delete(oid)
+    for (const waiter of fetch.waiters) waiter(code)
+  }
+
+  async #work(run: Run, from: number): Promise<void> {
+    const { ring } = this.#state.view
+    const owns = (oid: Oid): boolean => this.#owns(ring, oid)
+    this.#aside = this.#setAside(run, from, (oid) => !owns(oid))
+    await this.#aside
+    const wanted = await listMissing({
+      store: this.#store,
+      peers: this.#peers,
+      log: this.#log,
+      epoch: run.epoch,
+      others: otherStorers(this.#state, ring.nodes),
+      owns,
+      isCurrent: () => this.#run === run,
+      pause: () => this.#pause(),
+    })
+    run.phase = 1
+    run.total = wanted.length
+    await this.#recoverAll(run, wanted)
+    if (this.#run !== run) return
+    run.phase = 2
+    this.#run = undefined
+    this.#log.info('recovery.finished', { epoch: run.epoch, objects: run.total })
+    this.#finished(run.epoch)
+  }
+
+  /** Tries until it has worked or the node stops: what stays behind could pass for current later. */
+  async #setAside(run: Run, from: number, gone: (oid: Oid) => boolean): Promise<void> {
+    for (;;) {
+      try {
+        await this.#store.setAside(from, gone)
+        await this.#placed(run.epoch)
+        return
+      } catch (error) {
+        this.#log.error('recovery.set-aside.failed', { epoch: run.epoch, reason: String(error) })
+        if (this.#run !== run) return
+        await this.#pause()
+      }
+    }
+  }
+
+  #owns(ring: Ring, oid: Oid): boolean {
+    const copies = this.#state.copiesOf(oidVid(oid))
+    return ownersOf(ring, oid, copies).some((node) => this.#state.isSelf(node))
+  }
+
+  async #recoverAll(run: Run, wanted: Oid[]): Promise<void> {
+    let next = 0
+    const worker = async (): Promise<void> => {
+      while (next < wanted.length && this.#run === run) {
+        await this.#recoverOne(run, wanted[next++]!)
+        run.finished++
+      }
+    }
+    await Promise.all(Array.from({ length: OBJECTS_AT_ONCE }, worker))
+  }
+
+  /** Tries until the object is here, proves to be gone, or another membership takes over. */
+  async #recoverOne(run: Run, oid: Oid): Promise<void> {
+    while (this.#run === run) {
+      const code = await new Promise<Code>((resolve) => this.ensure(oid, resolve))
+      if (code === Code.SUCCESS || code === Code.NO_OBJ) return
+      await this.#pause()
+    }
+  }
+
+  #pause(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#clock.after(RETRY_MS, resolve)
+    })
+  }
+}

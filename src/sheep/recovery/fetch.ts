@@ -1,0 +1,158 @@
+/**
+ * Where the copy of an object comes from: epoch by epoch backwards, from the owners it had then.
+ *
+ * Which copy is right. A write is acknowledged only when every owner of its epoch has it. So when one
+ * living owner of epoch E lacks an object, no write to it was acknowledged in E, and what E-1 knew is as
+ * good. When all owners of E are gone nobody can tell; then an older copy is not used and the object stays
+ * unavailable until one of them is back, instead of letting old data win silently (defects O20, O23).
+ */
+import { Code, SheepError, toCode } from '../../base/codes.js'
+import type { Log } from '../../base/log.js'
+import { type NodeKey, nodeKey, type SdNode } from '../../model/node.js'
+import { type Oid, objectBytes, oidName, oidVid } from '../../model/oid.js'
+import { ownersOf, type Ring } from '../../model/ring.js'
+import type { ObjectStore } from '../../store/object-store.js'
+import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
+import { decodeHashReply } from '../../wire/sheepdog/replies.js'
+import { objectRequest } from '../../wire/sheepdog/requests.js'
+import type { Peers } from '../peers.js'
+import type { NodeState } from '../state.js'
+import type { EpochRings } from './epoch-rings.js'
+
+export interface FetcherOptions {
+  readonly state: NodeState
+  readonly store: ObjectStore
+  readonly rings: EpochRings
+  readonly peers: Peers
+  readonly log: Log
+}
+
+/** One object to be fetched for the membership of `epoch`. */
+export interface Wanted {
+  readonly oid: Oid
+  readonly epoch: number
+  /** False: it has been removed meanwhile, and nothing must bring it back. */
+  readonly isWanted: () => boolean
+}
+
+/** What asking the owners of one epoch gave. */
+type Found = 'found' | 'absent' | 'removed' | 'unknown' | 'unreachable'
+
+/** One node that may have the copy of `target`. */
+interface Holder {
+  readonly node: SdNode
+  readonly target: number
+}
+
+export class Fetcher {
+  readonly #state: NodeState
+  readonly #store: ObjectStore
+  readonly #rings: EpochRings
+  readonly #peers: Peers
+  readonly #log: Log
+
+  constructor(options: FetcherOptions) {
+    this.#state = options.state
+    this.#store = options.store
+    this.#rings = options.rings
+    this.#peers = options.peers
+    this.#log = options.log
+  }
+
+  /**
+   * SUCCESS: the object is a working one here. NO_OBJ: it does not exist. STALE_OBJ: whoever had the newest
+   * copy is gone. NETWORK_ERROR: to be tried again. Rejects with a SheepError of this node's disk. Copies
+   * older than `oldest` are not looked for.
+   */
+  async fetch(wanted: Wanted, oldest: number): Promise<Code> {
+    const { oid, epoch } = wanted
+    for (let target = epoch; target >= oldest; target--) {
+      const ring = await this.#rings.of(target)
+      if (ring === undefined) return Code.NETWORK_ERROR
+      const found = await this.#fromEpoch(wanted, target, ring)
+      if (found === 'found') return Code.SUCCESS
+      if (found === 'removed') return Code.NO_OBJ
+      if (found === 'unreachable') return Code.NETWORK_ERROR
+      if (found === 'unknown') {
+        this.#log.error('object.holders.gone', { oid: oidName(oid), epoch: target })
+        return Code.STALE_OBJ
+      }
+      if (this.#state.epoch !== epoch) return Code.NETWORK_ERROR
+    }
+    return Code.NO_OBJ
+  }
+
+  async #fromEpoch(wanted: Wanted, target: number, ring: Ring): Promise<Found> {
+    const { oid, epoch } = wanted
+    const owners = ownersOf(ring, oid, this.#state.copiesOf(oidVid(oid)))
+    const living = new Set<NodeKey>(this.#state.members.map(nodeKey))
+    let absent = false
+    let unreachable = false
+    if (owners.some((node) => this.#state.isSelf(node))) {
+      if (target !== epoch && this.#store.staleEpochs(oid).includes(target)) {
+        const code = await this.#store.restoreStale(oid, target, this.#stillWanted(wanted))
+        if (code === Code.SUCCESS) return 'found'
+        throw new SheepError(code)
+      }
+      absent = true
+    }
+    for (const node of owners) {
+      if (this.#state.isSelf(node) || !living.has(nodeKey(node))) continue
+      const code = await this.#take(wanted, { node, target })
+      if (code === Code.SUCCESS) return 'found'
+      if (code === Code.NOT_FOUND) return 'removed'
+      if (code === Code.NO_OBJ) absent = true
+      else unreachable = true
+    }
+    if (unreachable) return 'unreachable'
+    // In an epoch without storage there was nothing to write to.
+    return absent || owners.length === 0 ? 'absent' : 'unknown'
+  }
+
+  /** Gets one node's copy: by name when ours of an earlier epoch has the same bytes, else as a whole. */
+  async #take(wanted: Wanted, holder: Holder): Promise<Code> {
+    const { oid } = wanted
+    const stale = this.#store.staleEpochs(oid)[0]
+    if (stale !== undefined && (await this.#isSame(wanted, holder, stale))) {
+      if (!wanted.isWanted()) return Code.NO_OBJ
+      return this.#store.restoreStale(oid, stale, this.#stillWanted(wanted))
+    }
+    const bytes = this.#bytesOf(oid)
+    const head = objectRequest({
+      opcode: Op.READ_PEER,
+      flags: Flag.RECOVERY,
+      epoch: wanted.epoch,
+      oid,
+      targetEpoch: holder.target,
+      dataLength: bytes,
+    })
+    const reply = await this.#peers.call(holder.node, head).catch(() => undefined)
+    if (reply === undefined) return Code.NETWORK_ERROR
+    if (reply.result !== Code.SUCCESS) return toCode(reply.result)
+    if (reply.body.length !== bytes) return Code.NETWORK_ERROR
+    if (!wanted.isWanted()) return Code.NO_OBJ
+    const stillWanted = this.#stillWanted(wanted)
+    return new Promise((resolve) => {
+      const content = { bytes, offset: 0, data: reply.body }
+      this.#store.create({ oid, fragment: -1, ...content, stillWanted }, resolve)
+    })
+  }
+
+  /** A copy that arrives after the membership changed may not be this node's to keep any more. */
+  #stillWanted({ epoch, isWanted }: Wanted): () => boolean {
+    return () => this.#state.epoch === epoch && isWanted()
+  }
+
+  /** The node is in our epoch when it answers: what it acknowledges afterwards comes here too. */
+  async #isSame({ oid, epoch }: Wanted, { node, target }: Holder, stale: number): Promise<boolean> {
+    const head = objectRequest({ opcode: Op.GET_HASH, epoch, oid, targetEpoch: target })
+    const reply = await this.#peers.call(node, head).catch(() => undefined)
+    if (reply?.result !== Code.SUCCESS) return false
+    const own = await this.#store.hashStale(oid, stale, this.#bytesOf(oid))
+    return own?.equals(decodeHashReply(reply)) === true
+  }
+
+  #bytesOf(oid: Oid): number {
+    return objectBytes(oid, this.#state.blockSizeShiftOf(oidVid(oid)))
+  }
+}
