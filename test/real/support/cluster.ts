@@ -23,6 +23,10 @@ export interface NodePlace {
   readonly directory: string
   /** What `-c` gets: the membership driver and where its members meet. */
   readonly driver: string
+  /** Its address; loopback by default. */
+  readonly host?: string
+  /** Words before the daemon's command line, such as those that enter a network namespace. */
+  readonly inside?: readonly string[]
 }
 
 /** One sheep. Its ports and directory stay its own over kills and restarts. */
@@ -38,6 +42,10 @@ export class TestNode {
     return this.place.port
   }
 
+  get host(): string {
+    return this.place.host ?? '127.0.0.1'
+  }
+
   get objects(): string {
     return `${this.place.directory}/obj`
   }
@@ -48,9 +56,10 @@ export class TestNode {
 
   command(): string[] {
     const { index, port, nbdPort, directory, driver } = this.place
-    const where = ['-b', '127.0.0.1', '-y', '127.0.0.1', '-p', `${port}`, '-z', `${index + 1}`]
-    const nbd = ['--nbd', `127.0.0.1:${nbdPort}`]
-    return [process.execPath, SHEEP, '-f', '-c', driver, ...where, ...nbd, directory]
+    const where = ['-b', this.host, '-y', this.host, '-p', `${port}`, '-z', `${index + 1}`]
+    const nbd = ['--nbd', `${this.host}:${nbdPort}`]
+    const daemon = [process.execPath, SHEEP, '-f', '-c', driver, ...where, ...nbd, directory]
+    return [...(this.place.inside ?? []), ...daemon]
   }
 
   /** Starts and waits until both doors accept connections. Throws with the daemon's words if it ends. */
@@ -60,7 +69,9 @@ export class TestNode {
     this.running = running
     await until(`sheep on port ${this.port} accepting connections`, START_MS, async () => {
       if (running.ended()) return 'ended' as const
-      return (await accepts(this.port)) && (await accepts(this.place.nbdPort))
+      const doors = [this.port, this.place.nbdPort]
+      const open = await Promise.all(doors.map((port) => accepts(this.host, port)))
+      return open.every(Boolean)
     })
     if (running.ended()) {
       const { code, signal, stdout, stderr } = await running.done
@@ -74,6 +85,16 @@ export class TestNode {
     this.running?.kill('SIGKILL')
     await this.running?.done
     this.running = undefined
+  }
+
+  /** SIGSTOP and SIGCONT, say. */
+  signal(signal: NodeJS.Signals): void {
+    this.running?.kill(signal)
+  }
+
+  /** It was started and has ended by itself. */
+  ended(): boolean {
+    return this.running?.ended() === true
   }
 
   /** SIGTERM, the orderly stop. Throws when it takes longer than it may. */
@@ -145,7 +166,7 @@ export class TestCluster {
     rest: readonly string[] = [],
     options: RunOptions = {},
   ): Promise<RunResult> {
-    const at = ['-a', '127.0.0.1', '-p', `${this.node(index).port}`]
+    const at = ['-a', this.node(index).host, '-p', `${this.node(index).port}`]
     return run([process.execPath, DOG, ...verb.split(' '), ...at, ...rest], options)
   }
 
@@ -155,7 +176,7 @@ export class TestCluster {
 
   /** The NBD door itself, without an export's name. */
   server(index = 0): string {
-    return `nbd://127.0.0.1:${this.node(index).place.nbdPort}`
+    return `nbd://${this.node(index).host}:${this.node(index).place.nbdPort}`
   }
 
   async startAll(): Promise<void> {
@@ -227,9 +248,9 @@ async function finish(t: Owner, cluster: TestCluster): Promise<void> {
   await cluster.killAll()
 }
 
-function accepts(port: number): Promise<boolean> {
+function accepts(host: string, port: number): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = createConnection({ port, host: '127.0.0.1' })
+    const socket = createConnection({ port, host })
     const answer = (yes: boolean) => {
       socket.destroy()
       resolve(yes)
