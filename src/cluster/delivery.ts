@@ -9,10 +9,12 @@ import { type ClusterEvent, JOIN_BYTES_MAX, type MemberId } from './membership.j
 export interface Duties {
   /** This member answers the join of `joiner`; `answer` is to be ordered as its ACCEPT. */
   answered(joiner: MemberId, answer: Buffer): void
+  /** This member turns `joiner` away; to be ordered as its DECLINE. */
+  declined(joiner: MemberId, reason: string): void
   /** The own accept has been delivered. */
   entered(): void
-  /** The own LEAVE came by; nothing is delivered any more. */
-  departed(): void
+  /** The own LEAVE came by, or the DECLINE with its reason; nothing is delivered any more. */
+  departed(declined: string | undefined): void
 }
 
 export class Delivery {
@@ -80,6 +82,11 @@ export class Delivery {
   #ask(event: Extract<ClusterEvent, { kind: 'asked' }>): void {
     if (event.acceptor !== this.#self) return
     const { joiner, members } = event
+    const refusal = this.#events.joinRefusal?.(joiner.node, members, joiner.request)
+    if (refusal !== undefined) {
+      this.#duties.declined(joiner.id, refusal)
+      return
+    }
     const answer = this.#events.joinRequest(joiner.node, members, joiner.request)
     if (answer.length > JOIN_BYTES_MAX) {
       throw new RangeError(`join answer of ${answer.length} bytes, at most ${JOIN_BYTES_MAX} fit`)
@@ -88,7 +95,7 @@ export class Delivery {
   }
 
   #enter(event: ClusterEvent): void {
-    if (event.kind === 'withdrawn' && event.member.id === this.#self) this.#depart()
+    if (event.kind === 'withdrawn' && event.member.id === this.#self) this.#depart(event.reason)
     if (event.kind !== 'accepted' || event.joiner.id !== this.#self) return
     this.#stage = 'inside'
     this.#events.accepted(event.joiner.node, event.members, event.answer)
@@ -101,7 +108,7 @@ export class Delivery {
         this.#events.accepted(event.joiner.node, event.members, event.answer)
         break
       case 'left':
-        if (event.member.id === this.#self) this.#depart()
+        if (event.member.id === this.#self) this.#depart(undefined)
         else this.#events.left(event.member.node, event.members)
         break
       case 'notified':
@@ -120,8 +127,8 @@ export class Delivery {
     }
   }
 
-  #depart(): void {
+  #depart(declined: string | undefined): void {
     this.stop()
-    this.#duties.departed()
+    this.#duties.departed(declined)
   }
 }

@@ -11,6 +11,12 @@ import type { SdNode } from '../model/node.js'
 
 export interface DriverEvents {
   /**
+   * This member has been chosen to answer a join: why the joiner cannot come in, undefined when it can. Asked
+   * before anybody sees the joiner as a member; its `join` rejects with the reason. A driver whose order has no
+   * such answer leaves the question out: then the joiner judges its accept itself, at the price of two epochs.
+   */
+  joinRefusal?(joiner: SdNode, members: readonly SdNode[], request: Buffer): string | undefined
+  /**
    * This member has been chosen to answer a join. Returns the answer every member gets with the
    * accept. `members` does not hold the joiner; when it is empty the joiner is this node itself.
    */

@@ -16,6 +16,9 @@ export type MemberId = Brand<number, 'member'>
 /** A join request or its answer holds the cluster information: up to 491568 bytes in 1.0. */
 export const JOIN_BYTES_MAX = 1024 * 1024
 
+/** Why a joiner was turned away is a sentence or two. */
+export const REASON_BYTES_MAX = 4096
+
 /** BLOCKs that may wait in the whole cluster; more wait outside of the order. */
 export const BLOCKS_MAX = 1 << 16
 
@@ -48,6 +51,8 @@ export type Entry =
       readonly mark: number
     }
   | { readonly kind: 'accept'; readonly joiner: MemberId; readonly answer: Buffer }
+  /** The acceptor turns the joiner away: nobody ever sees it as a member. */
+  | { readonly kind: 'decline'; readonly joiner: MemberId; readonly reason: string }
   | { readonly kind: 'leave'; readonly member: MemberId }
   | { readonly kind: 'notify'; readonly message: Buffer }
   | { readonly kind: 'block' }
@@ -78,8 +83,8 @@ export type ClusterEvent =
       readonly answer: Buffer
     }
   | { readonly kind: 'left'; readonly member: Member; readonly members: readonly SdNode[] }
-  /** A joiner is gone before anybody let it in. */
-  | { readonly kind: 'withdrawn'; readonly member: Member }
+  /** A joiner is gone before anybody let it in; with the reason when it was turned away. */
+  | { readonly kind: 'withdrawn'; readonly member: Member; readonly reason: string | undefined }
   | { readonly kind: 'notified'; readonly sender: SdNode; readonly message: Buffer }
   | { readonly kind: 'blocked'; readonly owner: MemberId }
   | { readonly kind: 'updated'; readonly node: SdNode; readonly members: readonly SdNode[] }
@@ -123,6 +128,7 @@ export function mayAppend(state: ClusterState, sender: MemberId, entry: Entry): 
       if (joining !== undefined || state.members.length >= LIMITS.nodesMax) return false
       return memberByKey(state, nodeKey(entry.node)) === undefined
     case 'accept':
+    case 'decline':
       return joining?.id === entry.joiner && acceptorOf(state) === sender
     case 'leave':
       if (memberById(state, entry.member) === undefined) return false
@@ -170,6 +176,8 @@ export function applyRecord(before: ClusterState, record: ClusterRecord): Applie
       return applyJoin(state, sender, entry)
     case 'accept':
       return applyAccept(state, entry.answer)
+    case 'decline':
+      return withdraw(state, entry.reason)
     case 'leave':
       return applyLeave(state, entry.member)
     case 'notify':
@@ -219,17 +227,20 @@ function applyAccept(before: ClusterState, answer: Buffer): Applied {
 }
 
 function applyLeave(before: ClusterState, id: MemberId): Applied {
-  const { joining } = before
-  if (joining?.id === id) {
-    const state = { ...before, joining: undefined }
-    return { state, events: [{ kind: 'withdrawn', member: joining }] }
-  }
+  if (before.joining?.id === id) return withdraw(before, undefined)
   const member = memberById(before, id)
   if (member === undefined) return { state: before, events: [] }
   const blocks = before.blocks.filter((owner) => owner !== id)
   const state = { ...before, members: before.members.filter((one) => one !== member), blocks }
   const left: ClusterEvent = { kind: 'left', member, members: nodesOf(state) }
   return { state, events: [left, ...activation(before.blocks, blocks), ...asked(state)] }
+}
+
+function withdraw(before: ClusterState, reason: string | undefined): Applied {
+  const { joining } = before
+  if (joining === undefined) return { state: before, events: [] }
+  const state = { ...before, joining: undefined }
+  return { state, events: [{ kind: 'withdrawn', member: joining, reason }] }
 }
 
 function asked(state: ClusterState): ClusterEvent[] {

@@ -161,8 +161,12 @@ class Order {
         outbox.answer(joiner, answer)
         this.wake()
       },
+      declined: (joiner, reason) => {
+        outbox.decline(joiner, reason)
+        this.wake()
+      },
       entered: () => join.resolve(),
-      departed: () => this.#departed(id, join),
+      departed: (declined) => this.#departed(id, join, declined),
     })
     const { driver, node, events } = join
     const inbox: Port['inbox'] = []
@@ -179,10 +183,10 @@ class Order {
     }
   }
 
-  #departed(id: MemberId, join: WaitingJoin): void {
+  #departed(id: MemberId, join: WaitingJoin, declined: string | undefined): void {
     const port = this.#ports.get(id)
     this.#ports.delete(id)
-    join.reject(new SheepError(Code.JOIN_FAILED, 'left before it was let in'))
+    join.reject(new SheepError(Code.JOIN_FAILED, declined ?? 'left before it was let in'))
     port?.leaving?.()
   }
 

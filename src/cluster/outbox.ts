@@ -11,7 +11,7 @@ const ENTRY_BYTES = 64
 export class Outbox {
   #entries: Entry[] = []
   #bytes = 0
-  #accept: Extract<Entry, { kind: 'accept' }> | undefined
+  #answer: Extract<Entry, { kind: 'accept' | 'decline' }> | undefined
 
   /**
    * Queues an entry. Throws, and keeps nothing, when its message is too long (INVALID_PARMS) or too
@@ -33,14 +33,19 @@ export class Outbox {
 
   /** The answer to a join overtakes what waits: nothing else can be ordered before it. */
   answer(joiner: MemberId, answer: Buffer): void {
-    this.#accept = { kind: 'accept', joiner, answer }
+    this.#answer = { kind: 'accept', joiner, answer }
+  }
+
+  /** The same for a joiner that cannot come in. */
+  decline(joiner: MemberId, reason: string): void {
+    this.#answer = { kind: 'decline', joiner, reason }
   }
 
   /** What may be ordered next after `state`; the caller takes it off with `taken` when it is. */
   next(state: ClusterState, self: MemberId): Entry | undefined {
-    if (this.#accept !== undefined) {
-      if (mayAppend(state, self, this.#accept)) return this.#accept
-      this.#accept = undefined
+    if (this.#answer !== undefined) {
+      if (mayAppend(state, self, this.#answer)) return this.#answer
+      this.#answer = undefined
     }
     const first = this.#entries[0]
     if (first === undefined || mayAppend(state, self, first)) return first
@@ -50,8 +55,8 @@ export class Outbox {
   }
 
   taken(entry: Entry): void {
-    if (entry === this.#accept) {
-      this.#accept = undefined
+    if (entry === this.#answer) {
+      this.#answer = undefined
       return
     }
     this.#entries.splice(this.#entries.indexOf(entry), 1)

@@ -51,6 +51,7 @@ test('the checksum is the CRC-32 of zlib', (t) => {
 const ENTRIES: readonly Entry[] = [
   { kind: 'join', node: testNode(3), request: Buffer.from('request'), mark: 12 },
   { kind: 'accept', joiner: 7 as MemberId, answer: Buffer.alloc(100_000, 'a') },
+  { kind: 'decline', joiner: 7 as MemberId, reason: 'an odd one — no' },
   { kind: 'leave', member: 9 as MemberId },
   notify('message'),
   notify(''),

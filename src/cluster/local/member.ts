@@ -69,12 +69,13 @@ export class LocalMember {
     this.#presence = new Presence(options.files, options.directory)
     this.#delivery = new Delivery(this.#id, options.events, {
       answered: (joiner, answer) => this.#outbox.answer(joiner, answer),
+      declined: (joiner, reason) => this.#outbox.decline(joiner, reason),
       entered: () => {
         if (this.#phase === 'withdrawing') this.#phase = 'running'
         options.entered()
         this.#sweep()
       },
-      departed: () => this.#departed(),
+      departed: (declined) => this.#departed(declined),
     })
     this.#delivery.push(options.entrance.events)
   }
@@ -226,8 +227,8 @@ export class LocalMember {
     this.#after(this.#lockRetryMs, () => this.wake())
   }
 
-  #departed(): void {
-    const reason = this.#phase === 'running' ? undefined : this.#leaveReason
+  #departed(declined: string | undefined): void {
+    const reason = declined ?? (this.#phase === 'running' ? undefined : this.#leaveReason)
     if (reason === undefined) this.#lose('the other nodes took this one for dead')
     else this.#end(reason)
   }

@@ -18,6 +18,7 @@ import {
   JOIN_BYTES_MAX,
   type Member,
   type MemberId,
+  REASON_BYTES_MAX,
 } from '../membership.js'
 
 const HEADER_BYTES = 25
@@ -38,6 +39,7 @@ const KINDS = {
   unblock: 6,
   update: 7,
   mark: 8,
+  decline: 9,
 } as const
 
 interface Frame {
@@ -151,6 +153,10 @@ function encodeEntry(entry: Entry): [number, Buffer] {
       return [KINDS.join, Buffer.concat([u64(entry.mark), encodeNode(entry.node), entry.request])]
     case 'accept':
       return [KINDS.accept, Buffer.concat([u64(entry.joiner), entry.answer])]
+    case 'decline': {
+      const reason = Buffer.from(entry.reason).subarray(0, REASON_BYTES_MAX)
+      return [KINDS.decline, Buffer.concat([u64(entry.joiner), reason])]
+    }
     case 'leave':
       return [KINDS.leave, u64(entry.member)]
     case 'notify':
@@ -185,6 +191,13 @@ function decodeEntry({ kind, payload }: Frame): Entry {
         kind: 'accept',
         joiner: readU64(payload, 0) as MemberId,
         answer: copy(payload.subarray(8)),
+      }
+    case KINDS.decline:
+      if (payload.length < 8) break
+      return {
+        kind: 'decline',
+        joiner: readU64(payload, 0) as MemberId,
+        reason: payload.toString('utf8', 8),
       }
     case KINDS.leave:
       if (payload.length < 8) break

@@ -372,6 +372,23 @@ function leaveTests(check: Check): void {
 }
 
 function refusalTests(check: Check): void {
+  check('who is turned away hears why, and nobody else hears of it', async (t, cluster) => {
+    const [one, two, three] = await cluster.three()
+    one.refusal = 'another cluster'
+    const four = cluster.recorder(4)
+    const error = await t.throwsAsync(cluster.finished(four.join()))
+    t.regex(error.message, /another cluster/)
+    t.is(one.own.at(-1), 'turned 4 away')
+    await cluster.flush(two, [one, two, three])
+    for (const { lines } of [one, two, three]) {
+      t.false(lines.some((line) => line.startsWith('accepted 4') || line.startsWith('left 4')))
+    }
+    t.deepEqual([four.lines, four.own], [[], []])
+    one.refusal = undefined
+    await cluster.finished(four.join())
+    await cluster.sees([one, two, three, four], 'accepted 4 [1 2 3 4]')
+  })
+
   check('a message above the limit is refused and nothing is sent', async (t, cluster) => {
     const [one, two] = await cluster.three()
     t.throws(() => one.driver.notify(Buffer.alloc(128 * 1024 + 1)))

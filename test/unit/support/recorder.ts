@@ -15,6 +15,8 @@ export class Recorder implements DriverEvents {
   readonly own: string[] = []
   onBlocked: () => void = () => undefined
   onNotified: (text: string) => void = () => undefined
+  /** Why it turns joiners away; undefined: it lets everybody in. */
+  refusal: string | undefined
 
   constructor(driver: ClusterDriver, port: number) {
     this.driver = driver
@@ -31,6 +33,11 @@ export class Recorder implements DriverEvents {
 
   unblock(text: string): void {
     this.driver.unblock(Buffer.from(text))
+  }
+
+  joinRefusal(joiner: SdNode): string | undefined {
+    if (this.refusal !== undefined) this.own.push(`turned ${joiner.port} away`)
+    return this.refusal
   }
 
   joinRequest(joiner: SdNode, members: readonly SdNode[], request: Buffer): Buffer {
