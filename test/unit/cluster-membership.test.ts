@@ -149,7 +149,12 @@ test('a callback that asks for delivery does not get it inside', (t) => {
   const machine = new Machine()
   const one = 1 as MemberId
   const seen: string[] = []
-  const duties = { answered: () => undefined, entered: () => undefined, departed: () => undefined }
+  const duties = {
+    answered: () => undefined,
+    declined: () => undefined,
+    entered: () => undefined,
+    departed: () => undefined,
+  }
   const notified = (_sender: unknown, message: Buffer): void => {
     seen.push(`begin ${message}`)
     if (message.toString() === 'm') {
