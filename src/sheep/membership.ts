@@ -145,6 +145,17 @@ export function onLeft(own: ClusterInfo, node: SdNode, members: readonly SdNode[
   return { next, effects: [left, { kind: 'serve', info: next, recover }] }
 }
 
+/**
+ * A node announced new properties of itself, or that objects it had are lost: the next epoch, in which everybody
+ * looks for what it lacks, and no acknowledgement of the one before counts any more.
+ */
+export function onUpdated(own: ClusterInfo, members: readonly SdNode[]): Step {
+  if (own.status !== 'ok') return { next: own, effects: [] }
+  const next = nextEpoch(own, members)
+  const recover = { epoch: own.epoch, sameMembers: false }
+  return { next, effects: [{ kind: 'serve', info: next, recover }] }
+}
+
 export interface FormatRequest {
   readonly ctime: bigint
   readonly flags: number

@@ -37,6 +37,7 @@ import {
   onAccepted,
   onFormat,
   onLeft,
+  onUpdated,
   type RecoverFrom,
   type Step,
 } from './membership.js'
@@ -268,7 +269,10 @@ export class SheepNode {
       },
       notified: (sender, message) => this.#notified(sender, message),
       blocked: () => this.#enqueue(async () => this.ops.onTurn()),
-      updated: (node) => this.log.warn('member.updated', { node: nodeKey(node) }),
+      updated: (node, members) => {
+        this.log.info('member.updated', { node: nodeKey(node) })
+        this.#take(members, onUpdated(this.#info, members))
+      },
       lost: (reason) => this.#fail(`the cluster driver gave up: ${reason}`),
     }
   }

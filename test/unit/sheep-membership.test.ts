@@ -1,7 +1,7 @@
 // Who answers a join and with what, and what a node does about who comes and goes: pure steps.
 import test from 'ava'
 import type { SdNode } from '../../src/model/node.js'
-import { answerJoin, onAccepted, onFormat, onLeft } from '../../src/sheep/membership.js'
+import { answerJoin, onAccepted, onFormat, onLeft, onUpdated } from '../../src/sheep/membership.js'
 import { ClusterFlag } from '../../src/wire/sheepdog/opcodes.js'
 import {
   type ClusterInfo,
@@ -174,4 +174,19 @@ test('a format begins epoch 1 with whoever is there, sorted and weighed, and for
 test('what everybody had travels in padding of 1.0 and is left out when unknown', (t) => {
   t.is(decodeClusterInfo(encodeClusterInfo(info({ gathered: 2 }))).gathered, 2)
   t.false('gathered' in decodeClusterInfo(encodeClusterInfo(info())))
+})
+
+test('new properties of a member are a new epoch of a running cluster, with its new weight', (t) => {
+  const own = info({ status: 'ok' })
+  const { next, effects } = onUpdated(own, [a, { ...b, spaceBytes: 3 * GB }])
+  t.is(next.epoch, own.epoch + 1)
+  t.deepEqual(
+    next.nodes.map(({ vnodes }) => vnodes),
+    [64, 192],
+  )
+  t.deepEqual(
+    effects.map(({ kind }) => kind),
+    ['serve'],
+  )
+  t.deepEqual(onUpdated(info(), [a, b]), { next: info(), effects: [] })
 })
