@@ -8,6 +8,7 @@
 import { Code, type Done } from '../base/codes.js'
 import { type Oid, objectBytes, oidVid, type Vid } from '../model/oid.js'
 import type { ObjectStore } from '../store/object-store.js'
+import { Caller, park } from './caller.js'
 import type { Recovery } from './recovery/engine.js'
 import type { NodeState } from './state.js'
 
@@ -17,6 +18,12 @@ function compareEpochs(a: number, b: number): number {
 }
 
 const REPLICA = -1
+
+/** This node's own gateway: never goes without the rest. */
+const SELF = new Caller()
+
+/** Nobody hears it; but what was asked for counts as ended. */
+const gaveUp = (done: Done) => (): void => done(Code.AGAIN)
 
 export class LocalObjects {
   readonly #state: NodeState
@@ -39,11 +46,19 @@ export class LocalObjects {
     return this.#store.has(oid)
   }
 
-  read(epoch: number, oid: Oid, offset: number, into: Uint8Array, done: Done): void {
-    if (!this.#admit(epoch, done, () => this.read(epoch, oid, offset, into, done))) return
+  read(
+    epoch: number,
+    oid: Oid,
+    offset: number,
+    into: Uint8Array,
+    done: Done,
+    caller: Caller = SELF,
+  ): void {
+    const again = (): void => this.read(epoch, oid, offset, into, done, caller)
+    if (!this.#admit(epoch, done, again, caller)) return
     if (this.#inBounds(oid, offset, into.length, done)) {
       if (this.#store.has(oid)) this.#store.read(oid, offset, into, done)
-      else this.#ensure(oid, done, () => this.read(epoch, oid, offset, into, done))
+      else this.#ensure(oid, done, again, caller)
     }
   }
 
@@ -54,9 +69,10 @@ export class LocalObjects {
     oid: Oid,
     into: Uint8Array,
     done: Done,
+    caller: Caller = SELF,
   ): void {
-    const again = (): void => this.readForRecovery(epoch, targetEpoch, oid, into, done)
-    if (!this.#admit(epoch, done, again)) return
+    const again = (): void => this.readForRecovery(epoch, targetEpoch, oid, into, done, caller)
+    if (!this.#admit(epoch, done, again, caller)) return
     if (this.#store.has(oid)) {
       this.#store.read(oid, 0, into, done)
       return
@@ -72,36 +88,49 @@ export class LocalObjects {
     data: Uint8Array,
     durable: boolean,
     done: Done,
+    caller: Caller = SELF,
   ): void {
-    if (!this.#admit(epoch, done, () => this.write(epoch, oid, offset, data, durable, done))) return
+    const again = (): void => this.write(epoch, oid, offset, data, durable, done, caller)
+    if (!this.#admit(epoch, done, again, caller)) return
     if (!this.#inBounds(oid, offset, data.length, done)) return
     if (this.#store.has(oid)) {
       this.#store.write(oid, offset, data, { durable }, this.#sameEpoch(done))
     } else {
-      this.#ensure(oid, done, () => this.write(epoch, oid, offset, data, durable, done))
+      this.#ensure(oid, done, again, caller)
     }
   }
 
-  create(epoch: number, oid: Oid, offset: number, data: Uint8Array, done: Done): void {
-    const begin = (): void => this.create(epoch, oid, offset, data, done)
-    if (!this.#admit(epoch, done, begin)) return
+  create(
+    epoch: number,
+    oid: Oid,
+    offset: number,
+    data: Uint8Array,
+    done: Done,
+    caller: Caller = SELF,
+  ): void {
+    const begin = (): void => this.create(epoch, oid, offset, data, done, caller)
+    if (!this.#admit(epoch, done, begin, caller)) return
     if (!this.#inBounds(oid, offset, data.length, done)) return
     const bytes = this.bytesOf(oid)
     const stillWanted = (): boolean => this.#state.epoch === epoch
     const request = { oid, fragment: REPLICA, bytes, offset, data, stillWanted }
     this.#recovery.exists(oid)
-    this.#recovery.settled(oid, () => {
+    const settled = caller.unlessGone(gaveUp(done), () => {
       // The wait may have been long: what was admitted then need not be now.
-      if (this.#admit(epoch, done, begin)) this.#store.create(request, this.#sameEpoch(done))
+      if (!this.#admit(epoch, done, begin, caller)) return
+      this.#store.create(request, this.#sameEpoch(done))
     })
+    this.#recovery.settled(oid, settled)
   }
 
-  remove(epoch: number, oid: Oid, done: Done): void {
-    const begin = (): void => this.remove(epoch, oid, done)
-    if (!this.#admit(epoch, done, begin)) return
-    this.#recovery.forget(oid, () => {
-      if (this.#admit(epoch, done, begin)) this.#store.remove(oid, this.#sameEpoch(done))
+  remove(epoch: number, oid: Oid, done: Done, caller: Caller = SELF): void {
+    const begin = (): void => this.remove(epoch, oid, done, caller)
+    if (!this.#admit(epoch, done, begin, caller)) return
+    const forgotten = caller.unlessGone(gaveUp(done), () => {
+      if (!this.#admit(epoch, done, begin, caller)) return
+      this.#store.remove(oid, this.#sameEpoch(done))
     })
+    this.#recovery.forget(oid, forgotten)
   }
 
   flush(vid: Vid, done: Done): void {
@@ -113,7 +142,7 @@ export class LocalObjects {
   }
 
   /** True: go on now. False: `done` has been or will be called, perhaps by way of `again`. */
-  #admit(epoch: number, done: Done, again: () => void): boolean {
+  #admit(epoch: number, done: Done, again: () => void, caller: Caller): boolean {
     const state = this.#state
     if (state.status !== 'ok') {
       done(state.status === 'wait' ? Code.WAIT_FOR_JOIN : Code.KILLED)
@@ -126,10 +155,11 @@ export class LocalObjects {
       return false
     }
     this.#parked++
-    state.afterViewChange(() => {
+    const over = (then: () => void) => (): void => {
       this.#parked--
-      again()
-    })
+      then()
+    }
+    park(state, caller, { again: over(again), givenUp: over(gaveUp(done)) })
     return false
   }
 
@@ -139,11 +169,12 @@ export class LocalObjects {
     return false
   }
 
-  #ensure(oid: Oid, done: Done, again: () => void): void {
-    this.#recovery.ensure(oid, (code) => {
+  #ensure(oid: Oid, done: Done, again: () => void, caller: Caller): void {
+    const there = caller.unlessGone(gaveUp(done), (code: Code) => {
       if (code === Code.SUCCESS) again()
       else done(code)
     })
+    this.#recovery.ensure(oid, there)
   }
 
   #sameEpoch(done: Done): Done {

@@ -107,7 +107,7 @@ export class SheepNode {
     this.#over = options.over
     this.#placed = new Placed(world.files, options.metaDirectory)
     this.state = new NodeState(self)
-    this.peers = new Peers(world, log)
+    this.peers = new Peers(world, log, self)
     this.recovery = new Recovery({
       state: this.state,
       store,

@@ -1,13 +1,18 @@
 /**
- * Connections to the other nodes: one each, made when first needed, pipelined, dropped when it fails.
+ * Connections to the other nodes: one each, made when first needed, pipelined, dropped when it fails. The
+ * first thing said on each is HELLO; whoever knows it makes sure that older ones do nothing any more.
  *
  * A peer that stays silent is waited for until it answers or leaves the cluster. Giving its connection up and
  * writing again on a new one could let it execute what it had received on the old one later, over newer data.
  */
+import { Code, codeName } from '../base/codes.js'
 import type { Log } from '../base/log.js'
 import { type NodeKey, nodeKey, type SdNode } from '../model/node.js'
 import { type ReplyDone, SheepClient } from '../peer/client.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
+import { encodeHello, INCARNATION_BYTES } from '../wire/sheepdog/hello.js'
+import { Flag, Op } from '../wire/sheepdog/opcodes.js'
+import { plainRequest } from '../wire/sheepdog/requests.js'
 import type { World } from '../world/world.js'
 
 const CONNECT_TIMEOUT_MS = 5_000
@@ -18,6 +23,7 @@ type NodeAddress = Pick<SdNode, 'host' | 'port'>
 
 interface Peer {
   client: SheepClient | undefined
+  /** Set while a connection is made and HELLO answered. */
   waiting: { head: Buffer; payload: Uint8Array | undefined; done: ReplyDone }[] | undefined
   refusedUntil: number
   /** It has left, or this node stops: a connection that still comes about is not for use. */
@@ -27,12 +33,17 @@ interface Peer {
 export class Peers {
   readonly #world: Pick<World, 'clock' | 'network'>
   readonly #log: Log
+  readonly #self: NodeAddress
+  readonly #incarnation: Buffer
+  #serial = 0
   readonly #peers = new Map<NodeKey, Peer>()
   #closed = false
 
-  constructor(world: Pick<World, 'clock' | 'network'>, log: Log) {
+  constructor(world: Pick<World, 'clock' | 'network' | 'random'>, log: Log, self: NodeAddress) {
     this.#world = world
     this.#log = log
+    this.#self = self
+    this.#incarnation = world.random.bytes(INCARNATION_BYTES)
   }
 
   /** Requests to one node leave in call order. `payload` must not change until the reply is there. */
@@ -43,7 +54,7 @@ export class Peers {
       peer = { client: undefined, waiting: undefined, refusedUntil: 0, dropped: false }
       this.#peers.set(key, peer)
     }
-    if (peer.client?.alive === true) {
+    if (peer.waiting === undefined && peer.client?.alive === true) {
       peer.client.request(head, payload, done)
       return
     }
@@ -86,16 +97,29 @@ export class Peers {
     this.#peers.clear()
   }
 
+  /** Resolves when what this node sent on older connections is over, or when the other is a sheepdog 1.0. */
+  async #introduce(client: SheepClient): Promise<void> {
+    const serial = ++this.#serial
+    const body = encodeHello({ ...this.#self, incarnation: this.#incarnation, serial })
+    const head = plainRequest({ opcode: Op.HELLO, flags: Flag.WRITE, dataLength: body.length })
+    const { result } = await client.call(head, body)
+    if (result === Code.SUCCESS || result === Code.INVALID_PARMS) return
+    client.close()
+    throw new Error(`HELLO was answered ${codeName(result)}`)
+  }
+
   async #connect(key: NodeKey, node: NodeAddress, peer: Peer): Promise<void> {
     let failure: Error | undefined
     try {
       const to = { host: node.host, port: node.port }
-      peer.client = await SheepClient.connect(this.#world, to, {
+      const client = await SheepClient.connect(this.#world, to, {
         connectTimeoutMs: CONNECT_TIMEOUT_MS,
       })
+      peer.client = client
+      if (!peer.dropped) await this.#introduce(client)
       peer.refusedUntil = 0
       if (peer.dropped) {
-        peer.client.close()
+        client.close()
         throw new Error(`${key} has left`)
       }
     } catch (error) {

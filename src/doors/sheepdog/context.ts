@@ -1,6 +1,7 @@
 /** What a handler of one operation gets. */
 
 import type { Reply } from '../../sheep/answer.js'
+import type { Caller } from '../../sheep/caller.js'
 import type { SheepNode } from '../../sheep/node.js'
 import type { Frame } from '../../wire/sheepdog/frame.js'
 import type { LogLevelControl } from './log-level.js'
@@ -16,7 +17,7 @@ export interface Operation {
   /** Allowed before the cluster runs (protocol spec, section 8). */
   readonly force: boolean
   /** Calls `reply` exactly once. The frame and its body belong to the handler. */
-  readonly run: (context: DoorContext, request: Frame, reply: Reply) => void
+  readonly run: (context: DoorContext, request: Frame, reply: Reply, caller: Caller) => void
 }
 
 export type OperationTable = ReadonlyMap<number, Operation>

@@ -4,13 +4,14 @@ import { LIMITS } from '../../base/limits.js'
 import { encodeNodes } from '../../model/node.js'
 import { type Oid, oidVid } from '../../model/oid.js'
 import { failed, OK, type Reply } from '../../sheep/answer.js'
+import { type Caller, park } from '../../sheep/caller.js'
 import type { Frame } from '../../wire/sheepdog/frame.js'
 import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
 import { setHashReply } from '../../wire/sheepdog/replies.js'
 import { decodeRefFields, objectFields } from '../../wire/sheepdog/requests.js'
 import type { DoorContext, Operation, OperationTable } from './context.js'
 
-function read({ node }: DoorContext, request: Frame, reply: Reply): void {
+function read({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const oid = objectFields.oid(request)
   const length = request.dataLength
   node.stats.add('peerReads')
@@ -22,31 +23,33 @@ function read({ node }: DoorContext, request: Frame, reply: Reply): void {
   const done: Done = (code) => reply(code === Code.SUCCESS ? { result: code, body } : failed(code))
   if (request.has(Flag.RECOVERY)) {
     const target = objectFields.targetEpoch(request)
-    node.local.readForRecovery(request.epoch, target, oid, body, done)
+    node.local.readForRecovery(request.epoch, target, oid, body, done, caller)
   } else {
-    node.local.read(request.epoch, oid, objectFields.offset(request), body, done)
+    node.local.read(request.epoch, oid, objectFields.offset(request), body, done, caller)
   }
 }
 
-function write({ node }: DoorContext, request: Frame, reply: Reply): void {
+function write({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const oid = objectFields.oid(request)
   const offset = objectFields.offset(request)
   const durable = !request.has(Flag.CACHE)
   node.stats.add('peerWrites')
-  node.local.write(request.epoch, oid, offset, request.body, durable, (code) => reply(failed(code)))
+  const done: Done = (code) => reply(failed(code))
+  node.local.write(request.epoch, oid, offset, request.body, durable, done, caller)
 }
 
-function create({ node }: DoorContext, request: Frame, reply: Reply): void {
+function create({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const oid = objectFields.oid(request)
   const offset = objectFields.offset(request)
   node.stats.add('peerWrites')
-  node.local.create(request.epoch, oid, offset, request.body, (code) => reply(failed(code)))
+  const done: Done = (code) => reply(failed(code))
+  node.local.create(request.epoch, oid, offset, request.body, done, caller)
 }
 
-function remove({ node }: DoorContext, request: Frame, reply: Reply): void {
+function remove({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   node.stats.add('peerRemoves')
   const oid = objectFields.oid(request)
-  node.local.remove(request.epoch, oid, (code) => reply(failed(code)))
+  node.local.remove(request.epoch, oid, (code) => reply(failed(code)), caller)
 }
 
 function flush({ node }: DoorContext, request: Frame, reply: Reply): void {
@@ -57,12 +60,18 @@ function flush({ node }: DoorContext, request: Frame, reply: Reply): void {
 const HEARING_MS = 10_000
 
 /** The snapshot's announcement is ordered before this request, but may still be on its way here. */
-function drain({ node }: DoorContext, request: Frame, reply: Reply): void {
+function drain({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const vid = oidVid(objectFields.oid(request))
   const heir = oidVid(objectFields.cowOid(request))
   const heard = (): boolean =>
     node.state.vids.get(heir) !== undefined && node.state.vids.get(vid)?.snapshot !== false
-  const wait = (): void => node.gateway.drain(vid, () => reply(OK))
+  const givenUp = (): void => reply(failed(Code.AGAIN))
+  const wait = (): void => {
+    node.gateway.drain(
+      vid,
+      caller.unlessGone(givenUp, () => reply(OK)),
+    )
+  }
   if (heard()) {
     wait()
     return
@@ -88,10 +97,13 @@ function dropReference({ node }: DoorContext, request: Frame, reply: Reply): voi
 }
 
 /** A list is complete only once this node is in the asker's epoch: objects may still be created before. */
-function listObjects(context: DoorContext, request: Frame, reply: Reply): void {
+function listObjects(context: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const { node } = context
   if (((objectFields.targetEpoch(request) - node.state.epoch) | 0) > 0) {
-    node.state.afterViewChange(() => listObjects(context, request, reply))
+    park(node.state, caller, {
+      again: () => listObjects(context, request, reply, caller),
+      givenUp: () => reply(failed(Code.AGAIN)),
+    })
     return
   }
   const oids = node.store.list()
@@ -121,11 +133,14 @@ function epochNodes({ node }: DoorContext, request: Frame, reply: Reply): void {
 }
 
 /** Recovery names its epoch, and relies on what is acknowledged after the answer reaching it as well. */
-function hash(context: DoorContext, request: Frame, reply: Reply): void {
+function hash(context: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const { node } = context
   const order = request.epoch === 0 ? 0 : (request.epoch - node.state.epoch) | 0
   if (order > 0) {
-    node.state.afterViewChange(() => hash(context, request, reply))
+    park(node.state, caller, {
+      again: () => hash(context, request, reply, caller),
+      givenUp: () => reply(failed(Code.AGAIN)),
+    })
     return
   }
   if (order < 0) {

@@ -1,8 +1,10 @@
 /** The sheepdog protocol door: port 7000 and the socket in the store directory. */
 import { LIMITS } from '../../base/limits.js'
 import type { Log } from '../../base/log.js'
+import { nodeKey } from '../../model/node.js'
 import type { Address, Listener, World } from '../../world/world.js'
 import type { DoorContext, OperationTable } from './context.js'
+import { Greetings } from './greetings.js'
 import { NODE_OPERATIONS } from './node-ops.js'
 import { OBJECT_OPERATIONS } from './object-ops.js'
 import { PEER_OPERATIONS } from './peer-ops.js'
@@ -34,6 +36,7 @@ export async function startSheepdogServer(options: SheepdogServerOptions): Promi
   const { world, context } = options
   const sessions = new Set<SheepdogSession>()
   const listeners: Listener[] = []
+  const greetings = new Greetings(() => new Set(context.node.state.members.map(nodeKey)))
   let allGone: (() => void) | undefined
   const accept: Parameters<World['network']['listen']>[1] = (connection) => {
     if (sessions.size >= LIMITS.clientsMax) {
@@ -45,6 +48,7 @@ export async function startSheepdogServer(options: SheepdogServerOptions): Promi
       connection,
       context,
       operations: OPERATIONS,
+      greetings,
       clock: world.clock,
       ended: (ended) => {
         sessions.delete(ended)

@@ -5,7 +5,8 @@
 import { Code, codeOf } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import { Outbox } from '../../base/outbox.js'
-import type { Answer } from '../../sheep/answer.js'
+import { type Answer, failed, type Reply } from '../../sheep/answer.js'
+import { Caller } from '../../sheep/caller.js'
 import { notServing } from '../../sheep/vdi-access.js'
 import {
   type Frame,
@@ -15,15 +16,19 @@ import {
   requestBodyLength,
   versionAccepted,
 } from '../../wire/sheepdog/frame.js'
-import { Flag, opName } from '../../wire/sheepdog/opcodes.js'
+import { decodeHello } from '../../wire/sheepdog/hello.js'
+import { Flag, Op, opName } from '../../wire/sheepdog/opcodes.js'
 import { replyHead } from '../../wire/sheepdog/replies.js'
 import type { Clock, Connection } from '../../world/world.js'
 import type { DoorContext, OperationTable } from './context.js'
+import type { Greeter, Greetings } from './greetings.js'
 
-export class SheepdogSession {
+export class SheepdogSession implements Greeter {
+  readonly caller = new Caller()
   readonly #connection: Connection
   readonly #context: DoorContext
   readonly #operations: OperationTable
+  readonly #greetings: Greetings
   readonly #reader = new FrameReader(requestBodyLength)
   readonly #outbox: Outbox
   readonly #ended: (session: SheepdogSession) => void
@@ -36,17 +41,22 @@ export class SheepdogSession {
   #paused = false
   #slowReader = false
   #closing = false
+  /** A HELLO is being answered: what is behind it may not be begun. */
+  #greeting = false
+  readonly #idle: (() => void)[] = []
 
   constructor(options: {
     readonly connection: Connection
     readonly context: DoorContext
     readonly operations: OperationTable
+    readonly greetings: Greetings
     readonly clock: Clock
     readonly ended: (session: SheepdogSession) => void
   }) {
     this.#connection = options.connection
     this.#context = options.context
     this.#operations = options.operations
+    this.#greetings = options.greetings
     this.#ended = options.ended
     this.#outbox = new Outbox(
       (pieces) => this.#send(pieces),
@@ -66,6 +76,16 @@ export class SheepdogSession {
   close(): void {
     this.#closing = true
     if (this.#inFlight === 0) this.#finish()
+  }
+
+  cut(): void {
+    this.#connection.destroy()
+    this.#over()
+  }
+
+  whenIdle(fn: () => void): void {
+    if (this.#inFlight === 0) fn()
+    else this.#idle.push(fn)
   }
 
   #received(chunk: Buffer): void {
@@ -97,12 +117,16 @@ export class SheepdogSession {
         this.#chunks.shift()
       }
     } catch (error) {
-      if (!(error instanceof MalformedFrame)) throw error
-      const { remote } = this.#connection
-      this.#context.node.log.warn('client.malformed', { remote, reason: error.message })
-      this.#connection.destroy()
+      this.#malformed(error)
     }
     return undefined
+  }
+
+  #malformed(error: unknown): void {
+    if (!(error instanceof MalformedFrame)) throw error
+    const { remote } = this.#connection
+    this.#context.node.log.warn('client.malformed', { remote, reason: error.message })
+    this.#connection.destroy()
   }
 
   #begin(request: Frame): void {
@@ -118,7 +142,9 @@ export class SheepdogSession {
       this.#heldBytes -= held
       this.#answer(request, answer)
       this.#adjust()
-      if (this.#closing && this.#inFlight === 0) this.#finish()
+      if (this.#inFlight > 0) return
+      if (this.#closing) this.#finish()
+      for (const fn of this.#idle.splice(0)) fn()
     }
     const refusal = this.#refusal(request)
     if (refusal !== undefined) {
@@ -127,7 +153,8 @@ export class SheepdogSession {
     }
     this.#adjust()
     try {
-      this.#operations.get(request.opcode)!.run(this.#context, request, reply)
+      if (request.opcode === Op.HELLO) this.#greet(request, reply)
+      else this.#operations.get(request.opcode)!.run(this.#context, request, reply, this.caller)
     } catch (error) {
       // A handler's mistake costs its request, not the node and everybody on it.
       const fields = { op: opName(request.opcode), reason: String(error) }
@@ -139,12 +166,27 @@ export class SheepdogSession {
   /** The checks of the protocol spec, section 8, in its order. */
   #refusal(request: Frame): Code | undefined {
     if (!versionAccepted(request.version, request.opcode)) return Code.VER_MISMATCH
+    if (request.opcode === Op.HELLO) return undefined
     const operation = this.#operations.get(request.opcode)
     if (operation === undefined) return Code.INVALID_PARMS
     const { node } = this.#context
     const { status } = node.state
     if (status === 'ok' || (status === 'wait' && operation.force)) return undefined
     return notServing(node)
+  }
+
+  #greet(request: Frame, reply: Reply): void {
+    try {
+      const hello = decodeHello(request.body)
+      this.#greeting = true
+      this.#greetings.greet(this, hello, (code) => {
+        this.#greeting = false
+        reply(failed(code))
+      })
+    } catch (error) {
+      reply(failed(Code.INVALID_PARMS))
+      this.#malformed(error)
+    }
   }
 
   #answer(request: Frame, answer: Answer): void {
@@ -173,6 +215,7 @@ export class SheepdogSession {
 
   get #full(): boolean {
     return (
+      this.#greeting ||
       this.#slowReader ||
       this.#inFlight >= LIMITS.requestsInFlightMax ||
       this.#heldBytes >= LIMITS.connectionBytesMax
@@ -197,7 +240,11 @@ export class SheepdogSession {
   }
 
   #over(): void {
+    if (this.caller.isGone) return
     this.#closing = true
+    this.#chunks.length = 0
+    this.#frames = undefined
+    this.caller.leave()
     this.#ended(this)
   }
 }

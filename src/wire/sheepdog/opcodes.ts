@@ -33,6 +33,8 @@ export const Op = {
   READ_PEER: 0xa4,
   WRITE_PEER: 0xa5,
   REMOVE_PEER: 0xa6,
+  /** Ours too: a node introduces itself on a new connection (wire/sheepdog/hello.ts). */
+  HELLO: 0xa7,
   ENABLE_RECOVER: 0xa8,
   DISABLE_RECOVER: 0xa9,
   GET_VDI_COPIES: 0xab,
