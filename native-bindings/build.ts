@@ -20,7 +20,10 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const ADDONS = [{ name: 'posix', source: 'native-bindings/posix/posix.c' }] as const
+const ADDONS = [
+  { name: 'posix', source: 'native-bindings/posix/posix.c' },
+  { name: 'erasure', source: 'native-bindings/erasure/erasure.c' },
+] as const
 const FLAGS = ['-O2', '-Wall', '-Wextra', '-shared', '-fPIC'] as const
 const COMPILERS = ['cc', 'gcc', 'clang'] as const
 /** This file runs as build/native-bindings/build.js. */

@@ -2,6 +2,10 @@
 import type { Brand } from '../base/brand.js'
 
 export type Oid = Brand<bigint, 'oid'>
+/** One fragment of an erasure-coded object: its index, counted from 1, above the 64 bits of the object's id. */
+export type FragmentId = Brand<bigint, 'fragment'>
+/** What one node stores of an object: a replica goes by the object's id, a fragment by its own. */
+export type StoredId = Oid | FragmentId
 /** Volume id, 1..0xffffff. */
 export type Vid = Brand<number, 'vid'>
 
@@ -13,6 +17,22 @@ const ATTR_BIT = 1n << 61n
 const BTREE_BIT = 1n << 60n
 const LEDGER_BIT = 1n << 59n
 const KIND_BITS = VDI_BIT | VMSTATE_BIT | ATTR_BIT | BTREE_BIT | LEDGER_BIT
+
+const FRAGMENT_SHIFT = 64n
+
+export function fragmentId(oid: Oid, index: number): FragmentId {
+  return (oid | (BigInt(index + 1) << FRAGMENT_SHIFT)) as FragmentId
+}
+
+/** The object a replica or fragment is of. */
+export function objectOf(id: StoredId): Oid {
+  return BigInt.asUintN(64, id) as Oid
+}
+
+/** Index of a fragment, -1 for a replica. */
+export function fragmentOf(id: StoredId): number {
+  return Number(id >> FRAGMENT_SHIFT) - 1
+}
 
 export type OidKind = 'inode' | 'vmstate' | 'attribute' | 'btree' | 'ledger' | 'data'
 
@@ -38,7 +58,7 @@ export function ledgerTarget(ledger: Oid): Oid {
   return (ledger & ~LEDGER_BIT) as Oid
 }
 
-export function oidKind(oid: Oid): OidKind {
+export function oidKind(oid: StoredId): OidKind {
   if ((oid & KIND_BITS) === 0n) return 'data'
   if ((oid & VDI_BIT) !== 0n) return 'inode'
   if ((oid & VMSTATE_BIT) !== 0n) return 'vmstate'
@@ -46,7 +66,7 @@ export function oidKind(oid: Oid): OidKind {
   return (oid & BTREE_BIT) !== 0n ? 'btree' : 'ledger'
 }
 
-export function oidVid(oid: Oid): Vid {
+export function oidVid(oid: StoredId): Vid {
   return asVid(Number((oid >> 32n) & 0xffffffn))
 }
 
@@ -54,9 +74,11 @@ export function oidIndex(oid: Oid): number {
   return Number(oid & 0xffffffffn)
 }
 
-/** 16 hex digits, as in file names. */
-export function oidName(oid: Oid): string {
-  return oid.toString(16).padStart(16, '0')
+/** 16 hex digits, and for a fragment its index, as in file names. */
+export function oidName(id: StoredId): string {
+  const fragment = fragmentOf(id)
+  const name = objectOf(id).toString(16).padStart(16, '0')
+  return fragment < 0 ? name : `${name}_${fragment}`
 }
 
 export function vidName(vid: number): string {
@@ -69,7 +91,7 @@ export const BTREE_BYTES = 4194304
 export const LEDGER_BYTES = 4194304
 
 /** Size of an object as a whole. `blockSizeShift` is the volume's. */
-export function objectBytes(oid: Oid, blockSizeShift: number): number {
+export function objectBytes(oid: StoredId, blockSizeShift: number): number {
   switch (oidKind(oid)) {
     case 'inode':
       return INODE_BYTES

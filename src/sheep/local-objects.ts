@@ -17,8 +17,6 @@ function compareEpochs(a: number, b: number): number {
   return (a - b) | 0
 }
 
-const REPLICA = -1
-
 /** This node's own gateway: never goes without the rest. */
 const SELF = new Caller()
 
@@ -113,7 +111,7 @@ export class LocalObjects {
     if (!this.#inBounds(oid, offset, data.length, done)) return
     const bytes = this.bytesOf(oid)
     const stillWanted = (): boolean => this.#state.epoch === epoch
-    const request = { oid, fragment: REPLICA, bytes, offset, data, stillWanted }
+    const request = { id: oid, bytes, offset, data, stillWanted }
     this.#recovery.exists(oid)
     const settled = caller.unlessGone(gaveUp(done), () => {
       // The wait may have been long: what was admitted then need not be now.

@@ -1,15 +1,14 @@
 /** What the parts of the plain store share, and what they do about a failing disk. */
 import { Code } from '../base/codes.js'
 import type { Log } from '../base/log.js'
-import type { Vid } from '../model/oid.js'
+import type { StoredId, Vid } from '../model/oid.js'
 import type { Clock, Files } from '../world/world.js'
 import type { Catalog } from './catalog.js'
 import type { Disk, DiskSet } from './disks.js'
 import { codeOfErrno, errnoOf } from './errno.js'
 import type { Handles } from './handles.js'
 import type { Lanes } from './lanes.js'
-import { REPLICA, workingFileName } from './names.js'
-import type { ObjectName } from './object-store.js'
+import { workingFileName } from './names.js'
 import { requestSync, type SharedSync } from './shared-sync.js'
 
 export interface StoreContext {
@@ -32,12 +31,8 @@ export function diskAt(context: StoreContext, index: number): Disk {
   return context.disks.disks[index]!
 }
 
-export function workingPath(disk: Disk, name: ObjectName): string {
-  return `${disk.path}/${workingFileName(name)}`
-}
-
-export function replicaName(oid: ObjectName['oid']): ObjectName {
-  return { oid, fragment: REPLICA }
+export function workingPath(disk: Disk, id: StoredId): string {
+  return `${disk.path}/${workingFileName(id)}`
 }
 
 /**

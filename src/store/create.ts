@@ -7,21 +7,13 @@
  * here is the remains of a failed clean-up: it is replaced, never taken for the object.
  */
 import { Code } from '../base/codes.js'
-import { oidKind, oidVid } from '../model/oid.js'
+import { objectOf, oidKind, oidVid, type StoredId } from '../model/oid.js'
 import type { OpenFile } from '../world/world.js'
-import {
-  diskAt,
-  judge,
-  occupied,
-  replicaName,
-  type StoreContext,
-  syncNames,
-  workingPath,
-} from './context.js'
+import { diskAt, judge, occupied, type StoreContext, syncNames, workingPath } from './context.js'
 import type { Disk } from './disks.js'
 import { errnoOf } from './errno.js'
 import { syncFile, writeRuns } from './file-io.js'
-import { REPLICA, temporaryFileName } from './names.js'
+import { temporaryFileName } from './names.js'
 import type { CreateRequest } from './object-store.js'
 
 /** False for requests no object could have. */
@@ -41,10 +33,11 @@ export function isSaneCreate({ bytes, offset, data }: CreateRequest): boolean {
  */
 export async function createObject(context: StoreContext, request: CreateRequest): Promise<Code> {
   const { catalog, handles, files } = context
-  const before = catalog.diskOf(request)
-  const disk = before === undefined ? context.disks.choose(request.oid) : diskAt(context, before)
-  const path = workingPath(disk, request)
-  const temporary = `${disk.path}/${temporaryFileName(request)}`
+  const { id } = request
+  const before = catalog.working.get(id)
+  const disk = before === undefined ? context.disks.choose(objectOf(id)) : diskAt(context, before)
+  const path = workingPath(disk, id)
+  const temporary = `${disk.path}/${temporaryFileName(id)}`
   let file: OpenFile
   try {
     file = await writeTemporary(context, temporary, request)
@@ -59,11 +52,9 @@ export async function createObject(context: StoreContext, request: CreateRequest
     await discard(context, temporary)
     return missingIsFailure(judge(context, disk, 'store.create-failed', error))
   }
-  catalog.add(request, disk.index)
-  if (request.fragment === REPLICA) {
-    handles.retire(request.oid)
-    handles.adopt(request.oid, disk, file)
-  } else file.close()
+  catalog.working.set(id, disk.index)
+  handles.retire(id)
+  handles.adopt(id, disk, file)
   disk.usedBytes += occupied(context, path) - usedBefore
   return promiseName(context, disk)
 }
@@ -114,7 +105,7 @@ async function openTemporary({ files, log }: StoreContext, path: string): Promis
 
 /** Data objects take their space now, so that a full disk shows here and not in a later write. */
 async function reserve(file: OpenFile, request: CreateRequest): Promise<void> {
-  const kind = oidKind(request.oid)
+  const kind = oidKind(request.id)
   if (kind === 'inode' || kind === 'ledger') await file.truncate(request.bytes)
   else await file.allocate(request.bytes)
 }
@@ -128,17 +119,13 @@ async function discard({ files, log }: StoreContext, path: string): Promise<void
   }
 }
 
-/** Removes the working replica. The caller holds the lane. NO_OBJ when absent. */
-export async function removeObject(
-  context: StoreContext,
-  oid: CreateRequest['oid'],
-): Promise<Code> {
+/** Removes the working replica or fragment. The caller holds the lane. NO_OBJ when absent. */
+export async function removeObject(context: StoreContext, id: StoredId): Promise<Code> {
   const { catalog, handles, files } = context
-  const name = replicaName(oid)
-  const index = catalog.diskOf(name)
+  const index = catalog.working.get(id)
   if (index === undefined) return Code.NO_OBJ
   const disk = diskAt(context, index)
-  const path = workingPath(disk, name)
+  const path = workingPath(disk, id)
   const used = occupied(context, path)
   try {
     await files.unlink(path)
@@ -151,15 +138,15 @@ export async function removeObject(
   forget()
   try {
     // A ledger that comes back after a power cut would miscount the object created under its id next.
-    if (oidKind(oid) === 'ledger') await syncNames(context, disk.names)
-    else context.removedOf.add(oidVid(oid))
+    if (oidKind(id) === 'ledger') await syncNames(context, disk.names)
+    else context.removedOf.add(oidVid(id))
     return Code.SUCCESS
   } catch (error) {
     return judge(context, disk, 'store.remove-not-durable', error)
   }
 
   function forget(): void {
-    catalog.working.delete(oid)
-    handles.retire(oid)
+    catalog.working.delete(id)
+    handles.retire(id)
   }
 }

@@ -7,10 +7,10 @@
  *                         the kernel has dropped pages it could not write and will not say so again
  */
 import { Code, type Done } from '../base/codes.js'
-import { type Oid, oidVid, type Vid } from '../model/oid.js'
+import { oidVid, type StoredId, type Vid } from '../model/oid.js'
 import type { Files, OpenFile } from '../world/world.js'
 import type { Disk } from './disks.js'
-import { REPLICA, workingFileName } from './names.js'
+import { workingFileName } from './names.js'
 import { SharedSync } from './shared-sync.js'
 
 /** Objects of one flush, and dirty objects on their way out, that are synced side by side. */
@@ -19,7 +19,7 @@ const SYNCS_AT_ONCE = 4
 const LOOKS_MEANWHILE = 64
 
 export interface OpenObject {
-  readonly oid: Oid
+  readonly id: StoredId
   readonly disk: Disk
   readonly file: OpenFile
   readonly sync: SharedSync
@@ -49,9 +49,9 @@ type Opened = (handle: OpenObject | undefined, error: unknown) => void
 
 export class Handles {
   private readonly options: HandleOptions
-  private readonly table = new Map<Oid, OpenObject>()
+  private readonly table = new Map<StoredId, OpenObject>()
   private readonly dirty = new Map<Vid, Set<OpenObject>>()
-  private readonly failed = new Map<Vid, Set<Oid>>()
+  private readonly failed = new Map<Vid, Set<StoredId>>()
   /** Operations that wait for a descriptor; whoever comes later waits behind them. */
   private readonly starved: (() => void)[] = []
   private serving = false
@@ -63,32 +63,32 @@ export class Handles {
   }
 
   /** The open file of an object; the hot path, nothing else happens. */
-  peek(oid: Oid): OpenObject | undefined {
-    const handle = this.table.get(oid)
+  peek(id: StoredId): OpenObject | undefined {
+    const handle = this.table.get(id)
     if (handle !== undefined) handle.used = true
     return handle
   }
 
   /** Opens at once. Undefined when every descriptor is busy or dirty. Throws errno errors. */
-  openNow(oid: Oid, disk: Disk): OpenObject | undefined {
-    const known = this.peek(oid)
+  openNow(id: StoredId, disk: Disk): OpenObject | undefined {
+    const known = this.peek(id)
     if (known !== undefined) return known
     if ((this.starved.length > 0 && !this.serving) || !this.makeRoom(1)) return undefined
-    const path = `${disk.path}/${workingFileName({ oid, fragment: REPLICA })}`
-    return this.enter(oid, disk, this.options.files.open(path, { write: true }))
+    const path = `${disk.path}/${workingFileName(id)}`
+    return this.enter(id, disk, this.options.files.open(path, { write: true }))
   }
 
   /** As `openNow`, but waits for a descriptor. The file stays open until `release`. */
-  acquire(oid: Oid, disk: Disk, opened: Opened): void {
+  acquire(id: StoredId, disk: Disk, opened: Opened): void {
     let handle: OpenObject | undefined
     try {
-      handle = this.openNow(oid, disk)
+      handle = this.openNow(id, disk)
     } catch (error) {
       opened(undefined, error)
       return
     }
     if (handle === undefined) {
-      this.starved.push(() => this.acquire(oid, disk, opened))
+      this.starved.push(() => this.acquire(id, disk, opened))
       return
     }
     handle.users++
@@ -104,12 +104,12 @@ export class Handles {
    * Takes a file in as the object's; one it had before must be retired first. It may be one too many
    * until others have been synced and closed.
    */
-  adopt(oid: Oid, disk: Disk, file: OpenFile): void {
-    this.enter(oid, disk, file)
+  adopt(id: StoredId, disk: Disk, file: OpenFile): void {
+    this.enter(id, disk, file)
     this.makeRoom(0)
   }
 
-  private enter(oid: Oid, disk: Disk, file: OpenFile): OpenObject {
+  private enter(id: StoredId, disk: Disk, file: OpenFile): OpenObject {
     const sync = new SharedSync((done) => {
       file.sync((error) => {
         this.synced(handle, error)
@@ -118,7 +118,7 @@ export class Handles {
       })
     })
     const handle: OpenObject = {
-      oid,
+      id,
       disk,
       file,
       sync,
@@ -128,17 +128,17 @@ export class Handles {
       retired: false,
       closed: false,
     }
-    this.table.set(oid, handle)
+    this.table.set(id, handle)
     this.count++
     return handle
   }
 
   /** The object is gone or has another file: what was not synced does not matter any more. */
-  retire(oid: Oid): void {
-    this.forgive(oid)
-    const handle = this.table.get(oid)
+  retire(id: StoredId): void {
+    this.forgive(id)
+    const handle = this.table.get(id)
     if (handle === undefined) return
-    this.table.delete(oid)
+    this.table.delete(id)
     handle.retired = true
     this.markClean(handle)
     this.settle(handle)
@@ -150,7 +150,7 @@ export class Handles {
     handle.sync.touch()
     if (handle.dirty) return
     handle.dirty = true
-    const vid = oidVid(handle.oid)
+    const vid = oidVid(handle.id)
     const others = this.dirty.get(vid)
     if (others === undefined) this.dirty.set(vid, new Set([handle]))
     else others.add(handle)
@@ -163,12 +163,12 @@ export class Handles {
       return
     }
     handle.sync.request((error) => {
-      done(error !== null || this.hasFailed(handle.oid) ? Code.EIO : Code.SUCCESS)
+      done(error !== null || this.hasFailed(handle.id) ? Code.EIO : Code.SUCCESS)
     })
   }
 
-  hasFailed(oid: Oid): boolean {
-    return this.failed.size > 0 && (this.failed.get(oidVid(oid))?.has(oid) ?? false)
+  hasFailed(id: StoredId): boolean {
+    return this.failed.size > 0 && (this.failed.get(oidVid(id))?.has(id) ?? false)
   }
 
   /** Makes every write to objects of `vid` that completed before this call durable. */
@@ -209,17 +209,17 @@ export class Handles {
 
   /** Forgets every file, synced or not. */
   retireAll(): void {
-    for (const oid of [...this.table.keys()]) this.retire(oid)
+    for (const id of [...this.table.keys()]) this.retire(id)
     this.failed.clear()
   }
 
   private synced(handle: OpenObject, error: Error | null): void {
     if (handle.retired) return
     if (error !== null) {
-      const vid = oidVid(handle.oid)
+      const vid = oidVid(handle.id)
       const others = this.failed.get(vid)
-      if (others === undefined) this.failed.set(vid, new Set([handle.oid]))
-      else others.add(handle.oid)
+      if (others === undefined) this.failed.set(vid, new Set([handle.id]))
+      else others.add(handle.id)
       this.markClean(handle)
       this.options.syncFailed(handle, error)
     } else if (handle.sync.current) this.markClean(handle)
@@ -228,16 +228,16 @@ export class Handles {
   private markClean(handle: OpenObject): void {
     if (!handle.dirty) return
     handle.dirty = false
-    const vid = oidVid(handle.oid)
+    const vid = oidVid(handle.id)
     const others = this.dirty.get(vid)
     others?.delete(handle)
     if (others?.size === 0) this.dirty.delete(vid)
   }
 
-  private forgive(oid: Oid): void {
-    const vid = oidVid(oid)
+  private forgive(id: StoredId): void {
+    const vid = oidVid(id)
     const others = this.failed.get(vid)
-    others?.delete(oid)
+    others?.delete(id)
     if (others?.size === 0) this.failed.delete(vid)
   }
 
@@ -246,21 +246,21 @@ export class Handles {
     const most = this.options.limit - more
     // While some are being cleaned their end brings us back here: no need to look at everything.
     let looks = this.cleaning > 0 ? LOOKS_MEANWHILE : 2 * this.table.size
-    for (const [oid, handle] of this.table) {
+    for (const [id, handle] of this.table) {
       if (this.count <= most || looks-- === 0) break
       if (this.closeUnused(handle)) continue
       if (!handle.used && isIdle(handle) && this.cleaning < SYNCS_AT_ONCE) this.clean(handle)
       handle.used = false
       // To the end of the line.
-      this.table.delete(oid)
-      this.table.set(oid, handle)
+      this.table.delete(id)
+      this.table.set(id, handle)
     }
     return this.count <= most
   }
 
   private closeUnused(handle: OpenObject): boolean {
     if (handle.closed || handle.used || handle.dirty || !isIdle(handle)) return false
-    this.table.delete(handle.oid)
+    this.table.delete(handle.id)
     this.close(handle)
     return true
   }

@@ -3,7 +3,7 @@
  * it may pass; what takes longer enters one. In a lane readers run side by side, a writer alone, and
  * everybody in the order of arrival.
  */
-import type { Oid } from '../model/oid.js'
+import type { StoredId } from '../model/oid.js'
 
 export type Leave = () => void
 type Run = (leave: Leave) => void
@@ -23,7 +23,7 @@ interface Lane {
 }
 
 export class Lanes {
-  private readonly lanes = new Map<Oid, Lane>()
+  private readonly lanes = new Map<StoredId, Lane>()
   /** Those who want the whole store for themselves, the first one running or about to. */
   private readonly loners: Run[] = []
   private lonerRuns = false
@@ -31,36 +31,36 @@ export class Lanes {
   private held: (() => void)[] = []
 
   /** A read that completes at once may go ahead. */
-  mayRead(oid: Oid): boolean {
+  mayRead(id: StoredId): boolean {
     if (this.loners.length > 0) return false
     if (this.lanes.size === 0) return true
-    const lane = this.lanes.get(oid)
+    const lane = this.lanes.get(id)
     return lane === undefined || (!lane.writing && lane.served === lane.waiting.length)
   }
 
   /** A write that completes at once may go ahead. */
-  mayWrite(oid: Oid): boolean {
-    return this.loners.length === 0 && (this.lanes.size === 0 || !this.lanes.has(oid))
+  mayWrite(id: StoredId): boolean {
+    return this.loners.length === 0 && (this.lanes.size === 0 || !this.lanes.has(id))
   }
 
   /** Runs `run` when it is its turn; the lane is its own until it calls `leave`, once. */
-  enter(oid: Oid, exclusive: boolean, run: Run): void {
+  enter(id: StoredId, exclusive: boolean, run: Run): void {
     if (this.loners.length > 0) {
-      this.held.push(() => this.enter(oid, exclusive, run))
+      this.held.push(() => this.enter(id, exclusive, run))
       return
     }
-    let lane = this.lanes.get(oid)
+    let lane = this.lanes.get(id)
     if (lane === undefined) {
       lane = { readers: 0, writing: false, pumping: false, waiting: [], served: 0 }
-      this.lanes.set(oid, lane)
+      this.lanes.set(id, lane)
     }
     lane.waiting.push({ exclusive, run })
-    this.pump(oid, lane)
+    this.pump(id, lane)
   }
 
   /** `enter` as a promise of the lane. */
-  hold(oid: Oid, exclusive: boolean): Promise<Leave> {
-    return new Promise((resolve) => this.enter(oid, exclusive, resolve))
+  hold(id: StoredId, exclusive: boolean): Promise<Leave> {
+    return new Promise((resolve) => this.enter(id, exclusive, resolve))
   }
 
   /** Waits for every lane to empty; until `leave` is called all others wait. */
@@ -86,14 +86,14 @@ export class Lanes {
   }
 
   /** A loop, not a recursion: operations may leave before they return. */
-  private pump(oid: Oid, lane: Lane): void {
+  private pump(id: StoredId, lane: Lane): void {
     if (lane.pumping) return
     lane.pumping = true
     for (;;) {
       const next = lane.waiting[lane.served]
       if (next === undefined || lane.writing || (next.exclusive && lane.readers > 0)) break
       lane.served++
-      this.begin(oid, lane, next)
+      this.begin(id, lane, next)
     }
     lane.pumping = false
     if (2 * lane.served > lane.waiting.length) {
@@ -101,17 +101,17 @@ export class Lanes {
       lane.served = 0
     }
     if (lane.waiting.length > 0 || lane.writing || lane.readers > 0) return
-    this.lanes.delete(oid)
+    this.lanes.delete(id)
     if (this.lanes.size === 0) this.runLoner()
   }
 
-  private begin(oid: Oid, lane: Lane, { exclusive, run }: Waiter): void {
+  private begin(id: StoredId, lane: Lane, { exclusive, run }: Waiter): void {
     if (exclusive) lane.writing = true
     else lane.readers++
     run(() => {
       if (exclusive) lane.writing = false
       else lane.readers--
-      this.pump(oid, lane)
+      this.pump(id, lane)
     })
   }
 }

@@ -3,7 +3,7 @@
  * take at once completes within the call; the rest waits for its turn in the object's lane.
  */
 import { Code, type Done, SheepError } from '../base/codes.js'
-import { type Oid, oidKind } from '../model/oid.js'
+import { oidKind, oidName, type StoredId } from '../model/oid.js'
 import { diskAt, judge, type StoreContext } from './context.js'
 import type { Disk } from './disks.js'
 import { WRITE_NOW_BYTES_MAX, writeSparse } from './file-io.js'
@@ -21,36 +21,36 @@ export class ObjectIo {
     this.context = context
   }
 
-  read(oid: Oid, offset: number, into: Uint8Array, done: Done): void {
+  read(id: StoredId, offset: number, into: Uint8Array, done: Done): void {
     if (!isSaneRange(offset, into.length)) {
       done(Code.INVALID_PARMS)
       return
     }
     const { handles, lanes } = this.context
-    const handle = lanes.mayRead(oid) ? handles.peek(oid) : undefined
+    const handle = lanes.mayRead(id) ? handles.peek(id) : undefined
     const code = handle === undefined ? undefined : this.readCached(handle, offset, into)
-    if (code === undefined) this.readInTurn(oid, offset, into, done)
+    if (code === undefined) this.readInTurn(id, offset, into, done)
     else done(code)
   }
 
-  write(oid: Oid, offset: number, data: Uint8Array, how: WriteHow, done: Done): void {
+  write(id: StoredId, offset: number, data: Uint8Array, how: WriteHow, done: Done): void {
     if (!isSaneRange(offset, data.length)) {
       done(Code.INVALID_PARMS)
       return
     }
     const { handles, lanes } = this.context
     const small = data.length <= WRITE_NOW_BYTES_MAX
-    const handle = small && lanes.mayWrite(oid) ? handles.peek(oid) : undefined
-    if (handle === undefined) this.writeInTurn(oid, offset, data, how, done)
+    const handle = small && lanes.mayWrite(id) ? handles.peek(id) : undefined
+    if (handle === undefined) this.writeInTurn(id, offset, data, how, done)
     else this.finishWrite(handle, writeCached(handle, offset, data), how, done)
   }
 
   /** SHA-1 over `bytes`. Undefined when absent; rejects with a SheepError. */
-  hash(oid: Oid, bytes: number): Promise<Buffer | undefined> {
+  hash(id: StoredId, bytes: number): Promise<Buffer | undefined> {
     return new Promise((resolve, reject) => {
       const missed: Done = (code) =>
         code === Code.NO_OBJ ? resolve(undefined) : reject(new SheepError(code))
-      this.inTurn(oid, false, missed, (handle, leave) => {
+      this.inTurn(id, false, missed, (handle, leave) => {
         digest(handle.file, bytes)
           .then(resolve, (error: unknown) => {
             reject(new SheepError(this.failure(handle, 'store.read-failed', error)))
@@ -60,8 +60,8 @@ export class ObjectIo {
     })
   }
 
-  private readInTurn(oid: Oid, offset: number, into: Uint8Array, done: Done): void {
-    this.inTurn(oid, false, done, (handle, leave) => {
+  private readInTurn(id: StoredId, offset: number, into: Uint8Array, done: Done): void {
+    this.inTurn(id, false, done, (handle, leave) => {
       const code = this.readCached(handle, offset, into)
       // Completed before the turn is passed on: completions come in the order of the effects.
       const finish = (code: Code): void => {
@@ -76,15 +76,21 @@ export class ObjectIo {
     })
   }
 
-  private writeInTurn(oid: Oid, offset: number, data: Uint8Array, how: WriteHow, done: Done): void {
-    this.inTurn(oid, true, done, (handle, leave) => {
+  private writeInTurn(
+    id: StoredId,
+    offset: number,
+    data: Uint8Array,
+    how: WriteHow,
+    done: Done,
+  ): void {
+    this.inTurn(id, true, done, (handle, leave) => {
       // The turn ends when the write took effect: waiting for a sync needs none.
       const finish = (error: unknown): void => {
         this.finishWrite(handle, error, how, done)
         leave()
       }
       if (data.length <= WRITE_NOW_BYTES_MAX) finish(writeCached(handle, offset, data))
-      else if (isSparse(oid)) {
+      else if (isSparse(id)) {
         writeSparse(handle.file, data, offset).then(() => finish(undefined), finish)
       } else handle.file.write(data, offset, (error) => finish(error ?? undefined))
     })
@@ -120,40 +126,40 @@ export class ObjectIo {
   }
 
   /** Runs `act` on the open object in its lane, or calls `missed` with the reason why not. */
-  private inTurn(oid: Oid, exclusive: boolean, missed: Done, act: Act): void {
+  private inTurn(id: StoredId, exclusive: boolean, missed: Done, act: Act): void {
     const { handles, lanes } = this.context
-    lanes.enter(oid, exclusive, (leave) => {
-      const disk = this.diskOf(oid)
+    lanes.enter(id, exclusive, (leave) => {
+      const disk = this.diskOf(id)
       if (typeof disk === 'number') {
         leave()
         return missed(disk)
       }
-      handles.acquire(oid, disk, (handle, error) => {
+      handles.acquire(id, disk, (handle, error) => {
         if (handle !== undefined) {
           return act(handle, () => {
             handles.release(handle)
             leave()
           })
         }
-        const code = this.openFailure(oid, disk, error)
+        const code = this.openFailure(id, disk, error)
         leave()
         missed(code)
       })
     })
   }
 
-  private diskOf(oid: Oid): Disk | typeof Code.NO_OBJ | typeof Code.SHUTDOWN {
+  private diskOf(id: StoredId): Disk | typeof Code.NO_OBJ | typeof Code.SHUTDOWN {
     if (this.context.closed) return Code.SHUTDOWN
-    const index = this.context.catalog.working.get(oid)
+    const index = this.context.catalog.working.get(id)
     return index === undefined ? Code.NO_OBJ : diskAt(this.context, index)
   }
 
   /** An object whose file was taken away behind our back is not here any more. */
-  private openFailure(oid: Oid, disk: Disk, error: unknown): Code {
+  private openFailure(id: StoredId, disk: Disk, error: unknown): Code {
     const code = judge(this.context, disk, 'store.open-failed', error)
     if (code === Code.NO_OBJ) {
-      this.context.log.error('store.file-vanished', { oid, disk: disk.path })
-      this.context.catalog.working.delete(oid)
+      this.context.log.error('store.file-vanished', { id: oidName(id), disk: disk.path })
+      this.context.catalog.working.delete(id)
     }
     return code
   }
@@ -169,8 +175,8 @@ function writeCached(handle: OpenObject, offset: number, data: Uint8Array): unkn
   }
 }
 
-function isSparse(oid: Oid): boolean {
-  const kind = oidKind(oid)
+function isSparse(id: StoredId): boolean {
+  const kind = oidKind(id)
   return kind === 'inode' || kind === 'ledger'
 }
 

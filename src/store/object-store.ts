@@ -1,22 +1,18 @@
 /**
  * Objects on this node's disks. Names, sizes and attributes are sheepdog 1.0's (objects spec,
- * sections 12 to 14). Operations on one object take effect in the order they were called.
+ * sections 12 to 14). A fragment of a coded object is an object of its own here, under its own id. Operations on
+ * one object take effect in the order they were called.
  */
 import type { Code, Done } from '../base/codes.js'
-import type { Oid, Vid } from '../model/oid.js'
+import type { Oid, StoredId, Vid } from '../model/oid.js'
 
 export interface WriteHow {
   /** True: on stable storage before `done`. False: in this node's care; `flush` makes it durable. */
   readonly durable: boolean
 }
 
-/** An object as this store names it; `fragment` is an erasure code index, -1 for a replica. */
-export interface ObjectName {
-  readonly oid: Oid
-  readonly fragment: number
-}
-
-export interface CreateRequest extends ObjectName {
+export interface CreateRequest {
+  readonly id: StoredId
   /** Size of the whole file. */
   readonly bytes: number
   readonly offset: number
@@ -31,39 +27,42 @@ export interface ObjectStore {
    * Fills `into`; past the end of a short file it is zeros. NO_OBJ when absent.
    * Completes before it returns when the bytes are in the page cache.
    */
-  read(oid: Oid, offset: number, into: Uint8Array, done: Done): void
+  read(id: StoredId, offset: number, into: Uint8Array, done: Done): void
   /** Writes inside an existing object. NO_OBJ when absent, NO_SPACE on a full disk. */
-  write(oid: Oid, offset: number, data: Uint8Array, how: WriteHow, done: Done): void
+  write(id: StoredId, offset: number, data: Uint8Array, how: WriteHow, done: Done): void
   /**
    * Creates or replaces atomically, and durably whatever the mode: a name that metadata may point to
    * after a power cut must exist after it.
    */
   create(request: CreateRequest, done: Done): void
   /** Takes stale copies away as well. NO_OBJ when there is no working one. */
-  remove(oid: Oid, done: Done): void
-  has(oid: Oid): boolean
+  remove(id: StoredId, done: Done): void
+  has(id: StoredId): boolean
   /** Makes every completed write to and removal of objects of this volume durable (inode included). */
   flush(vid: Vid, done: Done): void
   /** Everything on every disk: after a start that was not preceded by an orderly stop. */
   syncAll(): Promise<void>
   /** SHA-1 over the object's nominal bytes. Undefined when absent. */
-  hash(oid: Oid, bytes: number): Promise<Buffer | undefined>
+  hash(id: StoredId, bytes: number): Promise<Buffer | undefined>
 
-  /** Ids of the working objects and of the stale ones, ascending, without repeats. */
+  /** Objects this node has anything of, working or stale, ascending, without repeats. */
   list(): Oid[]
+  /** Working replicas, ascending. */
   listWorking(): Oid[]
+  /** What is here of one object, working or stale: its replica, its fragments. */
+  piecesOf(oid: Oid): StoredId[]
   /**
    * Moves working objects that `gone` names to the stale area of `epoch`: all that are here once what was
    * under way at the call is done.
    */
-  setAside(epoch: number, gone: (oid: Oid) => boolean): Promise<void>
+  setAside(epoch: number, gone: (id: StoredId) => boolean): Promise<void>
   /** Reads from the stale copy of exactly that epoch. */
-  readStale(oid: Oid, epoch: number, offset: number, into: Uint8Array): Promise<Code>
+  readStale(id: StoredId, epoch: number, offset: number, into: Uint8Array): Promise<Code>
   /** Epochs of which a stale copy is here, newest first. */
-  staleEpochs(oid: Oid): number[]
-  hashStale(oid: Oid, epoch: number, bytes: number): Promise<Buffer | undefined>
+  staleEpochs(id: StoredId): number[]
+  hashStale(id: StoredId, epoch: number, bytes: number): Promise<Buffer | undefined>
   /** Makes the stale copy of that epoch the working one; `stillWanted` as for a create. */
-  restoreStale(oid: Oid, epoch: number, stillWanted?: () => boolean): Promise<Code>
+  restoreStale(id: StoredId, epoch: number, stillWanted?: () => boolean): Promise<Code>
   purgeStale(): Promise<void>
 
   /** Removes every object: the cluster is being formatted. */

@@ -1,7 +1,7 @@
 /** The plain object store of sheepdog 1.0 (objects spec, sections 12 to 14), put together. */
 import { Code, codeOf, type Done, SheepError } from '../base/codes.js'
 import { LIMITS } from '../base/limits.js'
-import type { Oid, Vid } from '../model/oid.js'
+import type { Oid, StoredId, Vid } from '../model/oid.js'
 import type { World } from '../world/world.js'
 import { Catalog } from './catalog.js'
 import { judge, type StoreContext, syncNames } from './context.js'
@@ -11,7 +11,6 @@ import { formatDisks } from './format.js'
 import { Handles } from './handles.js'
 import { digest, readZeroFilled } from './hashing.js'
 import { Lanes } from './lanes.js'
-import { REPLICA } from './names.js'
 import { isSaneRange, ObjectIo } from './object-io.js'
 import type { CreateRequest, ObjectStore, WriteHow } from './object-store.js'
 import { scanDisks } from './scan.js'
@@ -66,21 +65,21 @@ export class PlainStore implements ObjectStore {
     return this.context.disks.spaceBytes
   }
 
-  read(oid: Oid, offset: number, into: Uint8Array, done: Done): void {
-    this.io.read(oid, offset, into, done)
+  read(id: StoredId, offset: number, into: Uint8Array, done: Done): void {
+    this.io.read(id, offset, into, done)
   }
 
-  write(oid: Oid, offset: number, data: Uint8Array, how: WriteHow, done: Done): void {
-    this.io.write(oid, offset, data, how, done)
+  write(id: StoredId, offset: number, data: Uint8Array, how: WriteHow, done: Done): void {
+    this.io.write(id, offset, data, how, done)
   }
 
   create(request: CreateRequest, done: Done): void {
     if (!isSaneCreate(request)) done(Code.INVALID_PARMS)
-    else this.changeNames(request.oid, () => this.createWanted(request), done)
+    else this.changeNames(request.id, () => this.createWanted(request), done)
   }
 
-  remove(oid: Oid, done: Done): void {
-    this.changeNames(oid, () => this.removeEverything(oid), done)
+  remove(id: StoredId, done: Done): void {
+    this.changeNames(id, () => this.removeEverything(id), done)
   }
 
   private async createWanted(request: CreateRequest): Promise<Code> {
@@ -89,14 +88,14 @@ export class PlainStore implements ObjectStore {
   }
 
   /** An old copy left behind would pass for the object with whoever comes back from that epoch. */
-  private async removeEverything(oid: Oid): Promise<Code> {
-    const staleCode = await removeStaleCopies(this.context, oid)
-    const code = await removeObject(this.context, oid)
+  private async removeEverything(id: StoredId): Promise<Code> {
+    const staleCode = await removeStaleCopies(this.context, id)
+    const code = await removeObject(this.context, id)
     return code === Code.SUCCESS || code === Code.NO_OBJ ? (staleCode ?? code) : code
   }
 
-  has(oid: Oid): boolean {
-    return this.context.catalog.working.has(oid)
+  has(id: StoredId): boolean {
+    return this.context.catalog.working.has(id)
   }
 
   flush(vid: Vid, done: Done): void {
@@ -128,11 +127,10 @@ export class PlainStore implements ObjectStore {
     await Promise.all(disks.disks.map((disk) => files.syncAll(disk.path)))
   }
 
-  hash(oid: Oid, bytes: number): Promise<Buffer | undefined> {
-    return this.io.hash(oid, bytes)
+  hash(id: StoredId, bytes: number): Promise<Buffer | undefined> {
+    return this.io.hash(id, bytes)
   }
 
-  /** Fragments count here; `listWorking` and `has` know replicas only. */
   list(): Oid[] {
     return this.context.catalog.allIds()
   }
@@ -141,14 +139,18 @@ export class PlainStore implements ObjectStore {
     return this.context.catalog.workingIds()
   }
 
-  setAside(epoch: number, gone: (oid: Oid) => boolean): Promise<void> {
+  piecesOf(oid: Oid): StoredId[] {
+    return this.context.catalog.piecesOf(oid)
+  }
+
+  setAside(epoch: number, gone: (id: StoredId) => boolean): Promise<void> {
     return setAside(this.context, epoch, gone)
   }
 
-  async readStale(oid: Oid, epoch: number, offset: number, into: Uint8Array): Promise<Code> {
+  async readStale(id: StoredId, epoch: number, offset: number, into: Uint8Array): Promise<Code> {
     if (!isSaneRange(offset, into.length)) return Code.INVALID_PARMS
     try {
-      const count = await useStale(this.context, oid, epoch, (file) =>
+      const count = await useStale(this.context, id, epoch, (file) =>
         readZeroFilled(file, into, offset),
       )
       return count === undefined ? Code.NO_OBJ : Code.SUCCESS
@@ -157,17 +159,16 @@ export class PlainStore implements ObjectStore {
     }
   }
 
-  staleEpochs(oid: Oid): number[] {
-    const copies = this.context.catalog.stale.get(oid) ?? []
-    return copies.filter((copy) => copy.fragment === REPLICA).map((copy) => copy.epoch)
+  staleEpochs(id: StoredId): number[] {
+    return (this.context.catalog.stale.get(id) ?? []).map((copy) => copy.epoch)
   }
 
-  hashStale(oid: Oid, epoch: number, bytes: number): Promise<Buffer | undefined> {
-    return useStale(this.context, oid, epoch, (file) => digest(file, bytes))
+  hashStale(id: StoredId, epoch: number, bytes: number): Promise<Buffer | undefined> {
+    return useStale(this.context, id, epoch, (file) => digest(file, bytes))
   }
 
-  restoreStale(oid: Oid, epoch: number, stillWanted?: () => boolean): Promise<Code> {
-    return restoreStale(this.context, { oid, epoch, stillWanted })
+  restoreStale(id: StoredId, epoch: number, stillWanted?: () => boolean): Promise<Code> {
+    return restoreStale(this.context, { id, epoch, stillWanted })
   }
 
   purgeStale(): Promise<void> {
@@ -215,8 +216,8 @@ export class PlainStore implements ObjectStore {
   }
 
   /** Whatever changes an object's name has its lane for itself. */
-  private changeNames(oid: Oid, act: () => Promise<Code>, done: Done): void {
-    this.context.lanes.enter(oid, true, (leave) => {
+  private changeNames(id: StoredId, act: () => Promise<Code>, done: Done): void {
+    this.context.lanes.enter(id, true, (leave) => {
       const acting = this.context.closed ? Promise.resolve(Code.SHUTDOWN) : act()
       void acting.then((code) => {
         done(code)

@@ -2,6 +2,7 @@
  * Finding what is on the disks at a start. Names that are no object's are left alone; unfinished creates
  * are deleted; an object found twice is served from where a 1.0 daemon would have looked first.
  */
+import { objectOf, type StoredId } from '../model/oid.js'
 import { diskAt, occupied, type StoreContext } from './context.js'
 import type { Disk } from './disks.js'
 import { turn } from './file-io.js'
@@ -12,7 +13,6 @@ import {
   TWIN_PREFIX,
   workingFileName,
 } from './names.js'
-import type { ObjectName } from './object-store.js'
 
 /** Names handled before the event loop gets its turn. */
 const NAMES_AT_ONCE = 512
@@ -42,22 +42,21 @@ async function forNames(
 }
 
 function foundWorking(context: StoreContext, disk: Disk, text: string): Promise<void> | undefined {
-  const name = parseWorkingName(text)
-  if (name === undefined) return dropTemporary(context, `${disk.path}/${text}`, text)
+  const id = parseWorkingName(text)
+  if (id === undefined) return dropTemporary(context, `${disk.path}/${text}`, text)
   disk.usedBytes += occupied(context, `${disk.path}/${text}`)
-  const known = context.catalog.diskOf(name)
+  const known = context.catalog.working.get(id)
   if (known === undefined) {
-    context.catalog.add(name, disk.index)
+    context.catalog.working.set(id, disk.index)
     return undefined
   }
-  return settleTwins(context, name, [diskAt(context, known), disk])
+  return settleTwins(context, id, [diskAt(context, known), disk])
 }
 
 function foundStale(context: StoreContext, disk: Disk, text: string): Promise<void> | undefined {
   const name = parseStaleName(text)
   if (name === undefined) return undefined
-  const { oid, epoch, fragment } = name
-  context.catalog.addStale(oid, { epoch, fragment, disk: disk.index })
+  context.catalog.addStale(name.id, { epoch: name.epoch, disk: disk.index })
   return undefined
 }
 
@@ -78,14 +77,14 @@ function dropTemporary(
  */
 async function settleTwins(
   context: StoreContext,
-  name: ObjectName,
+  id: StoredId,
   twins: readonly [Disk, Disk],
 ): Promise<void> {
-  const wanted = context.disks.choose(name.oid)
+  const wanted = context.disks.choose(objectOf(id))
   const [keep, drop] = twins[1] === wanted ? [twins[1], twins[0]] : twins
-  const file = workingFileName(name)
+  const file = workingFileName(id)
   const aside = `${drop.path}/${TWIN_PREFIX}${file}`
   context.log.warn('store.found-twice', { kept: `${keep.path}/${file}`, aside })
   await context.files.rename(`${drop.path}/${file}`, aside)
-  context.catalog.add(name, keep.index)
+  context.catalog.working.set(id, keep.index)
 }

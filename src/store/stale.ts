@@ -3,43 +3,35 @@
  * sections 14 and 16). Large moves go in batches, between which the event loop serves others.
  */
 import { Code, SheepError } from '../base/codes.js'
-import type { Oid } from '../model/oid.js'
+import type { StoredId } from '../model/oid.js'
 import type { OpenFile } from '../world/world.js'
 import type { StaleCopy } from './catalog.js'
-import {
-  diskAt,
-  judge,
-  occupied,
-  replicaName,
-  type StoreContext,
-  syncNames,
-  workingPath,
-} from './context.js'
+import { diskAt, judge, occupied, type StoreContext, syncNames, workingPath } from './context.js'
 import type { Disk } from './disks.js'
 import { errnoOf } from './errno.js'
 import { turn } from './file-io.js'
-import { REPLICA, staleFileName } from './names.js'
+import { staleFileName } from './names.js'
 
 /** Objects looked at, and at most renamed, before the event loop gets its turn. */
 const MOVES_AT_ONCE = 64
 
-function stalePath(context: StoreContext, oid: Oid, copy: StaleCopy): string {
-  return `${diskAt(context, copy.disk).stalePath}/${staleFileName({ oid, ...copy })}`
+function stalePath(context: StoreContext, id: StoredId, copy: StaleCopy): string {
+  return `${diskAt(context, copy.disk).stalePath}/${staleFileName({ id, epoch: copy.epoch })}`
 }
 
-/** Lets `use` read the stale replica of that epoch. Undefined when absent; rejects with a SheepError. */
+/** Lets `use` read the stale copy of that epoch. Undefined when absent; rejects with a SheepError. */
 export async function useStale<T>(
   context: StoreContext,
-  oid: Oid,
+  id: StoredId,
   epoch: number,
   use: (file: OpenFile) => Promise<T>,
 ): Promise<T | undefined> {
   const { catalog, files, lanes } = context
-  const leave = await lanes.hold(oid, false)
-  const copy = catalog.staleReplica(oid, epoch)
+  const leave = await lanes.hold(id, false)
+  const copy = catalog.staleCopy(id, epoch)
   try {
     if (copy === undefined) return undefined
-    const file = files.open(stalePath(context, oid, copy), {})
+    const file = files.open(stalePath(context, id, copy), {})
     try {
       return await use(file)
     } finally {
@@ -48,7 +40,7 @@ export async function useStale<T>(
   } catch (error) {
     const code = judge(context, diskAt(context, copy!.disk), 'store.stale-read-failed', error)
     if (code !== Code.NO_OBJ) throw new SheepError(code)
-    catalog.removeStale(oid, copy!)
+    catalog.removeStale(id, copy!)
     return undefined
   } finally {
     leave()
@@ -56,13 +48,13 @@ export async function useStale<T>(
 }
 
 /**
- * Moves the replicas `gone` names. Fragments stay: who owns one depends on its index. What cannot be moved
- * or synced stays a working object, and the call rejects with the last such code after the rest is done.
+ * Moves what `gone` names. What cannot be moved or synced stays a working object, and the call rejects with the
+ * last such code after the rest is done.
  */
 export async function setAside(
   context: StoreContext,
   epoch: number,
-  gone: (oid: Oid) => boolean,
+  gone: (id: StoredId) => boolean,
 ): Promise<void> {
   const leaveAll = await context.lanes.holdAll()
   const ids = [...context.catalog.working.keys()]
@@ -71,7 +63,7 @@ export async function setAside(
   let failure: Code = Code.SUCCESS
   for (let at = 0; at < ids.length; at += MOVES_AT_ONCE) {
     const leaving = ids.slice(at, at + MOVES_AT_ONCE).filter(gone)
-    const codes = await Promise.all(leaving.map((oid) => moveAside(context, oid, epoch, touched)))
+    const codes = await Promise.all(leaving.map((id) => moveAside(context, id, epoch, touched)))
     failure = codes.find((code) => code !== Code.SUCCESS) ?? failure
     await turn(context.clock)
   }
@@ -87,37 +79,37 @@ export async function setAside(
 
 async function moveAside(
   context: StoreContext,
-  oid: Oid,
+  id: StoredId,
   epoch: number,
   touched: Set<Disk>,
 ): Promise<Code> {
   const { catalog, files, handles, lanes } = context
-  const leave = await lanes.hold(oid, true)
+  const leave = await lanes.hold(id, true)
   try {
-    const index = catalog.working.get(oid)
+    const index = catalog.working.get(id)
     if (index === undefined) return Code.SUCCESS
-    const handle = handles.peek(oid)
+    const handle = handles.peek(id)
     if (handle?.dirty) {
       const code = await new Promise<Code>((resolve) => handles.syncObject(handle, resolve))
       if (code !== Code.SUCCESS) return code
     }
     const disk = diskAt(context, index)
-    const from = workingPath(disk, replicaName(oid))
-    const copy: StaleCopy = { epoch, fragment: REPLICA, disk: index }
+    const from = workingPath(disk, id)
+    const copy: StaleCopy = { epoch, disk: index }
     try {
       const used = occupied(context, from)
-      const to = stalePath(context, oid, copy)
+      const to = stalePath(context, id, copy)
       // A rename onto a link of the same file would leave both names (rename(2)).
-      if (catalog.staleReplica(oid, epoch) !== undefined) await files.unlink(to)
+      if (catalog.staleCopy(id, epoch) !== undefined) await files.unlink(to)
       await files.rename(from, to)
       disk.usedBytes -= used
     } catch (error) {
       return judge(context, disk, 'store.set-aside-failed', error)
     }
     touched.add(disk)
-    catalog.working.delete(oid)
-    catalog.addStale(oid, copy)
-    handles.retire(oid)
+    catalog.working.delete(id)
+    catalog.addStale(id, copy)
+    handles.retire(id)
     return Code.SUCCESS
   } finally {
     leave()
@@ -125,7 +117,7 @@ async function moveAside(
 }
 
 interface RestoreRequest {
-  readonly oid: Oid
+  readonly id: StoredId
   readonly epoch: number
   readonly stillWanted: (() => boolean) | undefined
 }
@@ -133,25 +125,25 @@ interface RestoreRequest {
 /** Links the stale copy to the working name, durably. An object that is there already stays. */
 export async function restoreStale(context: StoreContext, request: RestoreRequest): Promise<Code> {
   const { catalog, files, lanes } = context
-  const { oid, epoch } = request
-  const leave = await lanes.hold(oid, true)
+  const { id, epoch } = request
+  const leave = await lanes.hold(id, true)
   try {
     if (request.stillWanted?.() === false) return Code.NETWORK_ERROR
-    if (catalog.working.has(oid)) return Code.SUCCESS
-    const copy = catalog.staleReplica(oid, epoch)
+    if (catalog.working.has(id)) return Code.SUCCESS
+    const copy = catalog.staleCopy(id, epoch)
     if (copy === undefined) return Code.NO_OBJ
     const disk = diskAt(context, copy.disk)
-    const to = workingPath(disk, replicaName(oid))
+    const to = workingPath(disk, id)
     try {
-      await linkAnew(context, stalePath(context, oid, copy), to)
+      await linkAnew(context, stalePath(context, id, copy), to)
       await syncNames(context, disk.names)
     } catch (error) {
       const code = judge(context, disk, 'store.restore-failed', error)
-      if (code === Code.NO_OBJ) catalog.removeStale(oid, copy)
+      if (code === Code.NO_OBJ) catalog.removeStale(id, copy)
       return code
     }
     disk.usedBytes += occupied(context, to)
-    catalog.working.set(oid, disk.index)
+    catalog.working.set(id, disk.index)
     return Code.SUCCESS
   } finally {
     leave()
@@ -175,23 +167,23 @@ export async function restoreStale(context: StoreContext, request: RestoreReques
  * recovery and stay. Rejects with the last failure after the rest is done.
  */
 export async function purgeStale(context: StoreContext): Promise<void> {
-  const known = [...context.catalog.stale].flatMap(([oid, copies]) =>
-    copies.map((copy) => ({ oid, copy })),
+  const known = [...context.catalog.stale].flatMap(([id, copies]) =>
+    copies.map((copy) => ({ id, copy })),
   )
   let failure: Code = Code.SUCCESS
   for (let at = 0; at < known.length; at += MOVES_AT_ONCE) {
     const batch = known.slice(at, at + MOVES_AT_ONCE)
-    const codes = await Promise.all(batch.map(({ oid, copy }) => purge(context, oid, copy)))
+    const codes = await Promise.all(batch.map(({ id, copy }) => purge(context, id, copy)))
     failure = codes.find((code) => code !== Code.SUCCESS) ?? failure
     await turn(context.clock)
   }
   if (failure !== Code.SUCCESS) throw new SheepError(failure)
 }
 
-async function purge(context: StoreContext, oid: Oid, copy: StaleCopy): Promise<Code> {
-  const leave = await context.lanes.hold(oid, true)
+async function purge(context: StoreContext, id: StoredId, copy: StaleCopy): Promise<Code> {
+  const leave = await context.lanes.hold(id, true)
   try {
-    return await unlinkStale(context, oid, copy)
+    return await unlinkStale(context, id, copy)
   } finally {
     leave()
   }
@@ -200,24 +192,24 @@ async function purge(context: StoreContext, oid: Oid, copy: StaleCopy): Promise<
 /** Every stale copy of one object. The caller holds the lane. The first failure's code, if any. */
 export async function removeStaleCopies(
   context: StoreContext,
-  oid: Oid,
+  id: StoredId,
 ): Promise<Code | undefined> {
-  for (const copy of [...(context.catalog.stale.get(oid) ?? [])]) {
-    const code = await unlinkStale(context, oid, copy)
+  for (const copy of [...(context.catalog.stale.get(id) ?? [])]) {
+    const code = await unlinkStale(context, id, copy)
     if (code !== Code.SUCCESS) return code
   }
   return undefined
 }
 
-async function unlinkStale(context: StoreContext, oid: Oid, copy: StaleCopy): Promise<Code> {
+async function unlinkStale(context: StoreContext, id: StoredId, copy: StaleCopy): Promise<Code> {
   const { catalog, files } = context
-  if (!catalog.isStale(oid, copy)) return Code.SUCCESS
+  if (!catalog.isStale(id, copy)) return Code.SUCCESS
   try {
-    await files.unlink(stalePath(context, oid, copy))
+    await files.unlink(stalePath(context, id, copy))
   } catch (error) {
     const code = judge(context, diskAt(context, copy.disk), 'store.purge-failed', error)
     if (code !== Code.NO_OBJ) return code
   }
-  catalog.removeStale(oid, copy)
+  catalog.removeStale(id, copy)
   return Code.SUCCESS
 }

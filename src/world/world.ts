@@ -2,12 +2,15 @@
  * What the machine offers, as interfaces. Everything above this floor gets its world through
  * constructors, so that the same code runs on real sockets and disks and inside a simulation.
  */
+import type { StripMath } from '../base/strips.js'
 
 export interface World {
   readonly clock: Clock
   readonly random: Random
   readonly network: Network
   readonly files: Files
+  /** The machine's fast way of erasure coding; the portable one when absent. */
+  readonly strips?: StripMath
 }
 
 export interface Clock {

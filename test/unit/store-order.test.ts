@@ -197,7 +197,7 @@ test('a purge spares a copy that was set aside again in the same epoch while it 
 test('a copy nobody wants any more when its turn comes is neither made nor brought back', async (t) => {
   const { store } = await freshFakeStore()
   const unwanted = { stillWanted: () => false }
-  const request = { oid: data(1), fragment: -1, bytes: 512, offset: 0, data: Buffer.from('late') }
+  const request = { id: data(1), bytes: 512, offset: 0, data: Buffer.from('late') }
   const late = new Promise<Code>((resolve) => store.create({ ...request, ...unwanted }, resolve))
   t.is(await late, Code.NETWORK_ERROR)
   t.false(store.has(data(1)))

@@ -1,7 +1,7 @@
 /** config, epoch log, lock and names: the bytes of the objects spec, sections 12, 13 and 18. */
 import test from 'ava'
 import type { SdNode } from '../../src/model/node.js'
-import type { Oid } from '../../src/model/oid.js'
+import { fragmentId, type Oid } from '../../src/model/oid.js'
 import {
   decodeConfig,
   encodeConfig,
@@ -12,7 +12,12 @@ import {
 import { DiskSet, virtualDiskPositions } from '../../src/store/disks.js'
 import { decodeEpoch, encodeEpoch, openEpochLog } from '../../src/store/epoch-log.js'
 import { lockStore } from '../../src/store/lock.js'
-import { isTemporaryName, parseStaleName, parseWorkingName } from '../../src/store/names.js'
+import {
+  isTemporaryName,
+  parseStaleName,
+  parseWorkingName,
+  workingFileName,
+} from '../../src/store/names.js'
 import { SharedSync } from '../../src/store/shared-sync.js'
 import { FakeFiles } from './support/fake-files.js'
 
@@ -197,17 +202,15 @@ test('a disk is chosen by the next virtual disk on the ring, wrapping', (t) => {
 })
 
 test('names that are no object are told from names that are', (t) => {
-  t.deepEqual(parseWorkingName('00a0390700000005'), { oid: 0xa0390700000005n as Oid, fragment: -1 })
-  t.deepEqual(parseWorkingName('0039b88300000000_2'), {
-    oid: 0x39b88300000000n as Oid,
-    fragment: 2,
-  })
+  t.deepEqual(parseWorkingName('00a0390700000005'), 0xa0390700000005n as Oid)
+  const coded = 0x39b88300000000n as Oid
+  t.deepEqual(parseWorkingName('0039b88300000000_2'), fragmentId(coded, 2))
   t.deepEqual(parseStaleName('00a0390700000005.12'), {
-    oid: 0xa0390700000005n as Oid,
-    fragment: -1,
+    id: 0xa0390700000005n as Oid,
     epoch: 12,
   })
-  t.is(parseStaleName('0039b88300000000_11.3')?.fragment, 11)
+  t.is(parseStaleName('0039b88300000000_11.3')?.id, fragmentId(coded, 11))
+  t.is(workingFileName(fragmentId(coded, 11)), '0039b88300000000_11')
   for (const name of [
     '0000000000000000',
     'ffffffffffffffff',

@@ -6,7 +6,7 @@
  */
 import { Code, type Done, SheepError } from '../../base/codes.js'
 import type { Log } from '../../base/log.js'
-import { type Oid, oidName, oidVid } from '../../model/oid.js'
+import { fragmentOf, type Oid, objectOf, oidName, oidVid, type StoredId } from '../../model/oid.js'
 import { ownersOf, type Ring } from '../../model/ring.js'
 import type { EpochLog } from '../../store/epoch-log.js'
 import type { ObjectStore } from '../../store/object-store.js'
@@ -190,7 +190,7 @@ export class Recovery {
   async outdated(placed: number): Promise<void> {
     const last = this.#epochLog.latest()
     const ring = placed < last ? await this.#rings.of(last) : undefined
-    if (ring !== undefined) await this.#store.setAside(placed, (oid) => !this.#owns(ring, oid))
+    if (ring !== undefined) await this.#store.setAside(placed, (id) => !this.#owns(ring, id))
     await this.#store.setAside(last, () => true)
   }
 
@@ -206,8 +206,8 @@ export class Recovery {
 
   async #work(run: Run, from: number): Promise<void> {
     const { ring } = this.#state.view
-    const owns = (oid: Oid): boolean => this.#owns(ring, oid)
-    this.#aside = this.#setAside(run, from, (oid) => !owns(oid))
+    const owns = (id: StoredId): boolean => this.#owns(ring, id)
+    this.#aside = this.#setAside(run, from, (id) => !owns(id))
     await this.#aside
     const wanted = await listMissing({
       store: this.#store,
@@ -230,7 +230,7 @@ export class Recovery {
   }
 
   /** Tries until it has worked or the node stops: what stays behind could pass for current later. */
-  async #setAside(run: Run, from: number, gone: (oid: Oid) => boolean): Promise<void> {
+  async #setAside(run: Run, from: number, gone: (id: StoredId) => boolean): Promise<void> {
     for (;;) {
       try {
         await this.#store.setAside(from, gone)
@@ -244,9 +244,11 @@ export class Recovery {
     }
   }
 
-  #owns(ring: Ring, oid: Oid): boolean {
-    const copies = this.#state.copiesOf(oidVid(oid))
-    return ownersOf(ring, oid, copies).some((node) => this.#state.isSelf(node))
+  /** Fragments are kept: what a coded object needs is decided by its index. */
+  #owns(ring: Ring, id: StoredId): boolean {
+    if (fragmentOf(id) >= 0) return true
+    const copies = this.#state.copiesOf(oidVid(id))
+    return ownersOf(ring, objectOf(id), copies).some((node) => this.#state.isSelf(node))
   }
 
   async #recoverAll(run: Run, wanted: Oid[]): Promise<void> {

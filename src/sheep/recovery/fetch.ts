@@ -134,7 +134,7 @@ export class Fetcher {
     const stillWanted = this.#stillWanted(wanted)
     return new Promise((resolve) => {
       const content = { bytes, offset: 0, data: reply.body }
-      this.#store.create({ oid, fragment: -1, ...content, stillWanted }, resolve)
+      this.#store.create({ id: oid, ...content, stillWanted }, resolve)
     })
   }
 

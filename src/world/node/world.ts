@@ -6,6 +6,7 @@ import { NodeFiles } from './files.js'
 import { loadNative } from './native.js'
 import { NodeNetwork } from './network.js'
 import { NodeRandom } from './random.js'
+import { fastestStrips } from './strips.js'
 
 /** `log` hears what no caller can be told. Throws when the native binding is not built. */
 export function nodeWorld(log: Log = silentLog): World {
@@ -14,5 +15,6 @@ export function nodeWorld(log: Log = silentLog): World {
     random: new NodeRandom(),
     network: new NodeNetwork(log),
     files: new NodeFiles(loadNative()),
+    strips: fastestStrips(log),
   }
 }

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import test, { type ExecutionContext } from 'ava'
 import { Code } from '../../../src/base/codes.js'
-import { INODE_BYTES, inodeOid, type Oid } from '../../../src/model/oid.js'
+import { fragmentId, INODE_BYTES, inodeOid, type Oid } from '../../../src/model/oid.js'
 import type { ObjectStore } from '../../../src/store/object-store.js'
 import {
   create,
@@ -229,14 +229,42 @@ const CASES: Readonly<Record<string, Body>> = {
     t.deepEqual(again.staleEpochs(data(2)), [])
   },
 
-  'a fragment is kept and listed, and is not its replica': async (t, subject) => {
+  'a fragment is an object of its own, listed under the one it is of': async (t, subject) => {
+    const piece = fragmentId(data(1), 2)
+    const other = fragmentId(data(1), 30)
     await create(subject.store, data(1), 'piece', { fragment: 2, bytes: 512 })
+    await create(subject.store, data(1), 'other', { fragment: 30, bytes: 512 })
+    t.is(await write(subject.store, piece, 1, 'I', true), Code.SUCCESS)
     await onBoth(subject, async (store) => {
       t.deepEqual(store.list(), [data(1)])
       t.deepEqual(store.listWorking(), [])
+      t.deepEqual(store.piecesOf(data(1)), [piece, other])
+      t.deepEqual(store.piecesOf(data(2)), [])
       t.false(store.has(data(1)))
+      t.true(store.has(piece))
       t.is(await read(store, data(1), 0, 5), Code.NO_OBJ)
+      t.is(await text(store, piece, 5), 'pIece')
+      t.is(await text(store, other, 5), 'other')
+      t.is(await flush(store, VID), Code.SUCCESS)
     })
+  },
+
+  'a fragment is set aside, restored and removed by its index': async (t, subject) => {
+    const { store } = subject
+    const [piece, other] = [fragmentId(data(1), 0), fragmentId(data(1), 1)]
+    await create(store, data(1), 'piece', { fragment: 0, bytes: 512 })
+    await create(store, data(1), 'other', { fragment: 1, bytes: 512 })
+    await store.setAside(7, (id) => id === piece)
+    t.deepEqual(store.staleEpochs(piece), [7])
+    t.deepEqual(store.staleEpochs(other), [])
+    t.true(store.has(other))
+    t.is(await remove(store, other), Code.SUCCESS)
+    t.deepEqual(store.piecesOf(data(1)), [piece])
+    t.is(await store.restoreStale(piece, 7), Code.SUCCESS)
+    const again = await subject.reopen()
+    t.is(await text(again, piece, 5), 'piece')
+    t.is(await remove(again, piece), Code.SUCCESS)
+    t.deepEqual(again.piecesOf(data(1)), [])
   },
 
   'space grows by a create and shrinks by a remove': async (t, { store }) => {

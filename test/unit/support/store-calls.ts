@@ -1,6 +1,14 @@
 /** A store's callback operations as promises, and objects to use them on. */
 import type { Code, Done } from '../../../src/base/codes.js'
-import { dataOid, inodeOid, ledgerOid, type Oid, type Vid } from '../../../src/model/oid.js'
+import {
+  dataOid,
+  fragmentId,
+  inodeOid,
+  ledgerOid,
+  type Oid,
+  type StoredId,
+  type Vid,
+} from '../../../src/model/oid.js'
 import type { ObjectStore } from '../../../src/store/object-store.js'
 
 export const OBJECT_BYTES = 4 * 1024 * 1024
@@ -24,6 +32,11 @@ export interface CreateExtras {
   readonly fragment?: number
 }
 
+/** `fragment`: index of a fragment of the object, -1 for its replica. */
+function nameOf(oid: Oid, fragment: number): StoredId {
+  return fragment < 0 ? oid : fragmentId(oid, fragment)
+}
+
 export function create(
   store: ObjectStore,
   oid: Oid,
@@ -32,39 +45,43 @@ export function create(
 ): Promise<Code> {
   const { bytes = OBJECT_BYTES, offset = 0, fragment = -1 } = extras
   return promised((done) =>
-    store.create({ oid, fragment, bytes, offset, data: Buffer.from(content) }, done),
+    store.create({ id: nameOf(oid, fragment), bytes, offset, data: Buffer.from(content) }, done),
   )
 }
 
 export function write(
   store: ObjectStore,
-  oid: Oid,
+  id: StoredId,
   offset: number,
   content: Uint8Array | string,
   durable = false,
 ): Promise<Code> {
-  return promised((done) => store.write(oid, offset, Buffer.from(content), { durable }, done))
+  return promised((done) => store.write(id, offset, Buffer.from(content), { durable }, done))
 }
 
 /** The bytes, or the code when it is not SUCCESS. The buffer is dirty before, so that gaps show. */
 export async function read(
   store: ObjectStore,
-  oid: Oid,
+  id: StoredId,
   offset: number,
   length: number,
 ): Promise<Buffer | Code> {
   const into = Buffer.alloc(length, 0xee)
-  const code = await promised((done) => store.read(oid, offset, into, done))
+  const code = await promised((done) => store.read(id, offset, into, done))
   return code === 0 ? into : code
 }
 
-export async function text(store: ObjectStore, oid: Oid, length: number): Promise<string | Code> {
-  const found = await read(store, oid, 0, length)
+export async function text(
+  store: ObjectStore,
+  id: StoredId,
+  length: number,
+): Promise<string | Code> {
+  const found = await read(store, id, 0, length)
   return typeof found === 'number' ? found : found.toString('latin1')
 }
 
-export function remove(store: ObjectStore, oid: Oid): Promise<Code> {
-  return promised((done) => store.remove(oid, done))
+export function remove(store: ObjectStore, id: StoredId): Promise<Code> {
+  return promised((done) => store.remove(id, done))
 }
 
 export function flush(store: ObjectStore, vid: Vid = VID): Promise<Code> {
