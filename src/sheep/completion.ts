@@ -49,6 +49,8 @@ export class Completion {
     if (epoch !== state.epoch) return
     this.#complete.add(nodeKey(node))
     const storing = state.epochNodes.filter((member) => member.vnodes > 0)
+    // Without storage nobody has anything: what was there before is all there is.
+    if (storing.length === 0) return
     if (!storing.every((member) => this.#complete.has(nodeKey(member)))) return
     log.info('recovery.gathered', { epoch })
     await gathered(epoch)

@@ -1,11 +1,15 @@
 /**
  * What survives a restart besides objects: the config file, the epoch log, and up to which epoch copies of
- * removed objects may still be somewhere (`gathered`: the cluster's creation time and the epoch).
+ * removed objects may still be somewhere (`gathered`: the cluster's creation time and the epoch), and the newest
+ * epoch an administrator forced (`forced`, the same way).
  */
 import { type StoreConfig, writeConfig } from '../store/config.js'
 import type { EpochLog } from '../store/epoch-log.js'
 import type { ClusterInfo } from '../wire/sheepdog/records.js'
 import type { Clock, Files } from '../world/world.js'
+
+const GATHERED = 'gathered'
+const FORCED = 'forced'
 
 export interface HistoryOptions {
   readonly files: Files
@@ -50,37 +54,56 @@ export class History {
       status: 'wait',
       blockSizeShift: config.blockSizeShift,
       store: config.storeName,
-      gathered: this.#gathered(),
+      gathered: this.#noted(GATHERED),
+      forced: this.#noted(FORCED),
       nodes: this.#epochLog.read(epoch)?.nodes ?? [],
     }
   }
 
   /** Every node has everything it owns in `epoch`. */
   async recordGathered(epoch: number): Promise<void> {
-    const text = `${this.#config.createdAt.toString(16)} ${epoch}\n`
-    await this.#files.writeFileAtomic(this.#gatheredPath, Buffer.from(text))
+    await this.#note(GATHERED, epoch, this.#config.createdAt)
   }
 
-  get #gatheredPath(): string {
-    return `${this.#metaDirectory}/gathered`
+  async #note(file: string, epoch: number, ctime: bigint): Promise<void> {
+    const text = `${ctime.toString(16)} ${epoch}\n`
+    await this.#files.writeFileAtomic(`${this.#metaDirectory}/${file}`, Buffer.from(text))
   }
 
   /** 0 when nothing is known; a file of a cluster formatted since says nothing. */
-  #gathered(): number {
-    if (!this.#files.exists(this.#gatheredPath)) return 0
-    const text = this.#files.readFile(this.#gatheredPath).toString('latin1')
-    const [, ctime, epoch] = /^([0-9a-f]+) (\d{1,10})\n$/.exec(text) ?? []
-    const isOurs = ctime === this.#config.createdAt.toString(16)
-    return isOurs && Number(epoch) <= this.#epochLog.latest() ? Number(epoch) : 0
+  #noted(file: string): number {
+    const noted = this.#read(file)
+    if (noted?.ctime !== this.#config.createdAt) return 0
+    return noted.epoch <= this.#epochLog.latest() ? noted.epoch : 0
+  }
+
+  #read(file: string): { readonly ctime: bigint; readonly epoch: number } | undefined {
+    const path = `${this.#metaDirectory}/${file}`
+    if (!this.#files.exists(path)) return undefined
+    const text = this.#files.readFile(path).toString('latin1')
+    const [, ctime, epoch] = /^([0-9a-f]{1,16}) (\d{1,10})\n$/.exec(text) ?? []
+    return ctime === undefined ? undefined : { ctime: BigInt(`0x${ctime}`), epoch: Number(epoch) }
   }
 
   /** Durable before anything is served under `info`. */
   async record(info: ClusterInfo): Promise<void> {
+    // Before the epoch itself: a note of an epoch that is not in the log yet says nothing.
+    const { forced = 0 } = info
+    const noted = this.#read(FORCED)
+    if (noted?.ctime !== info.ctime || noted.epoch !== forced) {
+      if (noted !== undefined || forced > 0) await this.#note(FORCED, forced, info.ctime)
+    }
     if (this.#epochLog.latest() !== info.epoch) {
       const time = Math.floor(this.#clock.now() / 1000)
       await this.#epochLog.write(info.epoch, { nodes: info.nodes, time })
     }
     await this.#save(info, false)
+  }
+
+  /** What this node announces; durable before it does. */
+  async recordSpace(spaceBytes: number): Promise<void> {
+    this.#config = { ...this.#config, spaceBytes }
+    await writeConfig(this.#files, this.#metaDirectory, this.#config)
   }
 
   /** `clean`: every object is where it belongs, so the next start need not look. */

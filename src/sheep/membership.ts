@@ -31,11 +31,19 @@ export function answerJoin(
   const newest = comparable && request.epoch > own.epoch ? request : own
   const present = keysOf([...members, joiner])
   const complete = newest.epoch > 0 && newest.nodes.every((node) => present.has(nodeKey(node)))
+  // Gateways that were there first follow the first node that stores objects.
+  const isOpen = newest.ctime === 0n && members.every(({ vnodes }) => vnodes === 0)
   return {
-    ...newest,
+    ...(isOpen && joiner.vnodes > 0 ? withStrategy(newest, request.flags) : newest),
     version: ACCEPTED_VERSION,
     status: complete && comparable ? 'ok' : 'wait',
   }
+}
+
+/** The cluster with another say on how vnode numbers come about. */
+function withStrategy(info: ClusterInfo, flags: number): ClusterInfo {
+  const { AUTO_VNODES } = ClusterFlag
+  return { ...info, flags: (info.flags & ~AUTO_VNODES) | (flags & AUTO_VNODES) }
 }
 
 /** Why a joiner must not go on with the answer it got; undefined when it may. */
@@ -91,6 +99,17 @@ function isSame(a: SdNode, b: SdNode): boolean {
   return nodeKey(a) === nodeKey(b)
 }
 
+/** Whether objects lie the same: the same nodes in the same zones with the same weights (defect C15). */
+function samePlacement(a: readonly SdNode[], b: readonly SdNode[]): boolean {
+  const others = sortNodes(b)
+  const alike = (one: SdNode, other: SdNode | undefined): boolean =>
+    other !== undefined &&
+    isSame(one, other) &&
+    one.zone === other.zone &&
+    one.vnodes === other.vnodes
+  return a.length === b.length && sortNodes(a).every((one, i) => alike(one, others[i]))
+}
+
 /** The members as the next epoch's nodes. */
 function weighed(members: readonly SdNode[], flags: number): SdNode[] {
   return weighNodes(sortNodes(members), (flags & ClusterFlag.AUTO_VNODES) !== 0)
@@ -105,10 +124,11 @@ export function onAccepted(own: ClusterInfo, arrival: Arrival): Step {
   const { self, joiner, members, answer } = arrival
   const refusal = isSame(joiner, self) ? refusalOfAnswer(own, self, answer) : undefined
   if (refusal !== undefined) return { next: own, effects: [{ kind: 'refused', reason: refusal }] }
-  const strategy = answer.ctime === 0n || self.vnodes === 0 ? answer.flags : own.flags
-  const info: ClusterInfo = {
-    ...answer,
-    flags: (answer.flags & ~ClusterFlag.AUTO_VNODES) | (strategy & ClusterFlag.AUTO_VNODES),
+  const forced = own.ctime === answer.ctime ? Math.max(own.forced ?? 0, answer.forced ?? 0) : 0
+  const strategy = self.vnodes === 0 ? answer.flags : own.flags
+  const info = {
+    ...withStrategy(answer, strategy),
+    forced: own.ctime === 0n ? (answer.forced ?? 0) : forced,
   }
   if (answer.status === 'shutdown' || answer.status === 'killed') {
     const reason = 'the cluster is being shut down: start again when its nodes are gone'
@@ -120,7 +140,7 @@ export function onAccepted(own: ClusterInfo, arrival: Arrival): Step {
   if (answer.epoch > 0 && own.epoch > 0 && !wasIn) effects.push({ kind: 'outdated' })
   if (own.status === 'wait' && answer.status === 'ok') effects.push(learning(arrival))
   if (answer.status !== 'ok') return { next: info, effects }
-  const same = sameMembers(answer.nodes, members)
+  const same = samePlacement(answer.nodes, weighed(members, info.flags))
   const next = same ? info : nextEpoch(info, members)
   const recover = { epoch: answer.epoch, sameMembers: same }
   return { next, effects: [...effects, { kind: 'serve', info: next, recover }] }
@@ -156,6 +176,35 @@ export function onUpdated(own: ClusterInfo, members: readonly SdNode[]): Step {
   return { next, effects: [{ kind: 'serve', info: next, recover }] }
 }
 
+export interface Force {
+  readonly self: SdNode
+  readonly members: readonly SdNode[]
+  /** The epoch the administrator has seen. */
+  readonly epoch: number
+}
+
+/**
+ * The administrator gives up on nodes the cluster waits for: the next epoch has those that are there, and what
+ * only the missing ones knew counts as lost. Undefined when there is nothing to force.
+ */
+export function onForced(own: ClusterInfo, { self, members, epoch }: Force): Step | undefined {
+  if (own.status !== 'wait' || own.epoch === 0 || own.epoch !== epoch) return undefined
+  const next = { ...nextEpoch(own, members), status: 'ok' as const, forced: own.epoch + 1 }
+  const isCurrent = (node: SdNode): boolean => own.nodes.some((other) => isSame(node, other))
+  // Where nobody is left who was there at the end, everybody tells what he has seen.
+  const witnesses = members.some((node) => node.vnodes > 0 && isCurrent(node))
+  const tells = (node: SdNode): boolean => !witnesses || isCurrent(node)
+  const from = members.filter((node) => !isSame(node, self) && tells(node))
+  const recover = { epoch: own.epoch, sameMembers: false }
+  return {
+    next,
+    effects: [
+      { kind: 'learn', from, keepOwn: tells(self) },
+      { kind: 'serve', info: next, recover },
+    ],
+  }
+}
+
 export interface FormatRequest {
   readonly ctime: bigint
   readonly flags: number
@@ -178,6 +227,7 @@ export function onFormat(
     status: 'ok',
     recoveryDisabled: false,
     gathered: 0,
+    forced: 0,
     nodes: weighed(members, format.flags),
   }
 }

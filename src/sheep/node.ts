@@ -15,9 +15,7 @@ import type { EpochLog } from '../store/epoch-log.js'
 import type { ObjectStore } from '../store/object-store.js'
 import { decodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
-import { Op } from '../wire/sheepdog/opcodes.js'
 import { type ClusterInfo, decodeClusterInfo, encodeClusterInfo } from '../wire/sheepdog/records.js'
-import { decodeClusterFields } from '../wire/sheepdog/requests.js'
 import type { World } from '../world/world.js'
 import { type Answer, failed } from './answer.js'
 import { Caretaker, INTENTS } from './caretaker.js'
@@ -27,6 +25,7 @@ import { Gateway } from './gateway.js'
 import { History } from './history.js'
 import { InodeCopies } from './inode-copies.js'
 import { InodeIo } from './inode-io.js'
+import { refusalOfJoiner } from './join-rules.js'
 import { learnVolumes } from './learning.js'
 import { Ledgers } from './ledger.js'
 import { LocalObjects } from './local-objects.js'
@@ -35,13 +34,13 @@ import {
   answerJoin,
   type Effect,
   onAccepted,
-  onFormat,
   onLeft,
   onUpdated,
   type RecoverFrom,
   type Step,
 } from './membership.js'
 import { type Duties, NODE_OPERATIONS } from './node-operations.js'
+import { onMessage } from './ordered-steps.js'
 import { Peers } from './peers.js'
 import { Placed } from './placed.js'
 import { Reclaim } from './reclaim.js'
@@ -253,6 +252,7 @@ export class SheepNode {
 
   #events(): DriverEvents {
     return {
+      joinRefusal: (joiner, members, request) => this.#joinRefusal(joiner, members, request),
       joinRequest: (joiner, members, request) => {
         const answer = answerJoin(this.#info, joiner, members, decodeClusterInfo(request))
         return encodeClusterInfo(answer)
@@ -270,7 +270,9 @@ export class SheepNode {
       notified: (sender, message) => this.#notified(sender, message),
       blocked: () => this.#enqueue(async () => this.ops.onTurn()),
       updated: (node, members) => {
-        this.log.info('member.updated', { node: nodeKey(node) })
+        const { vnodes, spaceBytes } = node
+        this.log.info('member.updated', { node: nodeKey(node), vnodes, spaceBytes })
+        if (this.state.isSelf(node)) this.state.self = node
         this.#take(members, onUpdated(this.#info, members))
       },
       lost: (reason) => this.#fail(`the cluster driver gave up: ${reason}`),
@@ -286,15 +288,21 @@ export class SheepNode {
     })
   }
 
+  #joinRefusal(joiner: SdNode, members: readonly SdNode[], bytes: Buffer): string | undefined {
+    const request = decodeClusterInfo(bytes)
+    const nodesOf = (epoch: number) => this.epochLog.read(epoch)?.nodes
+    const reason = refusalOfJoiner({ own: this.#info, joiner, members, request, nodesOf })
+    if (reason !== undefined) this.log.warn('join.refused', { node: nodeKey(joiner), reason })
+    return reason
+  }
+
   #notified(sender: SdNode, message: Buffer): void {
-    const { request } = decodeClusterMessage(message)
-    if (request.opcode === Op.MAKE_FS) {
-      this.#info = onFormat(this.#info, formatRequest(request), this.#latestMembers)
-    }
-    if (request.opcode === Op.SHUTDOWN) this.#info = { ...this.#info, status: 'shutdown' }
-    const info = this.#info
+    const place = { self: this.state.self, own: this.#info, members: this.#latestMembers }
+    const step = onMessage(place, decodeClusterMessage(message))
+    if (step !== undefined) this.#info = step.next
     this.#enqueue(async () => {
-      if (request.opcode === Op.MAKE_FS) await this.#format(info)
+      if (step?.formats === true) await this.#format(step.next)
+      for (const effect of step?.effects ?? []) await this.#carryOut(effect)
       await this.ops.onMessage(sender, message)
     })
   }
@@ -353,6 +361,7 @@ export class SheepNode {
     this.state.setView(info.epoch, info.nodes)
     this.log.info('epoch.serve', { epoch: info.epoch, nodes: info.nodes.length })
     this.recovery.knowGathered(info.gathered ?? 0)
+    this.recovery.knowForced(info.forced ?? 0)
     if (!recover.sameMembers || !wasClean) {
       this.recovery.start(this.#placed.read(info.ctime) ?? recover.epoch)
     }
@@ -426,19 +435,4 @@ export class SheepNode {
 
 function describe(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error)
-}
-
-const COPIES_DEFAULT = 3
-const BLOCK_SIZE_SHIFT_DEFAULT = 22
-
-function formatRequest(request: Frame): Parameters<typeof onFormat>[1] {
-  const fields = decodeClusterFields(request)
-  const end = request.body.indexOf(0)
-  return {
-    ctime: fields.ctime,
-    flags: fields.clusterFlags,
-    copies: fields.copies || COPIES_DEFAULT,
-    blockSizeShift: fields.blockSizeShift || BLOCK_SIZE_SHIFT_DEFAULT,
-    store: request.body.subarray(0, end < 0 ? undefined : end).toString('latin1'),
-  }
 }

@@ -37,7 +37,8 @@ const COPIES_DEFAULT = 3
 const BLOCK_SIZE_SHIFT_DEFAULT = 22
 
 export class NodeState {
-  readonly self: SdNode
+  /** As announced; changes with the event that tells everybody. */
+  self: SdNode
   readonly selfKey: NodeKey
   readonly vids = new VidTable()
   status: ClusterStatus = 'wait'

@@ -106,6 +106,7 @@ export class Recovery {
   reset(): void {
     this.stop()
     this.#gatheredEpoch = 1
+    this.#fetcher.forced = 0
     this.#rings.clear()
     this.#removed.clear()
     for (const fetch of this.#fetches.values()) fetch.forgotten = true
@@ -114,6 +115,11 @@ export class Recovery {
   /** What the cluster knows: older copies, of nodes that were away, may be of removed objects. */
   knowGathered(epoch: number): void {
     this.#gatheredEpoch = Math.max(this.#gatheredEpoch, epoch)
+  }
+
+  /** An administrator gave up on what was missing then: copies from before it count without their witnesses. */
+  knowForced(epoch: number): void {
+    this.#fetcher.forced = Math.max(this.#fetcher.forced, epoch)
   }
 
   /** Every member finished `epoch`. */
@@ -214,7 +220,7 @@ export class Recovery {
       peers: this.#peers,
       log: this.#log,
       epoch: run.epoch,
-      others: otherStorers(this.#state, ring.nodes),
+      others: this.#state.self.vnodes > 0 ? otherStorers(this.#state, ring.nodes) : [],
       owns,
       isCurrent: () => this.#run === run,
       pause: () => this.#pause(),

@@ -60,7 +60,8 @@ export class EpochRings {
 
   /** The nodes of an epoch this node did not live through, from whoever did. */
   async #askFor(epoch: number): Promise<readonly SdNode[] | undefined> {
-    for (const node of otherStorers(this.#state, this.#state.members)) {
+    // Gateways know them as well; while no storage node is there, they alone do.
+    for (const node of this.#state.members.filter((member) => !this.#state.isSelf(member))) {
       const head = objectRequest({
         opcode: Op.GET_EPOCH,
         oid: 0n as Oid,

@@ -9,7 +9,7 @@
 import { Code, SheepError, toCode } from '../../base/codes.js'
 import type { Log } from '../../base/log.js'
 import { type NodeKey, nodeKey, type SdNode } from '../../model/node.js'
-import { type Oid, objectBytes, oidName, oidVid } from '../../model/oid.js'
+import { type Oid, objectBytes, oidName, oidVid, vidName } from '../../model/oid.js'
 import { ownersOf, type Ring } from '../../model/ring.js'
 import type { ObjectStore } from '../../store/object-store.js'
 import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
@@ -50,6 +50,11 @@ export class Fetcher {
   readonly #rings: EpochRings
   readonly #peers: Peers
   readonly #log: Log
+  /**
+   * The newest epoch an administrator forced; 0: none. That all owners of an earlier one are gone does not hold
+   * an object up any more: what they alone had was given up then.
+   */
+  forced = 0
 
   constructor(options: FetcherOptions) {
     this.#state = options.state
@@ -66,20 +71,35 @@ export class Fetcher {
    */
   async fetch(wanted: Wanted, oldest: number): Promise<Code> {
     const { oid, epoch } = wanted
+    let givenUp: number | undefined
     for (let target = epoch; target >= oldest; target--) {
       const ring = await this.#rings.of(target)
       if (ring === undefined) return Code.NETWORK_ERROR
       const found = await this.#fromEpoch(wanted, target, ring)
-      if (found === 'found') return Code.SUCCESS
+      if (found === 'found') {
+        if (givenUp !== undefined) this.#tellOlder(oid, target, givenUp)
+        return Code.SUCCESS
+      }
       if (found === 'removed') return Code.NO_OBJ
       if (found === 'unreachable') return Code.NETWORK_ERROR
-      if (found === 'unknown') {
+      if (found === 'unknown' && target < this.forced) {
+        givenUp ??= target
+      } else if (found === 'unknown') {
         this.#log.error('object.holders.gone', { oid: oidName(oid), epoch: target })
         return Code.STALE_OBJ
       }
       if (this.#state.epoch !== epoch) return Code.NETWORK_ERROR
     }
+    if (givenUp !== undefined) {
+      this.#log.warn('object.perhaps-lost', { ...objectNames(oid), epoch: givenUp })
+    }
     return Code.NO_OBJ
+  }
+
+  /** What a forced recovery could not avoid: named object by object, so that its volume can be looked after. */
+  #tellOlder(oid: Oid, target: number, givenUp: number): void {
+    const epochs = { epoch: target, newestLost: givenUp }
+    this.#log.warn('object.older-copy', { ...objectNames(oid), ...epochs })
   }
 
   async #fromEpoch(wanted: Wanted, target: number, ring: Ring): Promise<Found> {
@@ -155,4 +175,8 @@ export class Fetcher {
   #bytesOf(oid: Oid): number {
     return objectBytes(oid, this.#state.blockSizeShiftOf(oidVid(oid)))
   }
+}
+
+function objectNames(oid: Oid): { readonly oid: string; readonly vdi: string } {
+  return { oid: oidName(oid), vdi: vidName(oidVid(oid)) }
 }

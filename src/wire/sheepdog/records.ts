@@ -34,11 +34,15 @@ export interface ClusterInfo {
   readonly store: string
   /** Ours, in padding: the newest epoch known in which every node had everything it owned. */
   readonly gathered?: number
+  /** Ours, in padding: the newest epoch an administrator forced; what was missing then is given up. */
+  readonly forced?: number
   /** The nodes of that epoch, sorted. */
   readonly nodes: readonly SdNode[]
 }
 
 const GATHERED_OFFSET = 44
+/** 24 bits: how many epochs ago the forced one was, plus 1; 0 when there was none, or too long ago. */
+const FORCED_OFFSET = 41
 
 export const ACCEPTED_VERSION = PEER_VERSION
 
@@ -57,7 +61,13 @@ export function encodeClusterInfo(info: ClusterInfo): Buffer {
   head[21] = info.blockSizeShift
   writeCString(head, 25, STORE_NAME_BYTES, info.store)
   head.writeUInt32LE(info.gathered ?? 0, GATHERED_OFFSET)
+  head.writeUIntLE(forcedAgo(info), FORCED_OFFSET, 3)
   return Buffer.concat([head, encodeNodes(info.nodes)])
+}
+
+function forcedAgo({ epoch, forced = 0 }: ClusterInfo): number {
+  const ago = epoch - forced + 1
+  return forced > 0 && ago > 0 && ago < 2 ** 24 ? ago : 0
 }
 
 /** Throws RangeError when it is cut short or names a status nobody knows. */
@@ -70,10 +80,12 @@ export function decodeClusterInfo(from: Buffer): ClusterInfo {
   const status = statuses.find((name) => STATUS_NUMBERS[name] === from[20])
   if (status === undefined) throw new RangeError(`cluster_info with status ${from[20]}`)
   const gathered = from.readUInt32LE(GATHERED_OFFSET)
+  const ago = from.readUIntLE(FORCED_OFFSET, 3)
+  const epoch = from.readUInt32LE(4)
   return {
     version: from[0]!,
     recoveryDisabled: from[1] !== 0,
-    epoch: from.readUInt32LE(4),
+    epoch,
     ctime: from.readBigUInt64LE(8),
     flags: from.readUInt16LE(16),
     copies: from[18]!,
@@ -82,6 +94,7 @@ export function decodeClusterInfo(from: Buffer): ClusterInfo {
     blockSizeShift: from[21]!,
     store: readCString(from, 25, STORE_NAME_BYTES),
     ...(gathered > 0 && { gathered }),
+    ...(ago > 0 && ago <= epoch && { forced: epoch + 1 - ago }),
     nodes: decodeNodes(from, count, 48),
   }
 }
