@@ -88,13 +88,12 @@ export function decodeNode(from: Buffer, at = 0): SdNode {
   }
 }
 
-/** Order of nodes everywhere: the 16 address bytes, then the port. */
-export function compareNodes(a: SdNode, b: SdNode): number {
-  return Buffer.compare(addressBytes(a.host), addressBytes(b.host)) || a.port - b.port
-}
-
+/** In the order of nodes everywhere: the 16 address bytes, then the port. */
 export function sortNodes(nodes: Iterable<SdNode>): SdNode[] {
-  return [...nodes].sort(compareNodes)
+  // Addresses are parsed once a node, not once a comparison.
+  const keyed = Array.from(nodes, (node) => ({ node, address: addressBytes(node.host) }))
+  keyed.sort((a, b) => Buffer.compare(a.address, b.address) || a.node.port - b.node.port)
+  return keyed.map(({ node }) => node)
 }
 
 /** Zone of a node that was given none: the last four address bytes as a little-endian number. */

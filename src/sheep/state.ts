@@ -78,7 +78,7 @@ export class NodeState {
 
   /** Requests see this membership from now on; those that waited for it run again. */
   setView(epoch: number, nodes: readonly SdNode[]): void {
-    this.#view = { epoch, ring: buildRing(nodes) }
+    this.#view = { epoch, ring: buildRing(nodes, this.#view.ring) }
     this.epochNodes = nodes
     this.wakeViewWaiters()
   }

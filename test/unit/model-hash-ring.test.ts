@@ -1,9 +1,9 @@
 // Vectors of the objects spec, sections 2 and 11, checked there against files of the C daemon.
 import test from 'ava'
-import { fnv1a64, hashBytes, hashOid, nextHash, vidHash } from '../../src/model/hash.js'
+import { fnv1a64, hashBytes, hashOid, nextHash, vidHash, vnodeChain } from '../../src/model/hash.js'
 import { nodeKey, type SdNode, sortNodes } from '../../src/model/node.js'
 import type { Oid } from '../../src/model/oid.js'
-import { buildRing, ownersOf, weighNodes } from '../../src/model/ring.js'
+import { buildRing, ownersOf, positionAt, weighNodes } from '../../src/model/ring.js'
 
 const node = (host: string, port: number, zone: number, spaceBytes = 1): SdNode => ({
   host,
@@ -52,8 +52,8 @@ test('a node seed and its first vnodes give the vectors', (t) => {
 test('the ring of three nodes starts as the vector says', (t) => {
   const ring = buildRing([0, 1, 2].map((i) => node('127.0.0.1', 7310 + i, i)))
   const first = Array.from({ length: 6 }, (_, i) => {
-    const position = ring.positions[i]!.toString(16).padStart(16, '0')
-    return `${position}:${ring.nodes[ring.ownerOf[i]!]!.port}`
+    const position = positionAt(ring, i).toString(16).padStart(16, '0')
+    return `${position}:${ring.nodes[ring.owner[i]!]!.port}`
   })
   t.deepEqual(first, [
     '00a3ab3506ded855:7310',
@@ -114,4 +114,42 @@ test('nodes sort by address bytes, then by port', (t) => {
     node('10.0.0.9', 90, 0),
   ])
   t.deepEqual(sorted.map(nodeKey), ['10.0.0.9:90', '10.0.0.9:7001', '10.0.0.10:7000'])
+})
+
+test('a ring made from the one before is the ring made afresh', (t) => {
+  const everybody = sortNodes(
+    Array.from({ length: 24 }, (_, i) => node(`10.0.${i % 3}.${i + 1}`, 7000, i)),
+  )
+  let ring = buildRing([])
+  for (let step = 0; step < 60; step++) {
+    // Members come and go, and vnode numbers change both ways, as they do with the average space.
+    const members = everybody
+      .filter((_, i) => ((step * 7 + i * 5) % 11) % 4 !== 0)
+      .map((one, i) => ({ ...one, vnodes: 100 + ((step * 13 + i * 17) % 57) }))
+    ring = buildRing(members, ring)
+    t.deepEqual(ring, buildRing(members), `step ${step}`)
+  }
+})
+
+test('a vnode chain is the hash of the hash', (t) => {
+  const chain = vnodeChain(0x6a41c771c5ec36dcn, 200)
+  let position = 0x6a41c771c5ec36dcn
+  for (let i = 0; i < 200; i++) {
+    position = nextHash(position)
+    t.is((BigInt(chain[2 * i]!) << 32n) | BigInt(chain[2 * i + 1]!), position)
+  }
+})
+
+test('two nodes whose vnodes share a position make no ring', (t) => {
+  const one = node('10.0.0.1', 7000, 1)
+  t.throws(() => buildRing([one, one]), { message: /share a ring position/ })
+  t.throws(() =>
+    buildRing(
+      [
+        { ...one, port: 7001 },
+        { ...one, port: 7001 },
+      ],
+      buildRing([one]),
+    ),
+  )
 })

@@ -40,7 +40,7 @@ export class EpochRings {
     if (known !== undefined) return known
     const nodes = this.#epochLog.read(epoch)?.nodes ?? (await this.#askFor(epoch))
     if (nodes === undefined) return undefined
-    const ring = buildRing(nodes)
+    const ring = buildRing(nodes, this.#state.view.ring)
     this.#rings.set(epoch, ring)
     return ring
   }
