@@ -17,15 +17,30 @@ export type ReplyDone = (reply: Frame | undefined, error?: Error) => void
 
 export interface ClientOptions {
   readonly connectTimeoutMs?: number
-  /** A request without a reply for this long costs the connection; 0 waits for ever. */
-  readonly replyTimeoutMs?: number
+}
+
+/**
+ * How a silent connection is told from a slow answer: while replies are awaited and nothing comes, a probe is
+ * sent, which the other side answers at once whatever else it is busy with. Time is counted in ticks of our
+ * own event loop, so that a process that was stopped itself does not take the others for dead.
+ */
+export interface Watch {
+  readonly tickMs: number
+  /** Ticks without a byte after which the connection is given up. */
+  readonly silentTicks: number
+  /** Ticks after which a request that was made with `late` is late. */
+  readonly lateTicks: number
+  readonly probe: () => { readonly head: Buffer; readonly payload: Buffer }
 }
 
 const CONNECT_TIMEOUT_MS = 5_000
+/** Ticks without a byte after which the other side is asked for a sign of life. */
+const QUIET_TICKS = 2
 
 interface Waiting {
   readonly done: ReplyDone
-  readonly since: number
+  late: (() => void) | undefined
+  readonly tick: number
 }
 
 export class SheepClient {
@@ -34,17 +49,20 @@ export class SheepClient {
   readonly #outbox: Outbox
   readonly #reader = new FrameReader(responseBodyLength)
   readonly #waiting = new Map<number, Waiting>()
-  readonly #replyTimeoutMs: number
+  #watch: Watch | undefined
+  #tick = 0
+  #quietTicks = 0
+  #heard = false
+  #probing = false
   #nextId = 1
   #closed: Error | undefined
   #cancelTimer: (() => void) | undefined
   /** Called once when the connection is over. */
   onClose: (() => void) | undefined
 
-  private constructor(connection: Connection, clock: World['clock'], replyTimeoutMs: number) {
+  private constructor(connection: Connection, clock: World['clock']) {
     this.#connection = connection
     this.#clock = clock
-    this.#replyTimeoutMs = replyTimeoutMs
     this.#outbox = new Outbox(
       (pieces) => connection.writeAll(pieces),
       (fn) => clock.soon(fn),
@@ -64,15 +82,29 @@ export class SheepClient {
   ): Promise<SheepClient> {
     const timeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS
     const connection = await world.network.connect(to, timeoutMs)
-    return new SheepClient(connection, world.clock, options.replyTimeoutMs ?? 0)
+    return new SheepClient(connection, world.clock)
   }
 
   get alive(): boolean {
     return this.#closed === undefined
   }
 
-  /** Sends; `head` gets its id here. `payload` must not change until the reply is there. */
-  request(head: Buffer, payload: Uint8Array | undefined, done: ReplyDone): void {
+  /** Somebody waits for replies, and has not heard anything for a while. */
+  get isQuiet(): boolean {
+    return this.#quietTicks >= QUIET_TICKS
+  }
+
+  /** From now on the connection ends when the other side is silent. */
+  watch(watch: Watch): void {
+    this.#watch = watch
+    if (this.#waiting.size > 0) this.#armTimer()
+  }
+
+  /**
+   * Sends; `head` gets its id here. `payload` must not change until the reply is there. `late` is called once
+   * when a watched connection has not brought it for a while.
+   */
+  request(head: Buffer, payload: Uint8Array | undefined, done: ReplyDone, late?: () => void): void {
     if (this.#closed !== undefined) {
       done(undefined, this.#closed)
       return
@@ -80,8 +112,8 @@ export class SheepClient {
     const id = this.#nextId
     this.#nextId = (id + 1) >>> 0
     head.writeUInt32LE(id, 8)
-    this.#waiting.set(id, { done, since: this.#clock.now() })
-    this.#watchReplies()
+    this.#waiting.set(id, { done, late, tick: this.#tick })
+    if (this.#watch !== undefined) this.#armTimer()
     this.#outbox.push(head)
     if (payload !== undefined) this.#outbox.push(payload)
   }
@@ -103,6 +135,8 @@ export class SheepClient {
   }
 
   #received(chunk: Buffer): void {
+    this.#heard = true
+    this.#quietTicks = 0
     const frames = this.#reader.read(chunk)
     for (;;) {
       const reply = this.#next(frames)
@@ -140,19 +174,42 @@ export class SheepClient {
     this.onClose?.()
   }
 
-  /** One timer a connection, armed while something is in flight. */
-  #watchReplies(): void {
-    if (this.#replyTimeoutMs === 0 || this.#cancelTimer !== undefined) return
-    this.#cancelTimer = this.#clock.after(this.#replyTimeoutMs / 2, () => {
+  /** One timer a connection, running while something is in flight. */
+  #armTimer(): void {
+    const watch = this.#watch
+    if (watch === undefined || this.#cancelTimer !== undefined) return
+    this.#cancelTimer = this.#clock.after(watch.tickMs, () => {
       this.#cancelTimer = undefined
-      const [oldest] = this.#waiting.values()
-      if (oldest === undefined) return
-      if (this.#clock.now() - oldest.since < this.#replyTimeoutMs) {
-        this.#watchReplies()
-        return
-      }
+      this.#ticked(watch)
+    })
+  }
+
+  #ticked(watch: Watch): void {
+    this.#tick++
+    if (this.#heard || this.#waiting.size === 0) this.#quietTicks = 0
+    else this.#quietTicks++
+    this.#heard = false
+    if (this.#waiting.size === 0) return
+    if (this.#quietTicks >= watch.silentTicks) {
       this.#connection.destroy()
-      this.#over(new Error(`no reply for ${this.#replyTimeoutMs} ms`))
+      this.#over(new Error(`silent for ${watch.silentTicks * watch.tickMs} ms`))
+      return
+    }
+    this.#armTimer()
+    if (this.isQuiet && !this.#probing) this.#probe(watch)
+    for (const waiting of [...this.#waiting.values()]) {
+      if (waiting.late === undefined || this.#tick - waiting.tick < watch.lateTicks) continue
+      const { late } = waiting
+      waiting.late = undefined
+      late()
+    }
+  }
+
+  #probe(watch: Watch): void {
+    this.#probing = true
+    const { head, payload } = watch.probe()
+    this.request(head, payload, () => {
+      this.#probing = false
     })
   }
 }

@@ -18,6 +18,7 @@ import type { LocalObjects } from './local-objects.js'
 import { moreTelling, replyCode } from './outcome.js'
 import type { Peers } from './peers.js'
 import type { DroppedRef } from './reclaim.js'
+import { readRemote } from './remote-read.js'
 import type { NodeState, View } from './state.js'
 
 const RETRY_MS_MIN = 10
@@ -259,31 +260,12 @@ export class Gateway implements ObjectAccess {
       return
     }
     const start = this.#world.random.below(nodes.length)
-    let worst: Code = Code.NO_OBJ
-    const ask = (asked: number): void => {
-      if (asked === nodes.length) {
-        failed(worst)
-        return
-      }
-      const head = objectRequest({
-        opcode: Op.READ_PEER,
-        epoch: this.#state.epoch,
-        oid: ref.oid,
-        offset,
-        dataLength: into.length,
-      })
-      this.#peers.request(nodes[(start + asked) % nodes.length]!, head, undefined, (reply) => {
-        if (reply?.result === Code.SUCCESS && reply.body.length === into.length) {
-          into.set(reply.body)
-          done(Code.SUCCESS)
-          return
-        }
-        const code = replyCode(reply)
-        if (code !== Code.NO_OBJ) worst = code === Code.SUCCESS ? Code.NETWORK_ERROR : code
-        ask(asked + 1)
-      })
-    }
-    ask(0)
+    const { oid } = ref
+    const read = { peers: this.#peers, nodes, start, epoch: this.#state.epoch, oid, offset, into }
+    readRemote(read, (code) => {
+      if (code === Code.SUCCESS) done(code)
+      else failed(code)
+    })
   }
 
   #writeTry(

@@ -1,6 +1,7 @@
 /**
  * A network of simulated machines: chunks arrive in order, each a little later than the one before, at an
- * odd time. A machine that dies takes its connections with it; the other ends hear of it as of a reset.
+ * odd time. A machine that dies takes its connections with it; the other ends hear of it as of a reset. A cut
+ * cable loses nothing for ever: what was sent arrives when it is whole again, closed connections or not.
  */
 import type {
   Address,
@@ -13,18 +14,23 @@ import type { Dice } from './fake-cluster.js'
 import type { VirtualClock } from './virtual-clock.js'
 
 const LATENCY_MS_MAX = 3
+/** TCP doubles the time between its attempts (RFC 6298, section 5). */
+const RETRANSMIT_MS_MAX = 15_000
 
 /** One machine's network card. */
 export interface Card extends Network {
   /** Called before each chunk this machine sends; `to` is a port, 0 on connections made to it. */
   onSend: ((to: number) => void) | undefined
   unplug(): void
+  /** While true nothing arrives from this machine or at it. */
+  isCut: boolean
 }
 
 class End implements Connection {
   readonly remote: string
   readonly card: CardState
   readonly port: number
+  readonly listening: Listening
   peer!: End
   #events: ConnectionEvents | undefined
   #early: Buffer[] = []
@@ -32,9 +38,11 @@ class End implements Connection {
   #open = true
   /** When the last thing sent to this end arrives. */
   #arrival = 0
+  readonly #held: (() => void)[] = []
 
-  constructor(card: CardState, port: number) {
+  constructor(card: CardState, listening: Listening, port: number) {
     this.card = card
+    this.listening = listening
     this.port = port
     this.remote = `memory:${port}`
   }
@@ -84,7 +92,28 @@ class End implements Connection {
     const { clock, dice } = this.card.net
     const at = Math.max(this.#arrival, clock.now() + dice.below(LATENCY_MS_MAX + 1))
     this.#arrival = at
-    clock.after(at - clock.now(), arrive)
+    clock.after(at - clock.now(), () => {
+      if (this.#held.length === 0 && !this.#isCut) {
+        arrive()
+        return
+      }
+      this.#held.push(arrive)
+      this.card.net.held.add(this)
+    })
+  }
+
+  get #isCut(): boolean {
+    return this.card.isCut || this.peer.card.isCut || this.listening.isCut
+  }
+
+  /** A cable is whole again, perhaps this one; the sender hears of it when it next tries. */
+  healed(): void {
+    const { net } = this.card
+    net.clock.after(net.dice.below(RETRANSMIT_MS_MAX), () => {
+      if (this.#isCut) return
+      net.held.delete(this)
+      for (const arrive of this.#held.splice(0)) arrive()
+    })
   }
 
   #deliver(): void {
@@ -109,12 +138,14 @@ interface CardState {
   readonly net: MemoryNetwork
   readonly ends: Set<End>
   dead: boolean
+  isCut: boolean
   onSend: ((to: number) => void) | undefined
 }
 
 interface Listening {
   readonly card: CardState
   readonly accept: (connection: Connection) => void
+  isCut: boolean
 }
 
 function refused(to: Address): Error {
@@ -125,6 +156,8 @@ function refused(to: Address): Error {
 export class MemoryNetwork {
   readonly clock: VirtualClock
   readonly dice: Dice
+  /** Ends at which something would have arrived. */
+  readonly held = new Set<End>()
   readonly #listeners = new Map<number, Listening>()
 
   constructor(clock: VirtualClock, dice: Dice) {
@@ -133,8 +166,17 @@ export class MemoryNetwork {
   }
 
   card(): Card {
-    const state: CardState = { net: this, ends: new Set(), dead: false, onSend: undefined }
+    const ends = new Set<End>()
+    const state: CardState = { net: this, ends, dead: false, isCut: false, onSend: undefined }
+    const heal = (): void => this.#heal()
     return {
+      get isCut() {
+        return state.isCut
+      },
+      set isCut(isCut) {
+        state.isCut = isCut
+        heal()
+      },
       get onSend() {
         return state.onSend
       },
@@ -142,7 +184,7 @@ export class MemoryNetwork {
         state.onSend = fn
       },
       listen: (at, accept) => Promise.resolve(this.#listen(state, at, accept)),
-      connect: (to) => this.#connect(state, to),
+      connect: (to, timeoutMs) => this.#connect(state, to, timeoutMs),
       unplug: () => {
         state.dead = true
         for (const [port, { card }] of this.#listeners) {
@@ -153,9 +195,21 @@ export class MemoryNetwork {
     }
   }
 
+  /** The cable of one port: nothing arrives on connections made to it while it is cut. */
+  cut(port: number, isCut: boolean): void {
+    const listening = this.#listeners.get(port)
+    if (listening === undefined) throw new Error(`nobody listens at ${port}`)
+    listening.isCut = isCut
+    this.#heal()
+  }
+
+  #heal(): void {
+    for (const end of [...this.held]) end.healed()
+  }
+
   #listen(card: CardState, at: Address, accept: Listening['accept']): Listener {
     const port = 'port' in at ? at.port : 0
-    this.#listeners.set(port, { card, accept })
+    this.#listeners.set(port, { card, accept, isCut: false })
     return {
       address: at,
       close: () => {
@@ -165,14 +219,18 @@ export class MemoryNetwork {
     }
   }
 
-  async #connect(card: CardState, to: Address): Promise<Connection> {
+  async #connect(card: CardState, to: Address, timeoutMs: number): Promise<Connection> {
     await this.clock.sleep(this.dice.below(LATENCY_MS_MAX + 1))
     if (card.dead) return new Promise(() => undefined)
     const port = 'port' in to ? to.port : 0
     const listening = this.#listeners.get(port)
+    if (card.isCut || listening?.card.isCut === true || listening?.isCut === true) {
+      await this.clock.sleep(timeoutMs)
+      throw Object.assign(new Error(`connect ETIMEDOUT ${port}`), { code: 'ETIMEDOUT' })
+    }
     if (listening === undefined) throw refused(to)
-    const near = new End(card, port)
-    const far = new End(listening.card, 0)
+    const near = new End(card, listening, port)
+    const far = new End(listening.card, listening, 0)
     near.peer = far
     far.peer = near
     card.ends.add(near)
