@@ -11,9 +11,9 @@ import { startSheepdogServer } from '../doors/sheepdog/server.js'
 import { defaultZone, type SdNode } from '../model/node.js'
 import { learnFromDisk } from '../sheep/known-volumes.js'
 import { SheepNode } from '../sheep/node.js'
-import { UNFORMATTED } from '../sheep/state.js'
+import { configFor, refusalOfRole, weightOf } from '../sheep/role.js'
 import { vdiAccess } from '../sheep/vdi-access.js'
-import { readConfig, type StoreConfig, writeConfig } from '../store/config.js'
+import { encodeConfig, readConfig, writeConfig } from '../store/config.js'
 import { openEpochLog } from '../store/epoch-log.js'
 import { lockStore } from '../store/lock.js'
 import { openPlainStore, type PlainStore } from '../store/plain-store.js'
@@ -28,8 +28,6 @@ import type { SheepOptions } from './sheep-options.js'
 const STORE_MODE = 0o770
 /** Requests under way get this long to finish when the daemon is asked to stop. */
 const DOORS_CLOSE_MS = 5_000
-/** vnodes a node announces under the automatic strategy. */
-const VNODES_AUTOMATIC = 128
 
 export interface RunningSheep {
   readonly log: NodeLog
@@ -48,6 +46,7 @@ export async function runSheep(options: SheepOptions): Promise<RunningSheep> {
     destination: options.log.destination,
     dir: options.log.dir ?? metaDirectory,
   })
+  for (const option of options.ignored) log.warn('option.ignored', { option })
   try {
     return await start(options, metaDirectory, log)
   } catch (error) {
@@ -72,10 +71,18 @@ async function start(
     disks,
     durable: options.durable,
   })
-  const config = await settleConfig(world, metaDirectory, known, store)
+  const { role } = options
+  const config = configFor(role, known, store.spaceBytes)
   // Nobody knows what a crash left unsynced; a later flush must not promise more than it did.
   if (known !== undefined && options.durable) await store.syncAll()
   const driver = clusterDriver(options, world, log)
+  const epochLog = await openEpochLog(world.files, metaDirectory)
+  const self = { ...(await announced(options, driver)), ...weightOf(role, config) }
+  const lastNodes = epochLog.read(epochLog.latest())?.nodes ?? []
+  const refusal = refusalOfRole({ role, config, self, lastNodes })
+  if (refusal !== undefined) throw new Error(refusal)
+  const isNews = known === undefined || !encodeConfig(known).equals(encodeConfig(config))
+  if (isNews) await writeConfig(world.files, metaDirectory, config)
   const over = defer<string | undefined>()
   const node = new SheepNode({
     world,
@@ -84,8 +91,8 @@ async function start(
     store,
     config,
     metaDirectory,
-    epochLog: await openEpochLog(world.files, metaDirectory),
-    self: await announced(options, driver, config.spaceBytes),
+    epochLog,
+    self,
     over: over.resolve,
   })
   await learnFromDisk(node.state.vids, store, log)
@@ -148,29 +155,6 @@ function makeStoreDirectory(path: string): string {
   }
 }
 
-/** The space of a node is fixed at its first start, so that placement does not move by itself. */
-async function settleConfig(
-  world: World,
-  metaDirectory: string,
-  known: StoreConfig | undefined,
-  store: PlainStore,
-): Promise<StoreConfig> {
-  if (known !== undefined && known.spaceBytes !== 0) return known
-  const fresh: StoreConfig = {
-    createdAt: UNFORMATTED.ctime,
-    flags: UNFORMATTED.flags,
-    copies: 0,
-    copyPolicy: 0,
-    blockSizeShift: 0,
-    storeName: '',
-    cleanShutdown: false,
-    ...known,
-    spaceBytes: store.spaceBytes,
-  }
-  await writeConfig(world.files, metaDirectory, fresh)
-  return fresh
-}
-
 function clusterDriver(options: SheepOptions, world: World, log: NodeLog): ClusterDriver {
   const { driver, option } = options.cluster
   if (driver === 'local') {
@@ -204,8 +188,7 @@ function isWritable(path: string): boolean {
 async function announced(
   options: SheepOptions,
   driver: ClusterDriver,
-  spaceBytes: number,
-): Promise<SdNode> {
+): Promise<Pick<SdNode, 'host' | 'port' | 'zone'>> {
   const name = options.announcedAddress ?? driver.localAddress()
   const host = await lookup(name).then(
     ({ address }) => address,
@@ -214,7 +197,7 @@ async function announced(
     },
   )
   const zone = options.zone ?? defaultZone(host)
-  return { host, port: options.port, vnodes: VNODES_AUTOMATIC, zone, spaceBytes }
+  return { host, port: options.port, zone }
 }
 
 /** All addresses of both families where none is given. */

@@ -1,6 +1,7 @@
 /** The command line of `sheep` (cluster spec, section 2.1), checked. */
 import { isIP } from 'node:net'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import type { Role } from '../sheep/role.js'
 import {
   LOG_DESTINATIONS,
   LOG_FORMATS,
@@ -37,6 +38,9 @@ export interface SheepOptions {
   readonly durable: boolean
   readonly pidFile: string | undefined
   readonly nbd: readonly Address[]
+  readonly role: Role
+  /** Options of sheepdog 1.0 that were given and mean nothing here: the daemon starts all the same. */
+  readonly ignored: readonly string[]
 }
 
 /** What the command line asks for: to run, or just to print (help, version, an error). */
@@ -47,16 +51,18 @@ export type Parsed =
 /** Options of sheepdog 1.0 this release does not have: refused by name, never ignored. */
 const NOT_SERVED: Readonly<Record<string, string>> = {
   '-D, --directio': 'direct I/O',
-  '-g, --gateway': 'gateway nodes',
   '-i, --ioaddr <address>': 'a second data network',
   '-j, --journal <options>': 'the journal',
   '-r, --http <options>': 'the HTTP front end',
   '-R, --recovery <options>': 'recovery throttling',
   '-u, --upgrade': 'upgrading a store in place',
-  '-V, --vnodes <number>': 'fixed vnode numbers',
-  '-w, --wq-threads <options>': 'thread numbers (there are no work queues to size)',
   '-W, --wildcard-recovery': 'wildcard recovery',
-  '-x, --max-dynamic-threads <number>': 'thread numbers (there are no work queues to size)',
+}
+
+/** Options that only tune what this daemon does not have: command lines that carry them keep working. */
+const WITHOUT_MEANING: Readonly<Record<string, string>> = {
+  '-w, --wq-threads <options>': 'there are no work queues (and no object cache) to size',
+  '-x, --max-dynamic-threads <number>': 'there are no work queues to size',
 }
 
 function wholeNumber(name: string, least: number, most: number): (text: string) => number {
@@ -126,9 +132,11 @@ interface Given {
   myaddr?: string
   zone?: number
   nbd: Address[]
+  gateway?: boolean
+  vnodes?: number
 }
 
-function command(version: string): Command {
+function command(version: string, ignored: string[]): Command {
   const program = new Command('sheep')
     .description('Sheepdog daemon: stores objects, and serves disks from them.')
     .usage('[options] [PATH[,DISK...]]')
@@ -136,10 +144,16 @@ function command(version: string): Command {
     .option('-b, --bindaddr <address>', 'listen at this address only', numericAddress)
     .option('-c, --cluster <driver>', 'local[:NAME|:DIRECTORY]: how nodes find each other', 'local')
     .option('-f, --foreground', 'stay in the foreground')
+    .option('-g, --gateway', 'store nothing: serve disks from the other nodes only')
     .option('-l, --log <options>', 'level=,dir=,format=default|server|json,dst=', logPlan)
     .option('-n, --nosync', 'never sync: a power cut may lose anything')
     .option('-p, --port <port>', 'port of the sheepdog protocol', portNumber, PORT_DEFAULT)
     .option('-P, --pidfile <path>', 'write the process id to this file')
+    .option(
+      '-V, --vnodes <number>',
+      'a fixed number of vnodes (default: computed from disk space)',
+      wholeNumber('the number of vnodes', 1, 65535),
+    )
     .option('-y, --myaddr <address>', 'announce this address to the other nodes')
     .option('-z, --zone <id>', 'fault zone', wholeNumber('a zone', 0, 2 ** 32 - 1))
     .option(
@@ -163,12 +177,23 @@ function command(version: string): Command {
       })
     })
   }
+  for (const [flags, why] of Object.entries(WITHOUT_MEANING)) {
+    const option = program.createOption(flags).hideHelp()
+    program.addOption(option)
+    program.on(`option:${option.name()}`, () => ignored.push(`${flags}: ${why}`))
+  }
   return program
+}
+
+function roleOf({ gateway, vnodes }: Given): Role {
+  if (gateway === true) return { kind: 'gateway' }
+  return vnodes === undefined ? { kind: 'automatic' } : { kind: 'fixed', vnodes }
 }
 
 /** Prints help, version and errors itself. */
 export function parseSheepOptions(argv: readonly string[], version: string): Parsed {
-  const program = command(version)
+  const ignored: string[] = []
+  const program = command(version, ignored)
   try {
     program.parse(argv, { from: 'user' })
   } catch (error) {
@@ -181,6 +206,11 @@ export function parseSheepOptions(argv: readonly string[], version: string): Par
     process.stderr.write('error: PATH[,DISK...] has an empty part\n')
     return { kind: 'exit', status: 1 }
   }
+  if (given.gateway === true && given.vnodes !== undefined) {
+    process.stderr.write('error: a gateway (-g) has no vnodes: -V does not go with it\n')
+    return { kind: 'exit', status: 1 }
+  }
+  for (const option of ignored) process.stderr.write(`warning: option ignored: ${option}\n`)
   const [, driver = '', option] = /^([^:]*)(?::(.*))?$/s.exec(given.cluster) ?? []
   const destination = given.log?.destination ?? 'default'
   return {
@@ -203,6 +233,8 @@ export function parseSheepOptions(argv: readonly string[], version: string): Par
       durable: given.nosync !== true,
       pidFile: given.pidfile,
       nbd: given.nbd,
+      role: roleOf(given),
+      ignored,
     },
   }
 }

@@ -17,6 +17,7 @@ import { UNLOCKED } from '../model/vdi-state.js'
 import { decodeClusterMessage, encodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
 import { Frame, HEADER_BYTES } from '../wire/sheepdog/frame.js'
 import { ClusterFlag, Flag, LockType, Op, opName } from '../wire/sheepdog/opcodes.js'
+import type { ClusterInfo } from '../wire/sheepdog/records.js'
 import { decodeVdiReply, replyHead } from '../wire/sheepdog/replies.js'
 import {
   decodeVdiFields,
@@ -27,6 +28,7 @@ import {
   vdiStateRequest,
 } from '../wire/sheepdog/requests.js'
 import { type Answer, failed, OK, type Reply, vdiAnswer } from './answer.js'
+import { forceAnswer } from './force.js'
 import { locked, released } from './locks.js'
 import type { NodeState } from './state.js'
 import { mustFind } from './vdi-lookup.js'
@@ -57,6 +59,8 @@ export interface ClusterOpsOptions {
   readonly log: Log
   /** One-phase operations of the node itself, performed in order on every node. */
   readonly perform: (request: Frame, sender: SdNode) => Promise<Answer>
+  /** The cluster as the administrator who forces it sees it. */
+  readonly forceable: () => ClusterInfo
   /** A volume's slots, size or state changed. */
   readonly changed: (vid: Vid) => void
   /** A deletion this node did has become known to all. */
@@ -69,6 +73,7 @@ const TWO_PHASE: ReadonlySet<number> = new Set([
   Op.GET_VDI_INFO,
   Op.LOCK_VDI,
   Op.RELEASE_VDI,
+  Op.FORCE_RECOVER,
 ])
 
 export class ClusterOps {
@@ -207,9 +212,11 @@ export class ClusterOps {
       id: 0,
       epoch: this.#epoch(),
       result: answer.result,
+      dataLength: answer.body?.length ?? 0,
     })
     answer.fill?.(response)
-    return encodeClusterMessage(head, response, request.body)
+    const data = request.has(Flag.WRITE) ? request.body : (answer.body ?? request.body)
+    return encodeClusterMessage(head, response, data)
   }
 
   async #work(pending: Pending | Chore): Promise<Answer> {
@@ -229,6 +236,9 @@ export class ClusterOps {
 
   async #workOn(request: Frame): Promise<Answer> {
     if (request.opcode === Op.RELEASE_VDI) return OK
+    if (request.opcode === Op.FORCE_RECOVER) {
+      return forceAnswer(this.#options.forceable(), request.dataLength)
+    }
     const who = decodeTarget(request)
     if (who === undefined) return failed(Code.INVALID_PARMS)
     const { vdis, state } = this.#options

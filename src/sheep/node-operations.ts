@@ -12,12 +12,14 @@ import { objectFields } from '../wire/sheepdog/requests.js'
 import { type Answer, failed, OK } from './answer.js'
 import type { Completion } from './completion.js'
 import type { NodeState } from './state.js'
+import type { Weights } from './weights.js'
 
 /** What the operations act on. */
 export interface Duties {
   readonly state: NodeState
   readonly store: ObjectStore
   readonly completion: Completion
+  readonly weights: Weights
   readonly shutDown: () => void
   readonly volumeChanged: (vid: Vid) => void
 }
@@ -53,6 +55,7 @@ export const NODE_OPERATIONS: ReadonlyMap<number, NodeOperation> = new Map<numbe
     },
   ],
   [Op.COMPLETE_RECOVERY, memberComplete],
+  [Op.REWEIGHT, async ({ weights }) => failed(await weights.measure())],
   [Op.NOTIFY_VDI_DEL, volumeDeleted],
   [
     Op.CLEANUP,

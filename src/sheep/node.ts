@@ -48,6 +48,7 @@ import { Recovery } from './recovery/engine.js'
 import { NodeState } from './state.js'
 import { Stats } from './stats.js'
 import { VdiService } from './vdi-service.js'
+import { Weights } from './weights.js'
 
 export interface NodeOptions {
   readonly world: World
@@ -75,6 +76,7 @@ export class SheepNode {
   readonly store: ObjectStore
   readonly epochLog: EpochLog
   readonly stats = new Stats()
+  readonly weights: Weights
   readonly log: Log
   readonly #world: World
   readonly #driver: ClusterDriver
@@ -156,6 +158,7 @@ export class SheepNode {
         announce: (what) => this.ops.announce(what),
       }),
       perform: async (request, sender) => this.#perform(request, sender),
+      forceable: () => this.#info,
       changed: (vid) => this.volumeChanged(vid),
       deletedHere: (vid) => this.reclaim.deleteVolume(vid),
     })
@@ -176,9 +179,17 @@ export class SheepNode {
       broadcast: (head, payload) => this.ops.broadcast(head, payload),
       gathered: (epoch) => this.#gathered(epoch),
     })
+    this.weights = new Weights({
+      state: this.state,
+      store,
+      driver: options.driver,
+      log,
+      record: (spaceBytes) => this.#history.recordSpace(spaceBytes),
+    })
     this.#duties = {
       state: this.state,
       store,
+      weights: this.weights,
       completion: this.#completion,
       shutDown: () => this.#shutDown(),
       volumeChanged: (vid) => this.volumeChanged(vid),

@@ -65,7 +65,10 @@ function nodeList({ node }: DoorContext, request: Frame, reply: Reply): void {
 
 function statSheep({ node }: DoorContext, _request: Frame, reply: Reply): void {
   const { usedBytes, freeBytes } = node.store.space()
-  const figures = { storeBytes: usedBytes + freeBytes, freeBytes }
+  const isGateway = node.state.self.vnodes === 0
+  const figures = isGateway
+    ? { storeBytes: 0, freeBytes: 0 }
+    : { storeBytes: usedBytes + freeBytes, freeBytes }
   reply({ result: Code.SUCCESS, fill: (head) => void setNodeReply(head, figures) })
 }
 
@@ -152,22 +155,27 @@ function vnodes({ node }: DoorContext, request: Frame, reply: Reply): void {
   })
 }
 
+function setVnodes({ node }: DoorContext, { body }: Frame, reply: Reply): void {
+  reply(failed(body.length === 4 ? node.weights.setVnodes(body.readInt32LE(0)) : Code.INVALID_PARMS))
+}
+
 /** Formats this sheep can carry out; told before any node throws its objects away. */
 function format({ node }: DoorContext, request: Frame, reply: Reply): void {
-  const refusal = refusalOfFormat(request)
+  const refusal = refusalOfFormat(request, node.clusterInfo.flags)
   if (refusal === undefined) node.ops.submit(request, reply)
   else reply(failed(refusal))
 }
 
 const FLAGS_SERVED = ClusterFlag.STRICT | ClusterFlag.AUTO_VNODES | ClusterFlag.USE_LOCK
 
-function refusalOfFormat(request: Frame): Code | undefined {
+/** `flags`: of the cluster as this node was started. */
+function refusalOfFormat(request: Frame, flags: number): Code | undefined {
   const { copies, policy, blockSizeShift, clusterFlags, ctime } = decodeClusterFields(request)
   const end = request.body.indexOf(0)
   const store = request.body.subarray(0, end < 0 ? undefined : end).toString('latin1')
   if (store !== 'plain') return Code.NO_STORE
   if (policy !== 0 || (clusterFlags & ~FLAGS_SERVED) !== 0) return Code.NO_SUPPORT
-  if ((clusterFlags & ClusterFlag.AUTO_VNODES) === 0) return Code.INVALID_VNODES_STRATEGY
+  if (((clusterFlags ^ flags) & ClusterFlag.AUTO_VNODES) !== 0) return Code.INVALID_VNODES_STRATEGY
   if (copies > LIMITS.copiesMax || ctime === 0n) return Code.INVALID_PARMS
   if (blockSizeShift === 0) return undefined
   if (blockSizeShift > LIMITS.blockSizeShiftServed) return Code.NO_SUPPORT
@@ -221,7 +229,11 @@ export const NODE_OPERATIONS: OperationTable = new Map([
   [Op.KILL_NODE, always(kill)],
   [Op.GET_LOGLEVEL, always(getLogLevel)],
   [Op.SET_LOGLEVEL, always(setLogLevel)],
-  [Op.GET_VNODES, running(vnodes)],
+  // Before the format as well: a gateway of sheepdog 1.0 asks while it formats (defect C1).
+  [Op.GET_VNODES, always(vnodes)],
+  [Op.SET_VNODES, running(setVnodes)],
+  [Op.REWEIGHT, running(inOrder)],
+  [Op.FORCE_RECOVER, always(inOrder)],
   [
     Op.GET_STORE_LIST,
     always((_context, request, reply) => whole(request, reply, Buffer.from('plain \0'))),
