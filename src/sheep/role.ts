@@ -63,7 +63,12 @@ export interface StartQuestion {
 }
 
 /** Why a store must not be started in this role; undefined when it may. */
-export function refusalOfRole({ role, config, self, lastNodes }: StartQuestion): string | undefined {
+export function refusalOfRole({
+  role,
+  config,
+  self,
+  lastNodes,
+}: StartQuestion): string | undefined {
   if (config.createdAt === 0n || role.kind === 'gateway') return undefined
   const isAutomatic = (config.flags & ClusterFlag.AUTO_VNODES) !== 0
   if (isAutomatic && role.kind === 'fixed') {

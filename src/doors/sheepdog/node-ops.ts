@@ -156,7 +156,9 @@ function vnodes({ node }: DoorContext, request: Frame, reply: Reply): void {
 }
 
 function setVnodes({ node }: DoorContext, { body }: Frame, reply: Reply): void {
-  reply(failed(body.length === 4 ? node.weights.setVnodes(body.readInt32LE(0)) : Code.INVALID_PARMS))
+  reply(
+    failed(body.length === 4 ? node.weights.setVnodes(body.readInt32LE(0)) : Code.INVALID_PARMS),
+  )
 }
 
 /** Formats this sheep can carry out; told before any node throws its objects away. */

@@ -73,7 +73,8 @@ export class FakeFiles implements Files {
   private readonly watchers = new Map<() => void, string>()
   private held: (() => void)[] = []
   private readonly later: (fn: () => void) => void
-  private readonly totalBytes: number
+  /** Size of the file system; a test may grow or shrink it. */
+  totalBytes: number
   private era = 0
 
   constructor(options: FakeFilesOptions = {}) {

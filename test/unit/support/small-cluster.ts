@@ -14,9 +14,9 @@ import { ownersOf } from '../../../src/model/ring.js'
 import { SheepClient } from '../../../src/peer/client.js'
 import { learnFromDisk } from '../../../src/sheep/known-volumes.js'
 import { SheepNode } from '../../../src/sheep/node.js'
-import { UNFORMATTED } from '../../../src/sheep/state.js'
+import { configFor, type Role, weightOf } from '../../../src/sheep/role.js'
 import { vdiAccess } from '../../../src/sheep/vdi-access.js'
-import { readConfig, type StoreConfig, writeConfig } from '../../../src/store/config.js'
+import { readConfig, writeConfig } from '../../../src/store/config.js'
 import { openEpochLog } from '../../../src/store/epoch-log.js'
 import { lockStore } from '../../../src/store/lock.js'
 import { openPlainStore } from '../../../src/store/plain-store.js'
@@ -45,6 +45,10 @@ export interface SmallClusterOptions {
   readonly format?: boolean
   /** Disk of each machine. */
   readonly totalBytes?: number
+  /** What each machine's sheep is started as; they store objects by default. */
+  readonly role?: (index: number) => Role
+  /** A zone each by default. */
+  readonly zone?: (index: number) => number
   /** How late a member sees the next event of the cluster. */
   readonly delayMs?: (member: SdNode) => number
 }
@@ -64,6 +68,8 @@ export class Machine {
   readonly self: SdNode
   readonly files: FakeFiles
   running: Running | undefined
+  /** What its sheep is started as next. */
+  role: Role = { kind: 'automatic' }
   /** While it is set, file operations complete before the call returns: nothing is left half-done. */
   atOnce = false
 
@@ -144,11 +150,13 @@ export class SmallCluster {
       host: '127.0.0.1',
       port: PORT_FIRST + index,
       vnodes: 128,
-      zone: index + 1,
+      zone: this.#options.zone?.(index) ?? index + 1,
       spaceBytes: DISK_BYTES,
     }
     const totalBytes = this.#options.totalBytes ?? DISK_BYTES
-    this.machines.push(new Machine(self, this.clock, this.dice, totalBytes))
+    const machine = new Machine(self, this.clock, this.dice, totalBytes)
+    machine.role = this.#options.role?.(index) ?? machine.role
+    this.machines.push(machine)
     return index
   }
 
@@ -193,8 +201,7 @@ export class SmallCluster {
   /** As `boot`, but gives its end to the caller: a cluster that waits for others lets nobody in. */
   async launch(index: number): Promise<{ readonly joined: Promise<void> }> {
     const machine = this.machines[index]!
-    const { self } = machine
-    const log = this.#log(self.port)
+    const log = this.#log(machine.self.port)
     const process = { alive: true }
     const card = this.#network.card()
     const world = machine.world(card, this.clock, this.dice, process)
@@ -207,8 +214,10 @@ export class SmallCluster {
       disks: [],
       durable: true,
     })
-    const config = known ?? (await freshConfig(world.files))
+    const config = configFor(machine.role, known, DISK_BYTES)
+    await writeConfig(world.files, META, config)
     if (known !== undefined) await store.syncAll()
+    const self = { ...machine.self, ...weightOf(machine.role, config) }
     const node: SheepNode = new SheepNode({
       ...{ world, log, store, config, self },
       driver: this.#driver.driver(),
@@ -295,13 +304,15 @@ export class SmallCluster {
   async format(): Promise<void> {
     const client = await this.client(this.up()[0]!)
     const body = Buffer.from('plain\0')
+    const isFixed = this.machines.some(({ role }) => role.kind === 'fixed')
+    const strategy = isFixed ? 0 : ClusterFlag.AUTO_VNODES
     const head = clusterRequest({
       opcode: Op.MAKE_FS,
       flags: 1,
       dataLength: body.length,
       ctime: 0x1234n,
       copies: this.#options.copies ?? 2,
-      clusterFlags: ClusterFlag.AUTO_VNODES | (this.#options.flags ?? 0),
+      clusterFlags: strategy | (this.#options.flags ?? 0),
       blockSizeShift: this.#options.blockSizeShift ?? 20,
     })
     const { result } = await client.call(head, body)
@@ -372,19 +383,4 @@ async function fingerprint(store: SheepNode['store'], oid: Oid, bytes: number): 
     hash.update(`${code}`).update(into)
   }
   return hash.digest('hex')
-}
-
-async function freshConfig(files: Files): Promise<StoreConfig> {
-  const config = {
-    createdAt: UNFORMATTED.ctime,
-    flags: UNFORMATTED.flags,
-    copies: 0,
-    copyPolicy: 0,
-    blockSizeShift: 0,
-    storeName: '',
-    cleanShutdown: false,
-    spaceBytes: DISK_BYTES,
-  }
-  await writeConfig(files, META, config)
-  return config
 }
