@@ -5,6 +5,7 @@ import { Op } from '../wire/sheepdog/opcodes.js'
 import { plainRequest } from '../wire/sheepdog/requests.js'
 import { format } from './cluster-format.js'
 import { info } from './cluster-info.js'
+import { recover } from './cluster-recover.js'
 import type { Context, Noun, Subcommand } from './command.js'
 import { Exit, Failure } from './failure.js'
 import { clusterOption as option } from './options.js'
@@ -17,7 +18,7 @@ const shutdown: Subcommand = {
   run: runShutdown,
 }
 
-export const cluster: Noun = { name: 'cluster', subcommands: [info, format, shutdown] }
+export const cluster: Noun = { name: 'cluster', subcommands: [info, format, shutdown, recover] }
 
 async function runShutdown({ sheep }: Context): Promise<number> {
   const fail = (...lines: string[]): Failure =>

@@ -47,9 +47,16 @@ export interface Subcommand {
   readonly synopsis: string
   /** Without any operand the user gets the help. */
   readonly needsOperand?: boolean
+  /** Its third words, whose runs count then instead of its own. */
+  readonly words?: readonly ThirdWord[]
+  /** Meant when the third word is left out. */
+  readonly defaultWord?: string
   /** Returns the exit status; throws a Failure. */
   run(context: Context): Promise<number>
 }
+
+/** `set-throttle` of `dog node recovery set-throttle`; it takes the options of its subcommand. */
+export type ThirdWord = Omit<Subcommand, 'options' | 'words' | 'defaultWord'>
 
 export interface Noun {
   readonly name: string

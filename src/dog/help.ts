@@ -1,5 +1,5 @@
 /** Help texts, laid out as 1.0's (dog spec, section 1). */
-import type { Noun, Subcommand } from './command.js'
+import type { Noun, Subcommand, ThirdWord } from './command.js'
 import type { OptionSpec } from './options.js'
 
 const NAME_COLUMNS = 24
@@ -30,9 +30,19 @@ export function available(noun: Noun): string[] {
 }
 
 export function subcommandHelp(noun: Noun, sub: Subcommand): string {
-  const usage = ['Usage: dog', noun.name, sub.name, ...sub.options.map(usageOf)]
+  const words = sub.words ?? []
+  const usage = ['Usage: dog', noun.name, sub.name, ...choice(words), ...sub.options.map(usageOf)]
   if (sub.synopsis !== '') usage.push(sub.synopsis)
-  return `${usage.join(' ')}\nOptions:\n${sub.options.map(optionHelp).join('')}`
+  const rows = words.map(({ name, summary }) => `  ${name.padEnd(NAME_COLUMNS)}${summary}\n`)
+  const thirdWords = rows.length === 0 ? '' : `Available subcommands:\n${rows.join('')}`
+  return `${usage.join(' ')}\n${thirdWords}Options:\n${sub.options.map(optionHelp).join('')}`
+}
+
+/** `{force|enable|disable}`; a bare word when there is only one. */
+function choice(words: readonly ThirdWord[]): string[] {
+  const names = words.map(({ name }) => name).join('|')
+  if (words.length === 0) return []
+  return [words.length === 1 ? names : `{${names}}`]
 }
 
 function usageOf(option: OptionSpec): string {

@@ -14,6 +14,7 @@ import { node } from './node.js'
 import { parsePort } from './options.js'
 import { Output } from './output.js'
 import { LineReader } from './prompt.js'
+import { findThirdWord } from './third-words.js'
 import { vdi } from './vdi.js'
 
 const DEFAULT_ADDRESS = '127.0.0.1'
@@ -95,7 +96,16 @@ async function dispatch(
         return Exit.ok
       }
       await record(argv, env, around)
-      return await runTimed(sub, { ...around, ...parsed }, env, helpText)
+      if (sub.words === undefined)
+        return await runTimed(sub, { ...around, ...parsed }, env, helpText)
+      const found = findThirdWord(sub, parsed.operands)
+      if (found === undefined) {
+        around.out.text(helpText)
+        return parsed.operands.length === 0 ? Exit.usage : Exit.failed
+      }
+      const { operands } = found
+      const help = subcommandHelp(noun, found.sub)
+      return await runTimed(found.sub, { ...around, ...parsed, operands }, env, help)
     },
     helpText,
   )

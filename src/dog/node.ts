@@ -7,6 +7,7 @@ import { reasonOf, type Sheep } from './client.js'
 import type { Context, Noun, Subcommand } from './command.js'
 import { Exit, Failure } from './failure.js'
 import { isSnapshot, listVdis } from './listing.js'
+import { recovery } from './node-recovery.js'
 import { nodeOption as option } from './options.js'
 import { padLeft, padRight } from './output.js'
 import { sizeField } from './sizes.js'
@@ -35,7 +36,7 @@ const kill: Subcommand = {
   run: runKill,
 }
 
-export const node: Noun = { name: 'node', subcommands: [kill, list, info] }
+export const node: Noun = { name: 'node', subcommands: [kill, list, info, recovery] }
 
 async function runList({ options, out, sheep }: Context): Promise<number> {
   const nodes = await sheep.nodes()

@@ -40,6 +40,7 @@ export interface DogOptions {
   readonly force?: boolean
   readonly diff?: boolean
   readonly local?: boolean
+  readonly progress?: boolean
   readonly strict?: boolean
   readonly lock?: boolean
   readonly recyclevid?: boolean
@@ -160,6 +161,7 @@ export const nodeOption = {
   time,
   json,
   local: { letter: 'l', long: 'local', help: 'issue request to local node' },
+  progress: { letter: 'P', long: 'progress', help: 'show progress of recovery in the node' },
 } as const satisfies Record<string, OptionSpec>
 
 /** Options of `dog cluster`. */

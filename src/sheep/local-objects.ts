@@ -54,6 +54,7 @@ export class LocalObjects {
   ): void {
     const again = (): void => this.read(epoch, oid, offset, into, done, caller)
     if (!this.#admit(epoch, done, again, caller)) return
+    this.#recovery.pace.clientOperation()
     if (this.#inBounds(oid, offset, into.length, done)) {
       if (this.#store.has(oid)) this.#store.read(oid, offset, into, done)
       else this.#ensure(oid, done, again, caller)
@@ -90,6 +91,7 @@ export class LocalObjects {
   ): void {
     const again = (): void => this.write(epoch, oid, offset, data, durable, done, caller)
     if (!this.#admit(epoch, done, again, caller)) return
+    this.#recovery.pace.clientOperation()
     if (!this.#inBounds(oid, offset, data.length, done)) return
     if (this.#store.has(oid)) {
       this.#store.write(oid, offset, data, { durable }, this.#sameEpoch(done))

@@ -11,6 +11,7 @@ import { Op } from '../wire/sheepdog/opcodes.js'
 import { objectFields } from '../wire/sheepdog/requests.js'
 import { type Answer, failed, OK } from './answer.js'
 import type { Completion } from './completion.js'
+import type { Recovery } from './recovery/engine.js'
 import type { NodeState } from './state.js'
 import type { Weights } from './weights.js'
 
@@ -20,6 +21,7 @@ export interface Duties {
   readonly store: ObjectStore
   readonly completion: Completion
   readonly weights: Weights
+  readonly recovery: Recovery
   readonly shutDown: () => void
   readonly volumeChanged: (vid: Vid) => void
 }
@@ -44,6 +46,15 @@ function volumeDeleted({ state, volumeChanged }: Duties, request: Frame): Answer
   return OK
 }
 
+/** Not written anywhere: a cluster that starts anew recovers (cluster spec, section 7). */
+const switchRecovery =
+  (disabled: boolean): NodeOperation =>
+  ({ state, recovery }) => {
+    state.settings = { ...state.settings, recoveryDisabled: disabled }
+    recovery.setDisabled(disabled)
+    return OK
+  }
+
 export const NODE_OPERATIONS: ReadonlyMap<number, NodeOperation> = new Map<number, NodeOperation>([
   /** Carried out before it gets here, with the change of membership it means. */
   [Op.MAKE_FS, () => OK],
@@ -56,6 +67,8 @@ export const NODE_OPERATIONS: ReadonlyMap<number, NodeOperation> = new Map<numbe
   ],
   [Op.COMPLETE_RECOVERY, memberComplete],
   [Op.REWEIGHT, async ({ weights }) => failed(await weights.measure())],
+  [Op.DISABLE_RECOVER, switchRecovery(true)],
+  [Op.ENABLE_RECOVER, switchRecovery(false)],
   [Op.NOTIFY_VDI_DEL, volumeDeleted],
   [
     Op.CLEANUP,

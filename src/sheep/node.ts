@@ -191,6 +191,7 @@ export class SheepNode {
       store,
       weights: this.weights,
       completion: this.#completion,
+      recovery: this.recovery,
       shutDown: () => this.#shutDown(),
       volumeChanged: (vid) => this.volumeChanged(vid),
     }

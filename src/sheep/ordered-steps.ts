@@ -37,6 +37,10 @@ export function onMessage(place: Place, message: ClusterMessage): OrderedStep | 
       return { next: onFormat(own, formatRequest(request), members), effects: [], formats: true }
     case Op.SHUTDOWN:
       return { next: { ...own, status: 'shutdown' }, effects: [] }
+    case Op.DISABLE_RECOVER:
+      return { next: { ...own, recoveryDisabled: true }, effects: [] }
+    case Op.ENABLE_RECOVER:
+      return { next: { ...own, recoveryDisabled: false }, effects: [] }
     case Op.FORCE_RECOVER:
       if (response.result !== Code.SUCCESS) return undefined
       return onForced(own, { ...place, epoch: response.epoch })

@@ -16,7 +16,6 @@ import {
   encodeClusterInfo,
   encodeEpochLogRecord,
   encodeMdInfo,
-  encodeRecoveryState,
   encodeStat,
   MD_INFO_BYTES,
   VID_BITMAP_BYTES,
@@ -241,12 +240,6 @@ export const NODE_OPERATIONS: OperationTable = new Map([
     always((_context, request, reply) => whole(request, reply, Buffer.from('plain \0'))),
   ],
   [Op.GET_VDI_COPIES, always(volumes)],
-  [
-    Op.STAT_RECOVERY,
-    running(({ node }, request, reply) =>
-      sized(request, reply, 24, () => encodeRecoveryState(node.recovery.progress())),
-    ),
-  ],
   [
     Op.STAT,
     running(({ node }, request, reply) =>

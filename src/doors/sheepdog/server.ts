@@ -8,6 +8,7 @@ import { Greetings } from './greetings.js'
 import { NODE_OPERATIONS } from './node-ops.js'
 import { OBJECT_OPERATIONS } from './object-ops.js'
 import { PEER_OPERATIONS } from './peer-ops.js'
+import { RECOVERY_OPERATIONS } from './recovery-ops.js'
 import { SheepdogSession } from './session.js'
 
 export interface SheepdogServer {
@@ -29,6 +30,7 @@ const OPERATIONS: OperationTable = new Map([
   ...OBJECT_OPERATIONS,
   ...PEER_OPERATIONS,
   ...NODE_OPERATIONS,
+  ...RECOVERY_OPERATIONS,
 ])
 
 /** Rejects with the listen error (EADDRINUSE, EACCES, ...) when one of the addresses is not to be had. */

@@ -10,16 +10,17 @@ import { fragmentOf, type Oid, objectOf, oidName, oidVid, type StoredId } from '
 import { ownersOf, type Ring } from '../../model/ring.js'
 import type { EpochLog } from '../../store/epoch-log.js'
 import type { ObjectStore } from '../../store/object-store.js'
-import type { RecoveryState } from '../../wire/sheepdog/records.js'
+import type { RecoveryState, RecoveryThrottling } from '../../wire/sheepdog/records.js'
 import type { Clock } from '../../world/world.js'
 import type { Peers } from '../peers.js'
 import type { NodeState } from '../state.js'
 import { EpochRings, otherStorers } from './epoch-rings.js'
 import { Fetcher } from './fetch.js'
 import { listMissing } from './lists.js'
+import { OBJECTS_AT_ONCE_MAX, Pace } from './pace.js'
 
-const OBJECTS_AT_ONCE = 4
 const RETRY_MS = 500
+const RETRY_MS_MAX = 5_000
 
 export interface RecoveryOptions {
   readonly state: NodeState
@@ -28,6 +29,8 @@ export interface RecoveryOptions {
   readonly peers: Peers
   readonly clock: Clock
   readonly log: Log
+  /** How fast it goes to begin with; without it the node's use decides. */
+  readonly throttling?: RecoveryThrottling | undefined
   /** Nothing lies in the working area that this node does not own in `epoch`; made durable. */
   readonly placed: (epoch: number) => Promise<void>
   /** This node has everything it owns in `epoch`. */
@@ -58,6 +61,8 @@ export class Recovery {
   readonly #fetches = new Map<Oid, Fetch>()
   readonly #rings: EpochRings
   readonly #fetcher: Fetcher
+  /** What background recovery waits for before each object. */
+  readonly pace: Pace
   #run: Run | undefined
   #aside: Promise<void> = Promise.resolve()
   /** Removed in an epoch that is not gathered yet: copies of before may still be somewhere. */
@@ -74,6 +79,9 @@ export class Recovery {
     this.#log = options.log
     this.#finished = options.finished
     this.#placed = options.placed
+    const { clock, throttling } = options
+    const disks = (): number => this.#store.disks().length
+    this.pace = new Pace({ clock, disks, ...(throttling && { throttling }) })
     this.#rings = new EpochRings(options)
     this.#fetcher = new Fetcher({ ...options, rings: this.#rings })
   }
@@ -82,10 +90,22 @@ export class Recovery {
   start(from: number): void {
     const run: Run = { epoch: this.#state.epoch, phase: 0, finished: 0, total: 0 }
     this.#run = run
+    this.pace.callOff()
+    this.pace.hold(this.#state.settings.recoveryDisabled)
     this.#log.info('recovery.start', { epoch: run.epoch, from })
     this.#work(run, from).catch((error: unknown) => {
       this.#log.error('recovery.failed', { epoch: run.epoch, reason: String(error) })
     })
+  }
+
+  /** Looks once more for what this node owns and lacks in the epoch it is in: a disk came or went. */
+  restart(): void {
+    if (this.#state.status === 'ok') this.start(this.#state.epoch)
+  }
+
+  /** Background recovery pauses before its next object, or goes on; objects in use are still fetched. */
+  setDisabled(disabled: boolean): void {
+    this.pace.hold(disabled)
   }
 
   /**
@@ -187,6 +207,7 @@ export class Recovery {
 
   stop(): void {
     this.#run = undefined
+    this.pace.callOff()
   }
 
   /**
@@ -213,7 +234,8 @@ export class Recovery {
   async #work(run: Run, from: number): Promise<void> {
     const { ring } = this.#state.view
     const owns = (id: StoredId): boolean => this.#owns(ring, id)
-    this.#aside = this.#setAside(run, from, (id) => !owns(id))
+    // One after the other: what the move before has not come to yet would get this one's epoch.
+    this.#aside = this.#aside.then(() => this.#setAside(run, from, (id) => !owns(id)))
     await this.#aside
     const wanted = await listMissing({
       store: this.#store,
@@ -257,29 +279,41 @@ export class Recovery {
     return ownersOf(ring, objectOf(id), copies).some((node) => this.#state.isSelf(node))
   }
 
-  async #recoverAll(run: Run, wanted: Oid[]): Promise<void> {
+  /** Works the list off, again and again until each object is here or proves to be gone. */
+  async #recoverAll(run: Run, wanted: readonly Oid[]): Promise<void> {
+    let left = wanted
+    for (let waitMs = RETRY_MS; ; waitMs = Math.min(2 * waitMs, RETRY_MS_MAX)) {
+      left = await this.#recoverOnce(run, left)
+      if (left.length === 0 || this.#run !== run) return
+      const fields = { epoch: run.epoch, objects: left.length, first: oidName(left[0]!) }
+      this.#log.warn('recovery.objects.unavailable', fields)
+      await this.#pause(waitMs)
+    }
+  }
+
+  /** Those that cannot be had now. */
+  async #recoverOnce(run: Run, wanted: readonly Oid[]): Promise<Oid[]> {
+    const failed: Oid[] = []
     let next = 0
     const worker = async (): Promise<void> => {
       while (next < wanted.length && this.#run === run) {
-        await this.#recoverOne(run, wanted[next++]!)
-        run.finished++
+        const oid = wanted[next++]!
+        const done = await this.pace.turn()
+        if (done === undefined) return
+        const code = await new Promise<Code>((resolve) => this.ensure(oid, resolve))
+        done()
+        if (code === Code.SUCCESS || code === Code.NO_OBJ) run.finished++
+        else failed.push(oid)
       }
     }
-    await Promise.all(Array.from({ length: OBJECTS_AT_ONCE }, worker))
+    const workers = Math.min(OBJECTS_AT_ONCE_MAX, wanted.length)
+    await Promise.all(Array.from({ length: workers }, worker))
+    return failed
   }
 
-  /** Tries until the object is here, proves to be gone, or another membership takes over. */
-  async #recoverOne(run: Run, oid: Oid): Promise<void> {
-    while (this.#run === run) {
-      const code = await new Promise<Code>((resolve) => this.ensure(oid, resolve))
-      if (code === Code.SUCCESS || code === Code.NO_OBJ) return
-      await this.#pause()
-    }
-  }
-
-  #pause(): Promise<void> {
+  #pause(delayMs = RETRY_MS): Promise<void> {
     return new Promise((resolve) => {
-      this.#clock.after(RETRY_MS, resolve)
+      this.#clock.after(delayMs, resolve)
     })
   }
 }

@@ -19,6 +19,9 @@ import type { Peers } from '../peers.js'
 import type { NodeState } from '../state.js'
 import type { EpochRings } from './epoch-rings.js'
 
+/** Complaints about objects that cannot be had, of one epoch. */
+const OBJECTS_NAMED_MAX = 20
+
 export interface FetcherOptions {
   readonly state: NodeState
   readonly store: ObjectStore
@@ -55,6 +58,7 @@ export class Fetcher {
    * an object up any more: what they alone had was given up then.
    */
   forced = 0
+  #told = { epoch: 0, oids: 0 }
 
   constructor(options: FetcherOptions) {
     this.#state = options.state
@@ -85,7 +89,7 @@ export class Fetcher {
       if (found === 'unknown' && target < this.forced) {
         givenUp ??= target
       } else if (found === 'unknown') {
-        this.#log.error('object.holders.gone', { oid: oidName(oid), epoch: target })
+        this.#tellUnavailable(oid, target)
         return Code.STALE_OBJ
       }
       if (this.#state.epoch !== epoch) return Code.NETWORK_ERROR
@@ -100,6 +104,13 @@ export class Fetcher {
   #tellOlder(oid: Oid, target: number, givenUp: number): void {
     const epochs = { epoch: target, newestLost: givenUp }
     this.#log.warn('object.older-copy', { ...objectNames(oid), ...epochs })
+  }
+
+  /** By name as long as there are few; each is tried again and again. */
+  #tellUnavailable(oid: Oid, target: number): void {
+    if (this.#told.epoch !== this.#state.epoch) this.#told = { epoch: this.#state.epoch, oids: 0 }
+    if (++this.#told.oids > OBJECTS_NAMED_MAX) return
+    this.#log.error('object.holders.gone', { oid: oidName(oid), epoch: target })
   }
 
   async #fromEpoch(wanted: Wanted, target: number, ring: Ring): Promise<Found> {

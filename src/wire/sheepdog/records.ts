@@ -11,6 +11,7 @@ export const CLUSTER_INFO_BYTES = 48 + NODE_BYTES * LIMITS.nodesMax
 export const EPOCH_LOG_HEAD_BYTES = 48
 export const STORE_NAME_BYTES = 16
 export const RECOVERY_STATE_BYTES = 24
+export const RECOVERY_THROTTLING_BYTES = 24
 export const STAT_BYTES = 120
 export const MD_INFO_BYTES = 263688
 /** READ_VDIS: one bit a volume id. */
@@ -168,6 +169,30 @@ export function decodeRecoveryState(from: Buffer): RecoveryState {
     finished: Number(from.readBigUInt64LE(8)),
     total: Number(from.readBigUInt64LE(16)),
   }
+}
+
+/** recovery_throttling: at most `max` objects begun in each interval and under way; both 0: off. */
+export interface RecoveryThrottling {
+  readonly max: number
+  readonly intervalMs: number
+}
+
+export function encodeRecoveryThrottling({ max, intervalMs }: RecoveryThrottling): Buffer {
+  const bytes = Buffer.alloc(RECOVERY_THROTTLING_BYTES)
+  bytes.writeUInt32LE(max, 0)
+  bytes.writeBigUInt64LE(BigInt(intervalMs), 8)
+  bytes[16] = max > 0 && intervalMs > 0 ? 1 : 0
+  return bytes
+}
+
+/** Throws RangeError for what is neither off nor two numbers a clock can work with. */
+export function decodeRecoveryThrottling(from: Buffer): RecoveryThrottling {
+  const max = from.readUInt32LE(0)
+  const interval = from.readBigUInt64LE(8)
+  if (interval > BigInt(Number.MAX_SAFE_INTEGER) || (max === 0) !== (interval === 0n)) {
+    throw new RangeError(`recovery throttling of max ${max}, interval ${interval}`)
+  }
+  return { max, intervalMs: Number(interval) }
 }
 
 /** sd_stat: 15 counters in the order of the spec. */
