@@ -93,6 +93,7 @@ async function start(
     metaDirectory,
     epochLog,
     self,
+    throttling: options.recovery,
     over: over.resolve,
   })
   await learnFromDisk(node.state.vids, store, log)

@@ -2,6 +2,7 @@
 import { isIP } from 'node:net'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import type { Role } from '../sheep/role.js'
+import type { RecoveryThrottling } from '../wire/sheepdog/records.js'
 import {
   LOG_DESTINATIONS,
   LOG_FORMATS,
@@ -11,6 +12,7 @@ import {
   type LogLevel,
 } from '../world/node/log.js'
 import type { Address } from '../world/world.js'
+import { recoveryThrottling } from './recovery-option.js'
 
 const PORT_DEFAULT = 7000
 const NBD_PORT_DEFAULT = 10809
@@ -41,6 +43,8 @@ export interface SheepOptions {
   readonly role: Role
   /** Options of sheepdog 1.0 that were given and mean nothing here: the daemon starts all the same. */
   readonly ignored: readonly string[]
+  /** Undefined: as the use of the node allows. */
+  readonly recovery: RecoveryThrottling | undefined
 }
 
 /** What the command line asks for: to run, or just to print (help, version, an error). */
@@ -54,7 +58,6 @@ const NOT_SERVED: Readonly<Record<string, string>> = {
   '-i, --ioaddr <address>': 'a second data network',
   '-j, --journal <options>': 'the journal',
   '-r, --http <options>': 'the HTTP front end',
-  '-R, --recovery <options>': 'recovery throttling',
   '-u, --upgrade': 'upgrading a store in place',
   '-W, --wildcard-recovery': 'wildcard recovery',
 }
@@ -131,6 +134,7 @@ interface Given {
   pidfile?: string
   myaddr?: string
   zone?: number
+  recovery?: RecoveryThrottling
   nbd: Address[]
   gateway?: boolean
   vnodes?: number
@@ -149,6 +153,11 @@ function command(version: string, ignored: string[]): Command {
     .option('-n, --nosync', 'never sync: a power cut may lose anything')
     .option('-p, --port <port>', 'port of the sheepdog protocol', portNumber, PORT_DEFAULT)
     .option('-P, --pidfile <path>', 'write the process id to this file')
+    .option(
+      '-R, --recovery <options>',
+      'max=N,interval=MS: begin at most N objects of background recovery in MS milliseconds',
+      recoveryThrottling,
+    )
     .option(
       '-V, --vnodes <number>',
       'a fixed number of vnodes (default: computed from disk space)',
@@ -235,6 +244,7 @@ export function parseSheepOptions(argv: readonly string[], version: string): Par
       nbd: given.nbd,
       role: roleOf(given),
       ignored,
+      recovery: given.recovery,
     },
   }
 }

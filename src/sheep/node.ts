@@ -15,7 +15,12 @@ import type { EpochLog } from '../store/epoch-log.js'
 import type { ObjectStore } from '../store/object-store.js'
 import { decodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
-import { type ClusterInfo, decodeClusterInfo, encodeClusterInfo } from '../wire/sheepdog/records.js'
+import {
+  type ClusterInfo,
+  decodeClusterInfo,
+  encodeClusterInfo,
+  type RecoveryThrottling,
+} from '../wire/sheepdog/records.js'
 import type { World } from '../world/world.js'
 import { type Answer, failed } from './answer.js'
 import { Caretaker, INTENTS } from './caretaker.js'
@@ -59,6 +64,8 @@ export interface NodeOptions {
   readonly epochLog: EpochLog
   readonly config: StoreConfig
   readonly metaDirectory: string
+  /** How fast background recovery goes to begin with; without it the node's use decides. */
+  readonly throttling?: RecoveryThrottling | undefined
   /** The node is over: killed, shut down, or unable to go on (then with the reason). */
   readonly over: (reason: string | undefined) => void
 }
@@ -116,6 +123,7 @@ export class SheepNode {
       peers: this.peers,
       clock: world.clock,
       log,
+      throttling: options.throttling,
       placed: (epoch) => this.#placed.write(this.state.settings.ctime, epoch),
       finished: (epoch) => this.#completion.announce(epoch),
     })

