@@ -1,0 +1,261 @@
+/**
+ * A cluster of real daemons with faults that are asked for, and the account of them: which node was in what
+ * trouble when, whether an error of a client is explained by it, and whether the cluster is clean again.
+ */
+import { rm } from 'node:fs/promises'
+import { performance } from 'node:perf_hooks'
+import type { TestCluster, TestNode } from '../real/support/cluster.js'
+import { until } from '../real/support/run.js'
+import { NodeLog } from './node-log.js'
+import { type Action, mending, type NodeCondition, type NodeStatus } from './schedule.js'
+import type { Gateway } from './verifying-writer.js'
+
+/** A gateway's clients may feel a fault this long after it was mended. */
+const AFTERMATH_MS = 5_000
+const CLEAN_POLL_MS = 200
+
+/** Cutting a node off and joining it again; only where nodes have networks of their own. */
+export interface Cables {
+  cut(node: number): Promise<void>
+  heal(node: number): Promise<void>
+}
+
+interface Keeping {
+  readonly node: TestNode
+  readonly log: NodeLog
+  condition: NodeCondition
+  unsettled: boolean
+  sinceMs: number
+  /** When the newest fault began, and when what it did was over (infinite while it lasts). */
+  faultFromMs: number
+  faultUntilMs: number
+}
+
+export interface FaultClusterOptions {
+  readonly cluster: TestCluster
+  readonly cables: Cables | undefined
+  readonly say: (line: string) => void
+  /** Something happened that must not happen. */
+  readonly failure: (what: string) => void
+}
+
+export class FaultCluster {
+  readonly #options: FaultClusterOptions
+  readonly #nodes: Keeping[]
+  /** Gathered over the whole run: kind of fault and how often. */
+  readonly done = new Map<string, number>()
+  /** Seconds from the moment everything was mended until all nodes were clean. */
+  readonly cleanSeconds: number[] = []
+
+  /** The first `running` nodes of the cluster have been started; the rest are spares. */
+  constructor(options: FaultClusterOptions, running: number) {
+    this.#options = options
+    this.#nodes = options.cluster.nodes.map((node, index) => ({
+      node,
+      log: new NodeLog(node.log),
+      condition: index < running ? 'up' : 'spare',
+      unsettled: false,
+      sinceMs: performance.now(),
+      faultFromMs: Number.NEGATIVE_INFINITY,
+      faultUntilMs: Number.NEGATIVE_INFINITY,
+    }))
+  }
+
+  status(): NodeStatus[] {
+    const nowMs = performance.now()
+    return this.#nodes.map(({ condition, unsettled, sinceMs }, index) => {
+      return { index, condition, unsettled, sinceSeconds: (nowMs - sinceMs) / 1000 }
+    })
+  }
+
+  /** Gateways a client may try: a client knows the addresses of the cluster, not who is well. */
+  gateways(): Gateway[] {
+    return this.#nodes.flatMap(({ node, condition }, index) =>
+      condition === 'spare' || condition === 'dead' || condition === 'left'
+        ? []
+        : [{ index, place: { host: node.host, port: node.place.nbdPort } }],
+    )
+  }
+
+  /** True when the gateway was in trouble at any time from `sinceMs` on. */
+  excuses(gateway: number, sinceMs: number): boolean {
+    const { faultUntilMs } = this.#keeping(gateway)
+    return faultUntilMs + AFTERMATH_MS >= sinceMs
+  }
+
+  get living(): TestNode[] {
+    return this.#nodes.filter(({ condition }) => condition === 'up').map(({ node }) => node)
+  }
+
+  async perform(action: Action): Promise<void> {
+    this.done.set(action.kind, (this.done.get(action.kind) ?? 0) + 1)
+    this.#options.say(`${action.kind} node ${action.node} (${this.#epochs()})`)
+    const keeping = this.#keeping(action.node)
+    const { node } = keeping
+    switch (action.kind) {
+      case 'kill':
+        this.#falls(keeping, 'dead')
+        await node.kill()
+        return
+      case 'pause':
+        this.#falls(keeping, 'paused')
+        node.signal('SIGSTOP')
+        return
+      case 'leave':
+        this.#falls(keeping, 'left')
+        await this.#leave(keeping)
+        return
+      case 'cut':
+        this.#falls(keeping, 'cut')
+        await this.#options.cables?.cut(action.node)
+        return
+      case 'retire':
+        this.#falls(keeping, 'spare')
+        await node.kill()
+        await rm(node.place.directory, { recursive: true, force: true })
+        return
+      case 'restart':
+      case 'add':
+        await this.#start(keeping)
+        return
+      case 'resume':
+        node.signal('SIGCONT')
+        this.#rises(keeping)
+        return
+      case 'heal':
+        await this.#options.cables?.heal(action.node)
+        this.#rises(keeping)
+        return
+      case 'rest':
+        return
+    }
+  }
+
+  /**
+   * Daemons that ended by themselves. One that was paused or cut longer than its session had to; it is
+   * started again, as its supervisor would. Any other end is a failure.
+   */
+  async lookAfter(): Promise<void> {
+    for (const keeping of this.#nodes) {
+      const { node, condition } = keeping
+      if ((condition !== 'up' && condition !== 'cut') || !node.ended()) continue
+      const excused = condition === 'cut' || this.#hadFaultSince(keeping, 60_000)
+      const what = `node ${node.place.index} ended by itself`
+      this.#options.say(`${what}${excused ? ' after its fault' : ''}`)
+      if (!excused) this.#options.failure(`${what}:\n${await node.logTail()}`)
+      this.#falls(keeping, 'dead')
+      if (condition === 'cut') await this.#options.cables?.heal(node.place.index)
+      await node.kill()
+    }
+  }
+
+  /** Mends everything and waits until the cluster is clean. Throws when that takes too long. */
+  async rest(limitMs: number): Promise<number> {
+    for (const status of this.status()) {
+      if (status.condition === 'up' || status.condition === 'spare') continue
+      await this.perform(mending(status))
+    }
+    const began = performance.now()
+    try {
+      await until('the cluster being clean', limitMs, async () => {
+        await this.lookAfter()
+        for (const status of this.status()) {
+          if (status.condition === 'dead') await this.perform(mending(status))
+        }
+        return this.settle()
+      })
+    } catch (error) {
+      throw new Error(`${String(error)} ${this.#epochs()}`)
+    }
+    const seconds = (performance.now() - began) / 1000
+    this.cleanSeconds.push(seconds)
+    return seconds
+  }
+
+  /** Notes whether the cluster is clean now; then nobody is a danger any more. */
+  settle(): boolean {
+    const away = this.#nodes.some(({ condition }) => condition === 'paused' || condition === 'cut')
+    const up = this.#nodes.filter(({ condition }) => condition === 'up')
+    const views = up.map(({ log }) => ({ ...log.look() }))
+    const epoch = views[0]?.epoch
+    const clean =
+      !away &&
+      epoch !== undefined &&
+      epoch > 0 &&
+      views.every((view) => view.epoch === epoch && view.gathered === epoch) &&
+      views.every(({ nodes }) => nodes === undefined || nodes === up.length)
+    if (clean) for (const keeping of this.#nodes) keeping.unsettled = false
+    return clean
+  }
+
+  async waitClean(limitMs: number): Promise<void> {
+    await until('the cluster being clean', limitMs, async () => {
+      await new Promise((resolve) => setTimeout(resolve, CLEAN_POLL_MS))
+      return this.settle()
+    })
+  }
+
+  /** Everything dies at once. */
+  async killAll(): Promise<void> {
+    for (const keeping of this.#nodes) {
+      if (keeping.condition === 'up') this.#falls(keeping, 'dead')
+    }
+    await this.#options.cluster.killAll()
+  }
+
+  /** Every node that is dead comes back, all at about the same time. */
+  async startAll(): Promise<void> {
+    const dead = this.#nodes.filter(({ condition }) => condition === 'dead')
+    await Promise.all(dead.map((keeping) => this.#start(keeping)))
+  }
+
+  async #start(keeping: Keeping): Promise<void> {
+    keeping.log.restarted()
+    await keeping.node.start()
+    this.#rises(keeping)
+  }
+
+  async #leave({ node }: Keeping): Promise<void> {
+    const result = await node.stop()
+    if (result !== undefined && result.code !== 0) {
+      const tail = await node.logTail()
+      this.#options.failure(`node ${node.place.index} stopped with code ${result.code}:\n${tail}`)
+    }
+  }
+
+  #falls(keeping: Keeping, condition: NodeCondition): void {
+    this.#becomes(keeping, condition)
+    keeping.unsettled = true
+    keeping.faultFromMs = performance.now()
+    keeping.faultUntilMs = Number.POSITIVE_INFINITY
+  }
+
+  #rises(keeping: Keeping): void {
+    this.#becomes(keeping, 'up')
+    keeping.unsettled = true
+    keeping.faultUntilMs = performance.now()
+  }
+
+  #becomes(keeping: Keeping, condition: NodeCondition): void {
+    keeping.condition = condition
+    keeping.sinceMs = performance.now()
+  }
+
+  #hadFaultSince({ faultUntilMs }: Keeping, withinMs: number): boolean {
+    return performance.now() - faultUntilMs < withinMs
+  }
+
+  #epochs(): string {
+    const words = this.#nodes.map(({ log, condition }) => {
+      const { epoch, gathered } = log.look()
+      return condition === 'up' ? `${epoch}${gathered === epoch ? '' : '*'}` : condition
+    })
+    return `epochs ${words.join(' ')}`
+  }
+
+  #keeping(index: number): Keeping {
+    const keeping = this.#nodes[index]
+    if (keeping === undefined) throw new RangeError(`no node ${index}`)
+    return keeping
+  }
+}
