@@ -76,8 +76,11 @@ export class Fetcher {
   async fetch(wanted: Wanted, oldest: number): Promise<Code> {
     const { oid, epoch } = wanted
     let givenUp: number | undefined
-    for (let target = epoch; target >= oldest; target--) {
+    // What everybody had at `oldest` may be among what was given up: then anything older is better than nothing.
+    const isWorthALook = (target: number): boolean => target >= oldest || givenUp !== undefined
+    for (let target = epoch; target >= 1 && isWorthALook(target); target--) {
       const ring = await this.#rings.of(target)
+      if (ring === undefined && target < oldest) continue
       if (ring === undefined) return Code.NETWORK_ERROR
       const found = await this.#fromEpoch(wanted, target, ring)
       if (found === 'found') {
