@@ -20,10 +20,29 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const ADDONS = [
+interface Addon {
+  readonly name: string
+  readonly source: string
+  /** What it links against. */
+  readonly libraries?: readonly string[]
+  /** Left out where these headers are missing. */
+  readonly wants?: { readonly headers: readonly string[]; readonly without: string }
+}
+
+const ADDONS: readonly Addon[] = [
   { name: 'posix', source: 'native-bindings/posix/posix.c' },
   { name: 'erasure', source: 'native-bindings/erasure/erasure.c' },
-] as const
+  {
+    name: 'cpg',
+    source: 'native-bindings/cpg/cpg.c',
+    libraries: ['cpg', 'quorum', 'cfg'],
+    wants: {
+      headers: ['corosync/cpg.h', 'corosync/quorum.h', 'corosync/cfg.h'],
+      without:
+        'without -c corosync (for it, on Debian: apt-get install libcpg-dev libquorum-dev libcfg-dev)',
+    },
+  },
+]
 const FLAGS = ['-O2', '-Wall', '-Wextra', '-shared', '-fPIC'] as const
 const COMPILERS = ['cc', 'gcc', 'clang'] as const
 /** This file runs as build/native-bindings/build.js. */
@@ -34,6 +53,7 @@ const OUT = join(ROOT, 'build', 'native')
 class BuildFailure extends Error {}
 
 interface Job {
+  readonly addon: Addon
   readonly source: string
   readonly target: string
   readonly hash: string
@@ -44,12 +64,16 @@ function main(): void {
     throw new BuildFailure(`the native addons need Linux; this is ${process.platform}`)
   }
   const include = headerDirectory()
-  const jobs = ADDONS.map((addon) => plan(addon.name, join(ROOT, addon.source), include))
+  const jobs = ADDONS.map((addon) => plan(addon, include))
   const stale = jobs.filter((job) => !isFresh(job))
   if (stale.length === 0) return
   const compiler = findCompiler() ?? installCompiler()
   mkdirSync(OUT, { recursive: true })
-  for (const job of stale) compile(compiler, job, include)
+  for (const job of stale) {
+    const { wants } = job.addon
+    if (wants === undefined || hasHeaders(compiler, wants.headers)) compile(compiler, job, include)
+    else leaveOut(job, wants.without)
+  }
 }
 
 function headerDirectory(): string {
@@ -63,14 +87,15 @@ function headerDirectory(): string {
   }
 }
 
-function plan(name: string, source: string, include: string): Job {
+function plan(addon: Addon, include: string): Job {
+  const source = join(ROOT, addon.source)
   const hash = createHash('sha256')
-  hash.update(JSON.stringify([FLAGS, process.arch]))
+  hash.update(JSON.stringify([FLAGS, process.arch, addon.libraries ?? []]))
   const headers = readdirSync(include).sort()
   for (const file of [source, ...headers.map((header) => join(include, header))]) {
     hash.update(readFileSync(file))
   }
-  return { source, target: join(OUT, `${name}.node`), hash: hash.digest('hex') }
+  return { addon, source, target: join(OUT, `${addon.name}.node`), hash: hash.digest('hex') }
 }
 
 const hashFile = (job: Job): string => `${job.target}.sha256`
@@ -105,9 +130,22 @@ function installCompiler(): string {
   return compiler
 }
 
+function hasHeaders(compiler: string, headers: readonly string[]): boolean {
+  const input = headers.map((header) => `#include <${header}>\n`).join('')
+  return spawnSync(compiler, ['-fsyntax-only', '-x', 'c', '-'], { input }).status === 0
+}
+
+/** What an earlier build made would not load without its libraries. */
+function leaveOut(job: Job, without: string): void {
+  rmSync(job.target, { force: true })
+  rmSync(hashFile(job), { force: true })
+  process.stderr.write(`build: ${without}\n`)
+}
+
 function compile(compiler: string, job: Job, include: string): void {
   const temporary = `${job.target}.${process.pid}.tmp`
-  const args = [...FLAGS, '-I', include, job.source, '-o', temporary]
+  const libraries = (job.addon.libraries ?? []).map((name) => `-l${name}`)
+  const args = [...FLAGS, '-I', include, job.source, '-o', temporary, ...libraries]
   const result = spawnSync(compiler, args, { encoding: 'utf8' })
   if (result.status !== 0) {
     rmSync(temporary, { force: true })

@@ -4,7 +4,6 @@ import { accessSync, constants, realpathSync } from 'node:fs'
 import os from 'node:os'
 import { resolve } from 'node:path'
 import type { ClusterDriver } from '../cluster/driver.js'
-import { localDriver } from '../cluster/local/driver.js'
 import { startNbdServer } from '../doors/nbd/server.js'
 import type { LogLevelControl } from '../doors/sheepdog/log-level.js'
 import { startSheepdogServer } from '../doors/sheepdog/server.js'
@@ -21,7 +20,8 @@ import { volumeSource } from '../volume/source.js'
 import { makeDirectories } from '../world/node/directories.js'
 import { LOG_LEVELS, type NodeLog, openLog } from '../world/node/log.js'
 import { nodeWorld } from '../world/node/world.js'
-import type { Address, World } from '../world/world.js'
+import type { Address } from '../world/world.js'
+import { addressOfChoice, makeClusterDriver } from './cluster-driver.js'
 import type { SheepOptions } from './sheep-options.js'
 
 /** As sheepdog 1.0 makes its directories, before the umask. */
@@ -75,7 +75,7 @@ async function start(
   const config = configFor(role, known, store.spaceBytes)
   // Nobody knows what a crash left unsynced; a later flush must not promise more than it did.
   if (known !== undefined && options.durable) await store.syncAll()
-  const driver = clusterDriver(options, world, log)
+  const driver = await makeClusterDriver(options.cluster, world, log)
   const epochLog = await openEpochLog(world.files, metaDirectory)
   const self = { ...(await announced(options, driver)), ...weightOf(role, config) }
   const lastNodes = epochLog.read(epochLog.latest())?.nodes ?? []
@@ -156,41 +156,11 @@ function makeStoreDirectory(path: string): string {
   }
 }
 
-function clusterDriver(options: SheepOptions, world: World, log: NodeLog): ClusterDriver {
-  const { driver, option } = options.cluster
-  if (driver === 'local') {
-    return localDriver({ world, log, directory: localDirectory(option ?? 'default') })
-  }
-  const planned = driver === 'zookeeper' || driver === 'corosync'
-  throw new Error(
-    planned
-      ? `the cluster driver '${driver}' is not in this release; -c local runs a cluster on one host`
-      : `there is no cluster driver '${driver}'; this release has: local`,
-  )
-}
-
-/** A directory by name, or a path; of each user and each cluster its own, so that none disturbs another. */
-function localDirectory(option: string): string {
-  if (option.includes('/')) return resolve(option)
-  const shared = `/dev/shm`
-  const base = isWritable(shared) ? shared : os.tmpdir()
-  return `${base}/sheepdog-${os.userInfo().uid}-${option}`
-}
-
-function isWritable(path: string): boolean {
-  try {
-    accessSync(path, constants.W_OK)
-    return true
-  } catch {
-    return false
-  }
-}
-
 async function announced(
   options: SheepOptions,
   driver: ClusterDriver,
 ): Promise<Pick<SdNode, 'host' | 'port' | 'zone'>> {
-  const name = options.announcedAddress ?? driver.localAddress()
+  const name = options.announcedAddress ?? addressOfChoice(options.cluster) ?? driver.localAddress()
   const host = await lookup(name).then(
     ({ address }) => address,
     (error: Error) => {

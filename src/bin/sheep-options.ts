@@ -12,6 +12,7 @@ import {
   type LogLevel,
 } from '../world/node/log.js'
 import type { Address } from '../world/world.js'
+import type { ClusterChoice } from './cluster-driver.js'
 import { recoveryThrottling } from './recovery-option.js'
 
 const PORT_DEFAULT = 7000
@@ -34,7 +35,8 @@ export interface SheepOptions {
   /** Name or address to announce; undefined: what the cluster driver thinks. */
   readonly announcedAddress: string | undefined
   readonly zone: number | undefined
-  readonly cluster: { readonly driver: string; readonly option: string | undefined }
+  /** Undefined: the default driver. */
+  readonly cluster: ClusterChoice | undefined
   readonly foreground: boolean
   readonly log: LogPlan
   readonly durable: boolean
@@ -126,7 +128,7 @@ function oneNbdAddress(text: string): Address {
 
 interface Given {
   bindaddr?: string
-  cluster: string
+  cluster?: string
   foreground?: boolean
   log?: Partial<LogPlan>
   nosync?: boolean
@@ -146,7 +148,10 @@ function command(version: string, ignored: string[]): Command {
     .usage('[options] [PATH[,DISK...]]')
     .argument('[PATH]', `store directory, then directories for objects, by commas`, PATH_DEFAULT)
     .option('-b, --bindaddr <address>', 'listen at this address only', numericAddress)
-    .option('-c, --cluster <driver>', 'local[:NAME|:DIRECTORY]: how nodes find each other', 'local')
+    .option(
+      '-c, --cluster <driver>',
+      'how nodes find each other: corosync[:ADDRESS] (the default), or local[:NAME|:DIRECTORY]',
+    )
     .option('-f, --foreground', 'stay in the foreground')
     .option('-g, --gateway', 'store nothing: serve disks from the other nodes only')
     .option('-l, --log <options>', 'level=,dir=,format=default|server|json,dst=', logPlan)
@@ -172,7 +177,7 @@ function command(version: string, ignored: string[]): Command {
       [],
     )
     .version(
-      `Sheepdog daemon version ${version} (drivers: local; doors: sheepdog, nbd)`,
+      `Sheepdog daemon version ${version} (drivers: corosync, local; doors: sheepdog, nbd)`,
       '-v, --version',
     )
     .allowExcessArguments(false)
@@ -199,6 +204,12 @@ function roleOf({ gateway, vnodes }: Given): Role {
   return vnodes === undefined ? { kind: 'automatic' } : { kind: 'fixed', vnodes }
 }
 
+function clusterChoice(text: string | undefined): ClusterChoice | undefined {
+  if (text === undefined) return undefined
+  const [, driver = '', option] = /^([^:]*)(?::(.*))?$/s.exec(text) ?? []
+  return { driver, option }
+}
+
 /** Prints help, version and errors itself. */
 export function parseSheepOptions(argv: readonly string[], version: string): Parsed {
   const ignored: string[] = []
@@ -220,7 +231,6 @@ export function parseSheepOptions(argv: readonly string[], version: string): Par
     return { kind: 'exit', status: 1 }
   }
   for (const option of ignored) process.stderr.write(`warning: option ignored: ${option}\n`)
-  const [, driver = '', option] = /^([^:]*)(?::(.*))?$/s.exec(given.cluster) ?? []
   const destination = given.log?.destination ?? 'default'
   return {
     kind: 'run',
@@ -231,7 +241,7 @@ export function parseSheepOptions(argv: readonly string[], version: string): Par
       port: given.port,
       announcedAddress: given.myaddr,
       zone: given.zone,
-      cluster: { driver, option },
+      cluster: clusterChoice(given.cluster),
       foreground: given.foreground === true || destination === 'stdout',
       log: {
         level: given.log?.level ?? 'info',

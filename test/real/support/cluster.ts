@@ -136,6 +136,8 @@ export interface ClusterPlan {
   readonly copies?: number
   /** What `-c` gets after `local:`; a directory of the test by default. */
   readonly meeting?: string
+  /** What is different about a node's place: another driver, an address and a host of its own. */
+  readonly place?: (index: number) => Partial<NodePlace>
   /** Where the temporary directory is made; the system's place by default. */
   readonly top?: string
 }
@@ -231,7 +233,8 @@ export async function planCluster(t: Owner, plan: ClusterPlan = {}): Promise<Tes
   const driver = `local:${plan.meeting ?? `${directory}/meeting`}`
   const nodes = Array.from({ length: count }, (_, index) => {
     const [port, nbdPort] = [ports[2 * index]!, ports[2 * index + 1]!]
-    return new TestNode({ index, port, nbdPort, directory: `${directory}/n${index}`, driver })
+    const place = { index, port, nbdPort, directory: `${directory}/n${index}`, driver }
+    return new TestNode({ ...place, ...plan.place?.(index) })
   })
   const cluster = new TestCluster(directory, nodes)
   t.teardown(() => finish(t, cluster))

@@ -22,6 +22,11 @@ const PACKAGE_OF = {
   depmod: 'kmod',
   modprobe: 'kmod',
   'qemu-system-x86_64': 'qemu-system-x86',
+  corosync: 'corosync',
+  'corosync-cmapctl': 'corosync',
+  ip: 'iproute2',
+  nsenter: 'util-linux',
+  unshare: 'util-linux',
 } as const
 
 export type Tool = keyof typeof PACKAGE_OF

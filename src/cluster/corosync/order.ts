@@ -1,0 +1,334 @@
+/**
+ * The order of events as every member derives it from the one stream of its group: messages and changes of
+ * the group arrive in the same order on all, and are put to the state machine all drivers share
+ * (membership.ts) in the order of a list that all build alike.
+ *
+ *  - A process that joins gets a place in the list. Its JOIN message fills the place, the first ACCEPT
+ *    settles it; nothing behind it counts before. So the answer is computed on exactly the state it is
+ *    ordered after, although it is sent much later (cluster spec, section 11).
+ *  - Sheepdog 1.0 has every member answer. Here the oldest one does; when it leaves first, its LEAVE is
+ *    taken out of turn and the next one answers. Whatever is answered first counts on all.
+ *  - Who found only processes that came after it in its group is the first member, and answers itself.
+ *  - A LEAVE may have to wait for a moment (`dueAt`, by the own clock). All that is behind it waits too, so
+ *    clocks cannot change the order.
+ */
+import { nodeKey, type SdNode } from '../../model/node.js'
+import type { ProcessId } from '../../world/corosync.js'
+import {
+  acceptorOf,
+  applyRecord,
+  type ClusterEvent,
+  type ClusterState,
+  EMPTY_CLUSTER,
+  type Entry,
+  type MemberId,
+  mayAppend,
+} from '../membership.js'
+import { type Message, type Participant, type ProcessKey, processKey } from './message.js'
+
+/** The own member's number; numbers are private to a process. */
+export const SELF = 1 as MemberId
+
+interface Place {
+  readonly kind: 'place'
+  readonly process: ProcessId
+  join?: { readonly node: SdNode; readonly request: Buffer }
+  accept?: { readonly by: ProcessKey; readonly at: number; readonly message: Message }
+  /** Put to the state machine; its answer is awaited. */
+  asked: boolean
+}
+
+interface Leave {
+  readonly kind: 'leave'
+  readonly process: ProcessId
+  /** Number of the arrival. */
+  readonly at: number
+  readonly dueAt: number
+}
+
+interface Said {
+  readonly kind: 'said'
+  readonly process: ProcessId
+  readonly entry: Entry
+}
+
+type Item = Place | Leave | Said
+
+export interface OrderDuties {
+  /** In order, one batch a step. May call back into the driver, not into the order. */
+  deliver(events: readonly ClusterEvent[]): void
+  /** Every member refuses this join alike; `first` is set on the one that should say so. */
+  refused(joiner: ProcessId, reason: string, first: boolean): void
+}
+
+export class Order {
+  readonly #self: ProcessKey
+  readonly #duties: OrderDuties
+  readonly #ids = new Map<ProcessKey, MemberId>()
+  readonly #processes = new Map<MemberId, ProcessId>()
+  /** Processes of the group that were there before this one: somebody else is the first member. */
+  readonly #elders: Set<ProcessKey>
+  #list: Item[]
+  #state: ClusterState | undefined
+  #arrivals = 0
+  #nextId = SELF + 1
+  #advancing = false
+
+  /** `others`: the group as this process found it, without those that joined in the same moment. */
+  constructor(self: ProcessId, others: readonly ProcessId[], duties: OrderDuties) {
+    this.#self = processKey(self)
+    this.#duties = duties
+    this.#elders = new Set(others.map(processKey))
+    this.#list = [{ kind: 'place', process: self, asked: false }]
+  }
+
+  get state(): ClusterState | undefined {
+    return this.#state
+  }
+
+  processOf(id: MemberId): ProcessId | undefined {
+    return this.#processes.get(id)
+  }
+
+  /** Members and owners of waiting BLOCKs, for an ACCEPT: as they are before the join that is asked. */
+  standing(): { readonly members: Participant[]; readonly blocks: ProcessId[] } {
+    const members = this.#state?.members ?? []
+    const blocks = this.#state?.blocks ?? []
+    return {
+      members: members.map(({ id, node }) => ({ process: this.#known(id), node })),
+      blocks: blocks.map((id) => this.#known(id)),
+    }
+  }
+
+  /** The place whose answer is awaited. */
+  get asking(): Participant | undefined {
+    const head = this.#list[0]
+    if (head?.kind !== 'place' || !head.asked || head.join === undefined) return undefined
+    return { process: head.process, node: head.join.node }
+  }
+
+  arrived(process: ProcessId): void {
+    this.#list.push({ kind: 'place', process, asked: false })
+  }
+
+  /** True when the process was, or is about to be, a member. */
+  departed(process: ProcessId, dueAt: number): boolean {
+    const key = processKey(process)
+    this.#arrivals++
+    this.#elders.delete(key)
+    const at = this.#list.findIndex(
+      (item) =>
+        item.kind === 'place' && item.accept === undefined && processKey(item.process) === key,
+    )
+    const place = this.#list[at]
+    if (place?.kind === 'place') {
+      this.#list.splice(at, 1)
+      if (place.asked) this.#withdraw(place)
+      return false
+    }
+    const isGoing = this.#list.findLast(
+      (item) => item.kind !== 'said' && processKey(item.process) === key,
+    )
+    if (isGoing?.kind === 'leave') return false
+    const isKnown = this.#state === undefined || this.#ids.has(key) || isGoing !== undefined
+    if (isKnown) this.#list.push({ kind: 'leave', process, at: this.#arrivals, dueAt })
+    return isKnown
+  }
+
+  /** True when the message settles a join. */
+  received(from: ProcessId, message: Message): boolean {
+    this.#arrivals++
+    const { type, subject, payload } = message
+    switch (type) {
+      case 'join':
+        this.#fill(from, subject.node, payload)
+        return false
+      case 'accept':
+        return this.#settle(from, message)
+      case 'leave':
+        // The driver makes a departure of it.
+        return false
+      case 'notify':
+      case 'unblock':
+        this.#list.push({ kind: 'said', process: from, entry: { kind: type, message: payload } })
+        return false
+      case 'block':
+        this.#list.push({ kind: 'said', process: from, entry: { kind: 'block' } })
+        return false
+      case 'update':
+        this.#list.push({
+          kind: 'said',
+          process: from,
+          entry: { kind: 'update', node: subject.node },
+        })
+        return false
+    }
+  }
+
+  /** Does what can be done now. Returns when to come again, by the same clock; undefined: when something arrives. */
+  advance(now: number): number | undefined {
+    if (this.#advancing) return undefined
+    this.#advancing = true
+    try {
+      for (;;) {
+        const wait = this.#step(now)
+        if (wait !== 'more') return wait
+      }
+    } finally {
+      this.#advancing = false
+    }
+  }
+
+  #step(now: number): number | 'more' | undefined {
+    const head = this.#list[0]
+    switch (head?.kind) {
+      case undefined:
+        return undefined
+      case 'place':
+        return this.#place(head, now)
+      case 'leave':
+        if (head.dueAt > now) return head.dueAt
+        this.#leave(head)
+        return 'more'
+      case 'said':
+        this.#list.shift()
+        this.#say(head)
+        return 'more'
+    }
+  }
+
+  #place(place: Place, now: number): number | 'more' | undefined {
+    if (place.join === undefined) return undefined
+    if (this.#state === undefined) {
+      if (place.accept !== undefined) {
+        this.#enter(place.accept.message, place.join)
+        return 'more'
+      }
+      if (this.#elders.size > 0) return undefined
+      this.#state = EMPTY_CLUSTER
+    }
+    if (!place.asked) return this.#ask(place, place.join)
+    const acceptor = acceptorOf(this.#state)
+    const { accept } = place
+    const isHis = accept !== undefined && this.#ids.get(accept.by) === acceptor
+    // Somebody else answered: the oldest one had gone by then, or this is a node of sheepdog 1.0.
+    const leave = isHis ? undefined : this.#departureOf(acceptor, accept?.at)
+    if (leave !== undefined) {
+      if (leave.dueAt > now) return leave.dueAt
+      this.#leave(leave)
+      return 'more'
+    }
+    if (accept === undefined || acceptor === undefined) return undefined
+    this.#list.shift()
+    const joiner = this.#idOf(place.process)
+    this.#apply(acceptor, { kind: 'accept', joiner, answer: accept.message.payload })
+    return 'more'
+  }
+
+  #ask(place: Place, { node, request }: NonNullable<Place['join']>): 'more' {
+    const state = this.#state ?? EMPTY_CLUSTER
+    const id = this.#idOf(place.process)
+    const entry: Entry = { kind: 'join', node, request, mark: 0 }
+    if (mayAppend(state, id, entry)) {
+      place.asked = true
+      this.#apply(id, entry)
+      return 'more'
+    }
+    this.#list.shift()
+    this.#forget(place.process)
+    const reason = `${nodeKey(node)} is already a member of the cluster`
+    this.#duties.refused(place.process, reason, state.members[0]?.id === SELF)
+    return 'more'
+  }
+
+  /** The own accept: what the others know becomes what this member knows. */
+  #enter(message: Message, { node, request }: NonNullable<Place['join']>): void {
+    this.#list.shift()
+    const members = message.members.map(({ process, node: member }) => ({
+      id: this.#idOf(process),
+      node: member,
+      mark: 0,
+    }))
+    const blocks = message.blocks.flatMap((owner) => this.#ids.get(processKey(owner)) ?? [])
+    this.#idOf(message.subject.process)
+    const joining = { id: SELF, node, request, mark: 0 }
+    this.#state = { nextSeq: 1, members, joining, blocks }
+    const acceptor = acceptorOf(this.#state) ?? SELF
+    this.#apply(acceptor, { kind: 'accept', joiner: SELF, answer: message.payload })
+  }
+
+  #leave(leave: Leave): void {
+    this.#list.splice(this.#list.indexOf(leave), 1)
+    const id = this.#ids.get(processKey(leave.process))
+    if (id === undefined) return
+    this.#apply(id, { kind: 'leave', member: id })
+    this.#forget(leave.process)
+  }
+
+  /** A joiner is gone whose answer is not there yet. */
+  #withdraw(place: Place): void {
+    const id = this.#idOf(place.process)
+    this.#apply(id, { kind: 'leave', member: id })
+    this.#forget(place.process)
+  }
+
+  #say({ process, entry }: Said): void {
+    const id = this.#ids.get(processKey(process))
+    if (id !== undefined) this.#apply(id, entry)
+  }
+
+  #departureOf(id: MemberId | undefined, before = Number.POSITIVE_INFINITY): Leave | undefined {
+    return this.#list.find(
+      (item): item is Leave =>
+        item.kind === 'leave' && item.at < before && this.#ids.get(processKey(item.process)) === id,
+    )
+  }
+
+  #fill(from: ProcessId, node: SdNode, request: Buffer): void {
+    const key = processKey(from)
+    const place = this.#list.findLast(
+      (item) => item.kind === 'place' && processKey(item.process) === key,
+    )
+    if (place?.kind === 'place' && place.join === undefined) place.join = { node, request }
+  }
+
+  #settle(from: ProcessId, message: Message): boolean {
+    const key = processKey(message.subject.process)
+    const place = this.#list.findLast(
+      (item) => item.kind === 'place' && processKey(item.process) === key,
+    )
+    if (place?.kind !== 'place' || place.join === undefined || place.accept !== undefined) {
+      return false
+    }
+    place.accept = { by: processKey(from), at: this.#arrivals, message }
+    return true
+  }
+
+  #apply(sender: MemberId, entry: Entry): void {
+    const before = this.#state ?? EMPTY_CLUSTER
+    const { state, events } = applyRecord(before, { seq: before.nextSeq, sender, entry })
+    this.#state = state
+    if (events.length > 0) this.#duties.deliver(events)
+  }
+
+  #idOf(process: ProcessId): MemberId {
+    const key = processKey(process)
+    const id = this.#ids.get(key) ?? (key === this.#self ? SELF : (this.#nextId++ as MemberId))
+    this.#ids.set(key, id)
+    this.#processes.set(id, process)
+    return id
+  }
+
+  #forget(process: ProcessId): void {
+    const key = processKey(process)
+    const id = this.#ids.get(key)
+    if (id !== undefined) this.#processes.delete(id)
+    this.#ids.delete(key)
+  }
+
+  #known(id: MemberId): ProcessId {
+    const process = this.#processes.get(id)
+    if (process === undefined) throw new Error(`member ${id} has no process`)
+    return process
+  }
+}

@@ -1,0 +1,58 @@
+/** Messages to a group in order, kept while corosync's flow control says "not now". */
+import { Code, SheepError } from '../../base/codes.js'
+import type { Group } from '../../world/corosync.js'
+import type { Clock } from '../../world/world.js'
+
+/** More than this means that the ring has stopped turning. */
+const WAITING_BYTES_MAX = 16 * 1024 * 1024
+const RETRY_MIN_MS = 2
+const RETRY_MAX_MS = 50
+
+export class Outlet {
+  readonly #group: Group
+  readonly #clock: Clock
+  #waiting: (readonly Buffer[])[] = []
+  #bytes = 0
+  #retryMs = RETRY_MIN_MS
+  #cancel: (() => void) | undefined
+
+  constructor(group: Group, clock: Clock) {
+    this.#group = group
+    this.#clock = clock
+  }
+
+  /** Throws AGAIN, and sends nothing, when too much waits already. */
+  send(parts: readonly Buffer[]): void {
+    const bytes = parts.reduce((sum, part) => sum + part.length, 0)
+    if (this.#bytes + bytes > WAITING_BYTES_MAX) {
+      throw new SheepError(Code.AGAIN, 'too many cluster messages wait to be ordered')
+    }
+    this.#waiting.push(parts)
+    this.#bytes += bytes
+    if (this.#cancel === undefined) this.#drain()
+  }
+
+  stop(): void {
+    this.#cancel?.()
+    this.#cancel = () => undefined
+    this.#waiting = []
+  }
+
+  #drain(): void {
+    for (let first = this.#waiting[0]; first !== undefined; first = this.#waiting[0]) {
+      const said = this.#group.send(first)
+      if (said === 'busy') {
+        this.#cancel = this.#clock.after(this.#retryMs, () => {
+          this.#cancel = undefined
+          this.#drain()
+        })
+        this.#retryMs = Math.min(2 * this.#retryMs, RETRY_MAX_MS)
+        return
+      }
+      // A closed connection tells so itself; what could not be sent was never ordered.
+      this.#waiting.shift()
+      this.#bytes -= first.reduce((sum, part) => sum + part.length, 0)
+      this.#retryMs = RETRY_MIN_MS
+    }
+  }
+}
