@@ -3,6 +3,7 @@
  * trouble when, whether an error of a client is explained by it, and whether the cluster is clean again.
  */
 import { rm } from 'node:fs/promises'
+import { createConnection } from 'node:net'
 import { performance } from 'node:perf_hooks'
 import type { TestCluster, TestNode } from '../real/support/cluster.js'
 import { until } from '../real/support/run.js'
@@ -13,6 +14,8 @@ import type { Gateway } from './verifying-writer.js'
 /** A gateway's clients may feel a fault this long after it was mended. */
 const AFTERMATH_MS = 5_000
 const CLEAN_POLL_MS = 200
+/** A host that can be reached answers a connect within this. */
+const CONNECT_MS = 500
 
 /** Cutting a node off and joining it again; only where nodes have networks of their own. */
 export interface Cables {
@@ -108,6 +111,9 @@ export class FaultCluster {
       case 'cut':
         this.#falls(keeping, 'cut')
         await this.#options.cables?.cut(action.node)
+        if (await answers(node.host, node.port)) {
+          this.#options.failure(`node ${action.node} can still be reached after its cut`)
+        }
         return
       case 'retire':
         this.#falls(keeping, 'spare')
@@ -258,4 +264,17 @@ export class FaultCluster {
     if (keeping === undefined) throw new RangeError(`no node ${index}`)
     return keeping
   }
+}
+
+function answers(host: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createConnection({ host, port, timeout: CONNECT_MS })
+    const over = (answer: boolean): void => {
+      socket.destroy()
+      resolve(answer)
+    }
+    socket.once('connect', () => over(true))
+    socket.once('timeout', () => over(false))
+    socket.once('error', () => over(false))
+  })
 }

@@ -4,6 +4,7 @@
  *   --minutes N           length of the run (2); whole or not
  *   --seed N              replays the schedule (drawn and printed by default)
  *   --driver NAME         local, zookeeper or corosync (local)
+ *   --networks            a network namespace for each node, and cuts among the faults; needs root
  *   --nodes N             nodes at the beginning (5); one more waits as a spare
  *   --redundancy R        copies, or data:parity (3)
  *   --volumes N           volumes, each with a writer of its own (3)
@@ -24,6 +25,7 @@ import { dice } from './dice.js'
 import { faultRun, rulesOf } from './fault-run.js'
 import { killAllRun } from './kill-all-run.js'
 import { localMeeting, type Meeting } from './meeting.js'
+import { enterOwnNamespace, inOwnNamespace, startNetworks } from './networks.js'
 import { verdictTable } from './report.js'
 import { prepare, type Redundancy } from './setting.js'
 
@@ -37,6 +39,7 @@ interface Options {
   readonly nodes: number
   readonly redundancy: Redundancy
   readonly volumes: number
+  readonly networks: boolean
   readonly killAll: number
   readonly top: string | undefined
   readonly json: string | undefined
@@ -51,6 +54,7 @@ function readOptions(): Options {
       nodes: { type: 'string', default: '5' },
       redundancy: { type: 'string', default: '3' },
       volumes: { type: 'string', default: '3' },
+      networks: { type: 'boolean', default: false },
       'kill-all': { type: 'string', default: '0' },
       dir: { type: 'string' },
       json: { type: 'string' },
@@ -69,6 +73,7 @@ function readOptions(): Options {
     nodes: number('nodes', values.nodes, redundancy.width),
     redundancy,
     volumes: number('volumes', values.volumes, 1),
+    networks: values.networks,
     killAll: number('kill-all', values['kill-all'], 0),
     top: values.dir,
     json: values.json,
@@ -83,13 +88,15 @@ function redundancyOf(text: string): Redundancy {
   return { text, width: parsed.copies, bearable: strips?.parity ?? parsed.copies - 1 }
 }
 
-function meetingOf(driver: string): Meeting {
-  if (driver === 'local') return localMeeting()
+async function meetingOf({ driver, networks, nodes }: Options, owner: Owner): Promise<Meeting> {
+  const hosts = networks ? await startNetworks(owner, nodes + SPARES) : undefined
+  if (driver === 'local') return localMeeting(hosts)
   throw new Error(`--driver takes local, not '${driver}'`)
 }
 
 async function main(): Promise<number> {
   const options = readOptions()
+  if (options.networks && !inOwnNamespace()) return enterOwnNamespace()
   const began = performance.now()
   const say = (line: string): void => {
     const seconds = ((performance.now() - began) / 1000).toFixed(1).padStart(7)
@@ -112,7 +119,7 @@ async function main(): Promise<number> {
     process.once(signal, () => void endAll(ends).then(() => process.exit(130)))
   }
   try {
-    const meeting = meetingOf(options.driver)
+    const meeting = await meetingOf(options, owner)
     const chance = dice(options.seed)
     const { nodes, volumes, redundancy, top } = options
     const plan = { owner, meeting, nodes, spares: SPARES, volumes, redundancy, top, say }

@@ -1,5 +1,6 @@
 /** How the nodes of a fault run find each other and reach each other, by driver. */
 import type { Cables } from './fault-cluster.js'
+import type { Networks } from './networks.js'
 
 /** Where one node lives. */
 export interface Home {
@@ -17,12 +18,12 @@ export interface Meeting {
   readonly awaySeconds: readonly [number, number]
 }
 
-/** A directory of one host; a paused node stays a member, so everybody waits for it. */
-export function localMeeting(): Meeting {
+/** A directory all nodes see. A node that is paused or cut stays a member, so everybody waits for it. */
+export function localMeeting(networks?: Networks): Meeting {
   return {
     driver: async (directory) => `local:${directory}/meeting`,
-    place: () => ({}),
-    cables: undefined,
+    place: (node) => networks?.homes[node] ?? {},
+    cables: networks?.cables,
     awaySeconds: [1, 5],
   }
 }
