@@ -14,6 +14,7 @@ import { configFor, refusalOfRole, weightOf } from '../sheep/role.js'
 import { vdiAccess } from '../sheep/vdi-access.js'
 import { encodeConfig, readConfig, writeConfig } from '../store/config.js'
 import { openEpochLog } from '../store/epoch-log.js'
+import { openInFlightLog } from '../store/in-flight-log.js'
 import { lockStore } from '../store/lock.js'
 import { openPlainStore } from '../store/plain-store.js'
 import { volumeSource } from '../volume/source.js'
@@ -94,6 +95,10 @@ async function start(
     epochLog,
     self,
     throttling: options.recovery,
+    inFlightLog: await openInFlightLog({
+      ...{ files: world.files, log, metaDirectory },
+      durable: options.durable,
+    }),
     over: over.resolve,
   })
   await learnFromDisk(node.state.vids, store, log)

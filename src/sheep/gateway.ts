@@ -14,21 +14,17 @@ import { ClusterFlag, Flag, Op } from '../wire/sheepdog/opcodes.js'
 import { objectRequest } from '../wire/sheepdog/requests.js'
 import type { World } from '../world/world.js'
 import { clearedRefs, droppedRefs } from './dropped-refs.js'
+import type { Settling, Track } from './equal/settling.js'
 import type { LocalObjects } from './local-objects.js'
 import { moreTelling, replyCode } from './outcome.js'
 import type { Peers } from './peers.js'
 import type { DroppedRef } from './reclaim.js'
 import { readRemote } from './remote-read.js'
 import type { NodeState, View } from './state.js'
+import { Traffic } from './traffic.js'
 
 const RETRY_MS_MIN = 10
 const RETRY_MS_MAX = 1_000
-
-/** Writes of one volume under way on this gateway; a snapshot waits until there are none. */
-interface Traffic {
-  inFlight: number
-  readonly waiters: (() => void)[]
-}
 
 class PlacedRef implements ObjectRef {
   readonly oid: Oid
@@ -54,6 +50,12 @@ interface FanOut {
   readonly onLocal: (epoch: number, done: Done) => void
 }
 
+/** A write of some kind on its way to the copies of one object. */
+interface Sending {
+  readonly ref: PlacedRef
+  readonly track: Track
+}
+
 /** One request to all nodes about a volume. */
 interface Everywhere {
   readonly opcode: number
@@ -66,6 +68,7 @@ export interface GatewayOptions {
   readonly state: NodeState
   readonly local: LocalObjects
   readonly peers: Peers
+  readonly settling: Settling
   readonly world: Pick<World, 'clock' | 'random'>
   /** References a slot update dropped, after it has become durable and before anybody is told. */
   readonly dropped: (refs: readonly DroppedRef[]) => void
@@ -79,17 +82,19 @@ export class Gateway implements ObjectAccess {
   readonly #state: NodeState
   readonly #local: LocalObjects
   readonly #peers: Peers
+  readonly #settling: Settling
   readonly #world: Pick<World, 'clock' | 'random'>
   readonly #dropped: GatewayOptions['dropped']
   readonly #aboutToDrop: GatewayOptions['aboutToDrop']
   readonly #beforeCreate: GatewayOptions['beforeCreate']
-  readonly #traffic = new Map<Vid, Traffic>()
+  readonly #traffic = new Traffic()
   #stopping = false
 
   constructor(options: GatewayOptions) {
     this.#state = options.state
     this.#local = options.local
     this.#peers = options.peers
+    this.#settling = options.settling
     this.#world = options.world
     this.#dropped = options.dropped
     this.#aboutToDrop = options.aboutToDrop
@@ -110,8 +115,8 @@ export class Gateway implements ObjectAccess {
       done(Code.READONLY)
       return
     }
-    this.#trafficOf(placed.vid).inFlight++
-    this.#writeTry(placed, offset, data, durable, (code) => {
+    this.#traffic.begin(placed.vid)
+    this.#write(placed, offset, data, durable, (code) => {
       this.end(placed.vid)
       done(code)
     })
@@ -126,12 +131,12 @@ export class Gateway implements ObjectAccess {
   ): void {
     const placed = ref as PlacedRef
     if (source === undefined) {
-      this.#createTry(placed, offset, data, done)
+      this.#create(placed, offset, data, done)
       return
     }
     const bytes = this.#local.bytesOf(placed.oid)
     if (data.length === bytes) {
-      this.#createTry(placed, 0, data, done)
+      this.#create(placed, 0, data, done)
       return
     }
     const whole = Buffer.allocUnsafe(bytes)
@@ -141,7 +146,7 @@ export class Gateway implements ObjectAccess {
         return
       }
       whole.set(data, offset)
-      this.#createTry(placed, 0, whole, done)
+      this.#create(placed, 0, whole, done)
     })
   }
 
@@ -159,7 +164,7 @@ export class Gateway implements ObjectAccess {
     const inode = this.ref(inodeOid(update.vid))
     const { offset } = slotRange(update.first, 0)
     if (!gone) {
-      this.#writeTry(inode, offset, bytes, update.durable, done)
+      this.#write(inode, offset, bytes, update.durable, done)
       return
     }
     this.#replaceSlots(inode, update, bytes, offset, done)
@@ -181,22 +186,17 @@ export class Gateway implements ObjectAccess {
 
   /** The same for this gateway alone. */
   drain(vid: Vid, done: () => void): void {
-    const traffic = this.#traffic.get(vid)
-    if (traffic === undefined || traffic.inFlight === 0) done()
-    else traffic.waiters.push(done)
+    this.#traffic.drain(vid, done)
   }
 
   begin(vid: Vid): boolean {
     if (this.#state.vids.get(vid)?.snapshot === true) return false
-    this.#trafficOf(vid).inFlight++
+    this.#traffic.begin(vid)
     return true
   }
 
   end(vid: Vid): void {
-    const traffic = this.#trafficOf(vid)
-    if (--traffic.inFlight > 0) return
-    this.#traffic.delete(vid)
-    for (const waiter of traffic.waiters) waiter()
+    this.#traffic.end(vid)
   }
 
   /** Operations that wait for a better membership fail now. */
@@ -210,15 +210,6 @@ export class Gateway implements ObjectAccess {
     const { ring } = this.#state.view
     if (ring.zones === 0) return true
     return this.#state.has(ClusterFlag.STRICT) && ring.zones < this.#state.copiesOf(vid)
-  }
-
-  #trafficOf(vid: Vid): Traffic {
-    let traffic = this.#traffic.get(vid)
-    if (traffic === undefined) {
-      traffic = { inFlight: 0, waiters: [] }
-      this.#traffic.set(vid, traffic)
-    }
-    return traffic
   }
 
   #place(ref: PlacedRef): void {
@@ -268,43 +259,22 @@ export class Gateway implements ObjectAccess {
     })
   }
 
-  #writeTry(
-    ref: PlacedRef,
-    offset: number,
-    data: Uint8Array,
-    durable: boolean,
-    done: Done,
-    attempt = 0,
-  ): void {
-    this.#place(ref)
-    const again = (code: Code): void => {
-      if (code === Code.SUCCESS) {
-        done(code)
-        return
-      }
-      this.#retry(code, attempt, done, () =>
-        this.#writeTry(ref, offset, data, durable, done, attempt + 1),
-      )
-    }
-    if (this.halted(ref.vid)) {
-      again(this.#state.status === 'ok' ? Code.HALT : Code.WAIT_FOR_JOIN)
-      return
-    }
-    const { epoch } = this.#state
-    if (ref.local && ref.remotes.length === 0) {
-      this.#local.write(epoch, ref.oid, offset, data, durable, again)
-      return
-    }
-    this.#fanOut(ref, epoch, again, {
-      opcode: Op.WRITE_PEER,
-      flags: Flag.WRITE | (durable ? Flag.DIRECT : Flag.CACHE),
-      offset,
-      data,
-      onLocal: (at, localDone) => this.#local.write(at, ref.oid, offset, data, durable, localDone),
+  #write(ref: PlacedRef, offset: number, data: Uint8Array, durable: boolean, done: Done): void {
+    this.#tracked(ref, done, (track, ended) => {
+      this.#onOwners({ ref, track }, ended, {
+        opcode: Op.WRITE_PEER,
+        flags: Flag.WRITE | (durable ? Flag.DIRECT : Flag.CACHE),
+        offset,
+        data,
+        onLocal: (epoch, localDone) => {
+          const write = { epoch, oid: ref.oid, offset, data }
+          this.#local.write(write, durable, localDone)
+        },
+      })
     })
   }
 
-  #createTry(ref: PlacedRef, offset: number, data: Uint8Array, done: Done): void {
+  #create(ref: PlacedRef, offset: number, data: Uint8Array, done: Done): void {
     if (this.#state.status === 'ok' && this.halted(ref.vid)) {
       done(Code.HALT)
       return
@@ -314,9 +284,65 @@ export class Gateway implements ObjectAccess {
       flags: Flag.WRITE | Flag.DIRECT,
       offset,
       data,
-      onLocal: (epoch, localDone) => this.#local.create(epoch, ref.oid, offset, data, localDone),
+      onLocal: (epoch, localDone) => {
+        const create = { epoch, oid: ref.oid, offset, data }
+        this.#local.create(create, localDone)
+      },
     }
-    this.#beforeCreate(ref.oid, () => this.#everywhere(ref, done, what))
+    this.#beforeCreate(ref.oid, () => {
+      this.#tracked(ref, done, (track, ended) => this.#onOwners({ ref, track }, ended, what))
+    })
+  }
+
+  /**
+   * Keeps account of the write until it has ended. One that failed may have reached some copies: those are compared
+   * before the caller, or anybody, goes on.
+   */
+  #tracked(ref: PlacedRef, done: Done, run: (track: Track, ended: Done) => void): void {
+    const track = this.#settling.begin(ref.oid)
+    run(track, (code) => {
+      const finish = (): void => {
+        this.#settling.end(track)
+        done(code)
+      }
+      const isUndecided = code !== Code.SUCCESS && track.nodes.size > 1
+      if (isUndecided && !this.#stopping) this.#distrust(ref, finish)
+      else finish()
+    })
+  }
+
+  /** Has every owner compare its copy; tries until all have it on record, or this node stops. */
+  #distrust(ref: PlacedRef, done: () => void): void {
+    this.#everywhere(
+      ref,
+      (code) => {
+        if (code !== Code.SUCCESS) this.#settling.leaveOpen(ref.oid)
+        done()
+      },
+      {
+        opcode: Op.SUSPECT,
+        flags: 0,
+        offset: 0,
+        data: undefined,
+        onLocal: (epoch, localDone) => this.#local.distrust(epoch, ref.oid, localDone),
+      },
+    )
+  }
+
+  /** A write to all owners, again under the next membership as long as that may help. */
+  #onOwners(sending: Sending, done: Done, what: FanOut, attempt = 0): void {
+    const { ref, track } = sending
+    this.#place(ref)
+    const again = (code: Code): void => {
+      if (code === Code.SUCCESS) done(code)
+      else this.#retry(code, attempt, done, () => this.#onOwners(sending, done, what, attempt + 1))
+    }
+    if (this.halted(ref.vid)) {
+      again(this.#state.status === 'ok' ? Code.HALT : Code.WAIT_FOR_JOIN)
+      return
+    }
+    this.#settling.sending(track, ref.remotes, ref.local ? this.#state.self : undefined)
+    this.#fanOut(ref, this.#state.epoch, again, what)
   }
 
   /** The operation on all owners, again under the next membership as long as that may help. */
@@ -335,6 +361,10 @@ export class Gateway implements ObjectAccess {
 
   /** Sends to every owner of this epoch; `done` gets SUCCESS only when all of them succeeded. */
   #fanOut(ref: PlacedRef, epoch: number, done: Done, what: FanOut): void {
+    if (ref.local && ref.remotes.length === 0) {
+      what.onLocal(epoch, done)
+      return
+    }
     let waiting = ref.remotes.length + (ref.local ? 1 : 0)
     let outcome: Code = Code.SUCCESS
     const one = (code: Code): void => {
@@ -400,7 +430,7 @@ export class Gateway implements ObjectAccess {
       }
       const gone = droppedRefs(update, refs)
       const write = (): void => {
-        this.#writeTry(inode, offset, bytes, true, (code) => {
+        this.#write(inode, offset, bytes, true, (code) => {
           if (code !== Code.SUCCESS) {
             done(code)
             return
@@ -410,7 +440,7 @@ export class Gateway implements ObjectAccess {
             done(clearCode)
           }
           if (refs.every((byte) => byte === 0)) finish(Code.SUCCESS)
-          else this.#writeTry(inode, range.offset, clearedRefs(update, refs), true, finish)
+          else this.#write(inode, range.offset, clearedRefs(update, refs), true, finish)
         })
       }
       this.#aboutToDrop(gone).then(write, () => done(Code.EIO))

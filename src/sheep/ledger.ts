@@ -92,7 +92,10 @@ export class Ledgers {
     if (found !== Code.SUCCESS && found !== Code.NO_OBJ) return found
     const exists = found === Code.SUCCESS
     const isOver = applyTo(bytes, exists, change)
-    if (!isOver) return done((ended) => local.create(epoch, change.ledger, 0, bytes, ended))
+    if (!isOver) {
+      const create = { epoch, oid: change.ledger, offset: 0, data: bytes }
+      return done((ended) => local.create(create, ended))
+    }
     return exists ? done((ended) => local.remove(epoch, change.ledger, ended)) : Code.SUCCESS
   }
 

@@ -9,6 +9,8 @@ import { Code, type Done } from '../base/codes.js'
 import { type Oid, objectBytes, oidVid, type Vid } from '../model/oid.js'
 import type { ObjectStore } from '../store/object-store.js'
 import { Caller, park } from './caller.js'
+import type { InFlight } from './equal/in-flight.js'
+import type { Suspects } from './equal/suspects.js'
 import type { Recovery } from './recovery/engine.js'
 import type { NodeState } from './state.js'
 
@@ -17,23 +19,45 @@ function compareEpochs(a: number, b: number): number {
   return (a - b) | 0
 }
 
-/** This node's own gateway: never goes without the rest. */
-const SELF = new Caller()
-
 /** Nobody hears it; but what was asked for counts as ended. */
 const gaveUp = (done: Done) => (): void => done(Code.AGAIN)
+
+export interface LocalObjectsOptions {
+  readonly state: NodeState
+  readonly store: ObjectStore
+  readonly recovery: Recovery
+  readonly inFlight: InFlight
+  readonly suspects: Suspects
+}
+
+/** A write as it reaches the copies of this node. */
+export interface LocalWrite {
+  readonly epoch: number
+  readonly oid: Oid
+  readonly offset: number
+  readonly data: Uint8Array
+  /** Who sends it; this node's own gateway when not given. */
+  readonly caller?: Caller
+}
 
 export class LocalObjects {
   readonly #state: NodeState
   readonly #store: ObjectStore
   readonly #recovery: Recovery
+  readonly #inFlight: InFlight
+  readonly #suspects: Suspects
+  /** This node's own gateway: never goes without the rest. */
+  readonly #self = new Caller()
   /** Requests of future epochs that wait for ours. */
   #parked = 0
 
-  constructor(state: NodeState, store: ObjectStore, recovery: Recovery) {
-    this.#state = state
-    this.#store = store
-    this.#recovery = recovery
+  constructor(options: LocalObjectsOptions) {
+    this.#state = options.state
+    this.#store = options.store
+    this.#recovery = options.recovery
+    this.#inFlight = options.inFlight
+    this.#suspects = options.suspects
+    this.#self.origin = options.state.selfKey
   }
 
   get parked(): number {
@@ -50,13 +74,13 @@ export class LocalObjects {
     offset: number,
     into: Uint8Array,
     done: Done,
-    caller: Caller = SELF,
+    caller: Caller = this.#self,
   ): void {
     const again = (): void => this.read(epoch, oid, offset, into, done, caller)
     if (!this.#admit(epoch, done, again, caller)) return
     this.#recovery.pace.clientOperation()
     if (this.#inBounds(oid, offset, into.length, done)) {
-      if (this.#store.has(oid)) this.#store.read(oid, offset, into, done)
+      if (this.#mayServe(oid)) this.#store.read(oid, offset, into, done)
       else this.#ensure(oid, done, again, caller)
     }
   }
@@ -68,7 +92,7 @@ export class LocalObjects {
     oid: Oid,
     into: Uint8Array,
     done: Done,
-    caller: Caller = SELF,
+    caller: Caller = this.#self,
   ): void {
     const again = (): void => this.readForRecovery(epoch, targetEpoch, oid, into, done, caller)
     if (!this.#admit(epoch, done, again, caller)) return
@@ -80,57 +104,62 @@ export class LocalObjects {
     else this.#store.readStale(oid, targetEpoch, 0, into).then(done, () => done(Code.EIO))
   }
 
-  write(
-    epoch: number,
-    oid: Oid,
-    offset: number,
-    data: Uint8Array,
-    durable: boolean,
-    done: Done,
-    caller: Caller = SELF,
-  ): void {
-    const again = (): void => this.write(epoch, oid, offset, data, durable, done, caller)
+  write(write: LocalWrite, durable: boolean, done: Done): void {
+    const { epoch, oid, offset, data, caller = this.#self } = write
+    const again = (): void => this.write(write, durable, done)
     if (!this.#admit(epoch, done, again, caller)) return
     this.#recovery.pace.clientOperation()
     if (!this.#inBounds(oid, offset, data.length, done)) return
-    if (this.#store.has(oid)) {
-      this.#store.write(oid, offset, data, { durable }, this.#sameEpoch(done))
-    } else {
+    if (!this.#mayServe(oid)) {
       this.#ensure(oid, done, again, caller)
+      return
     }
+    this.#recorded(write, done, again, () => {
+      this.#store.write(oid, offset, data, { durable }, this.#sameEpoch(done))
+    })
   }
 
-  create(
-    epoch: number,
-    oid: Oid,
-    offset: number,
-    data: Uint8Array,
-    done: Done,
-    caller: Caller = SELF,
-  ): void {
-    const begin = (): void => this.create(epoch, oid, offset, data, done, caller)
+  create(create: LocalWrite, done: Done): void {
+    const { epoch, oid, offset, data, caller = this.#self } = create
+    const begin = (): void => this.create(create, done)
     if (!this.#admit(epoch, done, begin, caller)) return
     if (!this.#inBounds(oid, offset, data.length, done)) return
+    if (this.#store.has(oid) && this.#suspects.holds(oid)) {
+      this.#ensure(oid, done, begin, caller)
+      return
+    }
     const bytes = this.bytesOf(oid)
     const stillWanted = (): boolean => this.#state.epoch === epoch
     const request = { id: oid, bytes, offset, data, stillWanted }
     this.#recovery.exists(oid)
     const settled = caller.unlessGone(gaveUp(done), () => {
-      // The wait may have been long: what was admitted then need not be now.
-      if (!this.#admit(epoch, done, begin, caller)) return
-      this.#store.create(request, this.#sameEpoch(done))
+      this.#recorded(create, done, begin, () => {
+        this.#store.create(request, this.#sameEpoch(done))
+      })
     })
     this.#recovery.settled(oid, settled)
   }
 
-  remove(epoch: number, oid: Oid, done: Done, caller: Caller = SELF): void {
+  remove(epoch: number, oid: Oid, done: Done, caller: Caller = this.#self): void {
     const begin = (): void => this.remove(epoch, oid, done, caller)
     if (!this.#admit(epoch, done, begin, caller)) return
     const forgotten = caller.unlessGone(gaveUp(done), () => {
       if (!this.#admit(epoch, done, begin, caller)) return
-      this.#store.remove(oid, this.#sameEpoch(done))
+      const removed = this.#sameEpoch((code) => {
+        if (code === Code.SUCCESS) this.#suspects.forget(oid)
+        done(code)
+      })
+      this.#store.remove(oid, removed)
     })
     this.#recovery.forget(oid, forgotten)
+  }
+
+  /** A write failed on some copies: they are compared before this one is served again. */
+  distrust(epoch: number, oid: Oid, done: Done, caller: Caller = this.#self): void {
+    const again = (): void => this.distrust(epoch, oid, done, caller)
+    if (!this.#admit(epoch, done, again, caller)) return
+    if (this.#store.has(oid)) this.#suspects.distrust(oid, this.#sameEpoch(done))
+    else done(Code.SUCCESS)
   }
 
   flush(vid: Vid, done: Done): void {
@@ -161,6 +190,35 @@ export class LocalObjects {
     }
     park(state, caller, { again: over(again), givenUp: over(gaveUp(done)) })
     return false
+  }
+
+  /** The copy is here, and is the one every owner has. */
+  #mayServe(oid: Oid): boolean {
+    return this.#store.has(oid) && !this.#suspects.holds(oid)
+  }
+
+  /**
+   * Runs `act` once it is on record that the object's copies may differ from now on. That may take a while: what was
+   * admitted then need not be any more.
+   */
+  #recorded(
+    { epoch, oid, caller = this.#self }: LocalWrite,
+    done: Done,
+    again: () => void,
+    act: () => void,
+  ): void {
+    if (!this.#hasOtherCopies(oid)) {
+      if (this.#admit(epoch, done, again, caller)) act()
+      return
+    }
+    this.#inFlight.begin(oid, caller.origin, (code) => {
+      if (code !== Code.SUCCESS) done(code)
+      else if (this.#admit(epoch, done, again, caller)) act()
+    })
+  }
+
+  #hasOtherCopies(oid: Oid): boolean {
+    return this.#state.view.ring.zones > 1 && this.#state.copiesOf(oidVid(oid)) > 1
   }
 
   #inBounds(oid: Oid, offset: number, length: number, done: Done): boolean {

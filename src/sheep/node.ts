@@ -12,6 +12,7 @@ import { nodeKey, type SdNode, sortNodes } from '../model/node.js'
 import type { Vid } from '../model/oid.js'
 import type { StoreConfig } from '../store/config.js'
 import type { EpochLog } from '../store/epoch-log.js'
+import type { InFlightLog } from '../store/in-flight-log.js'
 import type { ObjectStore } from '../store/object-store.js'
 import { decodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
@@ -26,6 +27,9 @@ import { type Answer, failed } from './answer.js'
 import { Caretaker, INTENTS } from './caretaker.js'
 import { ClusterOps } from './cluster-ops.js'
 import { Completion } from './completion.js'
+import { InFlight } from './equal/in-flight.js'
+import { Settling } from './equal/settling.js'
+import { Suspects } from './equal/suspects.js'
 import { Gateway } from './gateway.js'
 import { History } from './history.js'
 import { InodeCopies } from './inode-copies.js'
@@ -50,6 +54,7 @@ import { Peers } from './peers.js'
 import { Placed } from './placed.js'
 import { Reclaim } from './reclaim.js'
 import { Recovery } from './recovery/engine.js'
+import { otherStorers } from './recovery/epoch-rings.js'
 import { NodeState } from './state.js'
 import { Stats } from './stats.js'
 import { VdiService } from './vdi-service.js'
@@ -62,6 +67,7 @@ export interface NodeOptions {
   readonly driver: ClusterDriver
   readonly store: ObjectStore
   readonly epochLog: EpochLog
+  readonly inFlightLog: InFlightLog
   readonly config: StoreConfig
   readonly metaDirectory: string
   /** How fast background recovery goes to begin with; without it the node's use decides. */
@@ -75,6 +81,8 @@ export class SheepNode {
   readonly gateway: Gateway
   readonly local: LocalObjects
   readonly peers: Peers
+  readonly inFlight: InFlight
+  readonly suspects: Suspects
   readonly recovery: Recovery
   readonly reclaim: Reclaim
   readonly inodes: InodeIo
@@ -116,22 +124,43 @@ export class SheepNode {
     this.#placed = new Placed(world.files, options.metaDirectory)
     this.state = new NodeState(self)
     this.peers = new Peers(world, log, self)
+    this.inFlight = new InFlight({ clock: world.clock, log: options.inFlightLog, store })
+    this.suspects = new Suspects({
+      state: this.state,
+      inFlight: this.inFlight,
+      peers: this.peers,
+      clock: world.clock,
+      log,
+      isHere: (oid) => store.has(oid),
+      added: (oid) => this.recovery.compare(oid),
+    })
+    this.suspects.add(options.inFlightLog.found)
     this.recovery = new Recovery({
       state: this.state,
       store,
       epochLog,
       peers: this.peers,
+      suspects: this.suspects,
       clock: world.clock,
       log,
       throttling: options.throttling,
       placed: (epoch) => this.#placed.write(this.state.settings.ctime, epoch),
       finished: (epoch) => this.#completion.announce(epoch),
     })
-    this.local = new LocalObjects(this.state, store, this.recovery)
+    this.local = new LocalObjects({
+      ...{ state: this.state, store, recovery: this.recovery },
+      ...{ inFlight: this.inFlight, suspects: this.suspects },
+    })
     this.gateway = new Gateway({
       state: this.state,
       local: this.local,
       peers: this.peers,
+      settling: new Settling({
+        ...{ clock: world.clock, log, peers: this.peers },
+        isSelf: (node) => this.state.isSelf(node),
+        isMember: (key) => this.state.members.some((member) => nodeKey(member) === key),
+        settledHere: (oids) => this.inFlight.settled(this.state.selfKey, oids),
+      }),
       world,
       dropped: (refs) => this.reclaim.dropped(refs),
       aboutToDrop: (refs) => this.reclaim.aboutToDrop(refs),
@@ -260,6 +289,7 @@ export class SheepNode {
     this.state.wakeViewWaiters()
     this.ops.abandon(Code.KILLED)
     await this.store.close()
+    await this.inFlight.stop(this.#shutDownClean)
     // Only now is everything where the mark says it is.
     if (this.#shutDownClean) await this.#history.recordShutdown(this.#info, true)
   }
@@ -341,6 +371,7 @@ export class SheepNode {
       case 'outdated': {
         const epoch = this.epochLog.latest()
         this.log.info('store.outdated', { epoch })
+        await this.suspects.reset()
         await this.recovery.outdated(this.#placed.read(this.state.settings.ctime) ?? epoch)
         return
       }
@@ -352,6 +383,7 @@ export class SheepNode {
         return
       case 'left':
         this.peers.drop(effect.node)
+        this.suspects.add(this.inFlight.unsettledBy(nodeKey(effect.node)))
         for (const { vid, lock } of this.state.vids.all()) {
           const next = afterDeparture(lock, effect.node)
           if (next !== lock) this.state.vids.setLock(vid, next)
@@ -378,7 +410,9 @@ export class SheepNode {
     this.#applySettings(info)
     this.#completion.reset()
     this.state.status = 'ok'
+    this.suspects.begin(info.epoch)
     this.state.setView(info.epoch, info.nodes)
+    void this.suspects.gather(otherStorers(this.state, info.nodes))
     this.log.info('epoch.serve', { epoch: info.epoch, nodes: info.nodes.length })
     this.recovery.knowGathered(info.gathered ?? 0)
     this.recovery.knowForced(info.forced ?? 0)
@@ -399,13 +433,16 @@ export class SheepNode {
     this.recovery.reset()
     await this.recovery.outOfTheWay()
     await this.store.format()
+    await this.suspects.reset()
     await this.epochLog.remove(this.epochLog.list())
     this.state.vids.clear()
     await this.#placed.write(info.ctime, info.epoch)
     await this.#history.record(info)
     this.#applySettings(info)
     this.state.status = 'ok'
+    this.suspects.begin(info.epoch)
     this.state.setView(info.epoch, info.nodes)
+    void this.suspects.gather(otherStorers(this.state, info.nodes))
     this.log.info('cluster.formatted', { copies: info.copies, store: info.store })
   }
 
@@ -437,6 +474,7 @@ export class SheepNode {
     // A format may be ordered already that this node has not carried out yet.
     const isCurrent = this.#info.ctime === this.state.settings.ctime
     if (isCurrent) this.#info = { ...this.#info, gathered: epoch }
+    this.suspects.gathered()
     this.recovery.gathered(epoch)
   }
 

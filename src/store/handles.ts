@@ -69,6 +69,12 @@ export class Handles {
     return handle
   }
 
+  /** The object's file while writes to it wait for a sync; asking is no use of it. */
+  dirtyOf(id: StoredId): OpenObject | undefined {
+    const handle = this.table.get(id)
+    return handle?.dirty === true ? handle : undefined
+  }
+
   /** Opens at once. Undefined when every descriptor is busy or dirty. Throws errno errors. */
   openNow(id: StoredId, disk: Disk): OpenObject | undefined {
     const known = this.peek(id)

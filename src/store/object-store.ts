@@ -40,6 +40,8 @@ export interface ObjectStore {
   has(id: StoredId): boolean
   /** Makes every completed write to and removal of objects of this volume durable (inode included). */
   flush(vid: Vid, done: Done): void
+  /** The same for one object, its replica and fragments here. EIO when writes to it have been lost. */
+  syncObject(oid: Oid, done: Done): void
   /** Everything on every disk: after a start that was not preceded by an orderly stop. */
   syncAll(): Promise<void>
   /** SHA-1 over the object's nominal bytes. Undefined when absent. */

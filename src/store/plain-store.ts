@@ -106,6 +106,23 @@ export class PlainStore implements ObjectStore {
     })
   }
 
+  syncObject(oid: Oid, done: Done): void {
+    const { catalog, handles } = this.context
+    const pieces = catalog.piecesOf(oid)
+    let waiting = 1
+    const one = (): void => {
+      if (--waiting > 0) return
+      done(pieces.some((id) => handles.hasFailed(id)) ? Code.EIO : Code.SUCCESS)
+    }
+    for (const id of pieces) {
+      const handle = handles.dirtyOf(id)
+      if (handle === undefined) continue
+      waiting++
+      handles.syncObject(handle, one)
+    }
+    one()
+  }
+
   private syncRemovals(vid: Vid, done: Done): void {
     const { context } = this
     const syncs = context.disks.disks.map((disk) =>

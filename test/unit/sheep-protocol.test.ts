@@ -90,7 +90,7 @@ vector('versions 0 to 2 are a client, 0x0a is a peer, all else is refused', asyn
 })
 
 vector('opcodes nobody knows are refused, whatever their number', async (t, { client }) => {
-  for (const opcode of [0x06, 0x7f, 0xbb, 0x91, 0xce, 0xfe, 0xff]) {
+  for (const opcode of [0x06, 0x7f, 0xbb, 0x93, 0xce, 0xfe, 0xff]) {
     t.is((await ask(client, opcode)).result, Code.INVALID_PARMS, opcode.toString(16))
   }
 })

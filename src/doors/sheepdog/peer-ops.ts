@@ -10,6 +10,7 @@ import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
 import { setHashReply } from '../../wire/sheepdog/replies.js'
 import { decodeRefFields, objectFields } from '../../wire/sheepdog/requests.js'
 import type { DoorContext, Operation, OperationTable } from './context.js'
+import { distrust, settled, suspects } from './in-flight-ops.js'
 
 function read({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const oid = objectFields.oid(request)
@@ -34,16 +35,18 @@ function write({ node }: DoorContext, request: Frame, reply: Reply, caller: Call
   const offset = objectFields.offset(request)
   const durable = !request.has(Flag.CACHE)
   node.stats.add('peerWrites')
-  const done: Done = (code) => reply(failed(code))
-  node.local.write(request.epoch, oid, offset, request.body, durable, done, caller)
+  const { epoch, body } = request
+  const write = { epoch, oid, offset, data: body, caller }
+  node.local.write(write, durable, (code) => reply(failed(code)))
 }
 
 function create({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const oid = objectFields.oid(request)
   const offset = objectFields.offset(request)
   node.stats.add('peerWrites')
-  const done: Done = (code) => reply(failed(code))
-  node.local.create(request.epoch, oid, offset, request.body, done, caller)
+  const { epoch, body } = request
+  const create = { epoch, oid, offset, data: body, caller }
+  node.local.create(create, (code) => reply(failed(code)))
 }
 
 function remove({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
@@ -189,6 +192,9 @@ export const PEER_OPERATIONS: OperationTable = new Map([
   [Op.FLUSH_NODES, running(drain)],
   [Op.DECREF_PEER, running(dropReference)],
   [Op.DECREF_OBJ, running(dropReference)],
+  [Op.SUSPECT, running(distrust)],
+  [Op.SETTLED, running(settled)],
+  [Op.GET_SUSPECTS, running(suspects)],
   [Op.GET_OBJ_LIST, running(listObjects)],
   [Op.GET_EPOCH, running(epochNodes)],
   [Op.GET_HASH, running(hash)],

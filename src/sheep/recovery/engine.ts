@@ -12,10 +12,12 @@ import type { EpochLog } from '../../store/epoch-log.js'
 import type { ObjectStore } from '../../store/object-store.js'
 import type { RecoveryState, RecoveryThrottling } from '../../wire/sheepdog/records.js'
 import type { Clock } from '../../world/world.js'
+import { equalize } from '../equal/equalize.js'
+import type { Suspects } from '../equal/suspects.js'
 import type { Peers } from '../peers.js'
 import type { NodeState } from '../state.js'
 import { EpochRings, otherStorers } from './epoch-rings.js'
-import { Fetcher } from './fetch.js'
+import { Fetcher, type Wanted } from './fetch.js'
 import { listMissing } from './lists.js'
 import { OBJECTS_AT_ONCE_MAX, Pace } from './pace.js'
 
@@ -27,6 +29,7 @@ export interface RecoveryOptions {
   readonly store: ObjectStore
   readonly epochLog: EpochLog
   readonly peers: Peers
+  readonly suspects: Suspects
   readonly clock: Clock
   readonly log: Log
   /** How fast it goes to begin with; without it the node's use decides. */
@@ -54,6 +57,7 @@ export class Recovery {
   readonly #store: ObjectStore
   readonly #epochLog: EpochLog
   readonly #peers: Peers
+  readonly #suspects: Suspects
   readonly #clock: Clock
   readonly #log: Log
   readonly #finished: (epoch: number) => void
@@ -64,6 +68,7 @@ export class Recovery {
   /** What background recovery waits for before each object. */
   readonly pace: Pace
   #run: Run | undefined
+  #stopped = false
   #aside: Promise<void> = Promise.resolve()
   /** Removed in an epoch that is not gathered yet: copies of before may still be somewhere. */
   readonly #removed = new Set<Oid>()
@@ -75,6 +80,7 @@ export class Recovery {
     this.#store = options.store
     this.#epochLog = options.epochLog
     this.#peers = options.peers
+    this.#suspects = options.suspects
     this.#clock = options.clock
     this.#log = options.log
     this.#finished = options.finished
@@ -124,7 +130,7 @@ export class Recovery {
 
   /** The cluster has been formatted: earlier epochs are another history's. */
   reset(): void {
-    this.stop()
+    this.#run = undefined
     this.#gatheredEpoch = 1
     this.#fetcher.forced = 0
     this.#rings.clear()
@@ -152,9 +158,12 @@ export class Recovery {
     })
   }
 
-  /** Calls `done` once the object is here; NO_OBJ when nobody has it. Callers are served in order. */
+  /**
+   * Calls `done` once the object is here and its copy the one all owners have; NO_OBJ when nobody has it. Callers are
+   * served in order.
+   */
   ensure(oid: Oid, done: Done): void {
-    if (this.#store.has(oid)) {
+    if (this.#store.has(oid) && !this.#suspects.holds(oid)) {
       done(Code.SUCCESS)
       return
     }
@@ -170,7 +179,7 @@ export class Recovery {
     const fetch: Fetch = { waiters: [done], forgotten: false }
     this.#fetches.set(oid, fetch)
     const wanted = { oid, epoch: this.#state.epoch, isWanted: () => !fetch.forgotten }
-    this.#fetcher.fetch(wanted, this.#gatheredEpoch).then(
+    this.#bring(wanted).then(
       (code) => this.#fetched(oid, fetch, code),
       (error: unknown) => {
         this.#log.warn('recovery.object.failed', { oid: oidName(oid), reason: String(error) })
@@ -178,6 +187,15 @@ export class Recovery {
         this.#fetched(oid, fetch, code)
       },
     )
+  }
+
+  /** One more object here is to be compared; done in the background until it has worked. */
+  compare(oid: Oid): void {
+    this.ensure(oid, () => {
+      if (!this.#stopped && this.#suspects.holds(oid) && this.#store.has(oid)) {
+        this.#clock.after(RETRY_MS, () => this.compare(oid))
+      }
+    })
   }
 
   /** Runs `then` when no fetch of the object is under way. */
@@ -206,8 +224,31 @@ export class Recovery {
   }
 
   stop(): void {
+    this.#stopped = true
     this.#run = undefined
     this.pace.callOff()
+  }
+
+  /** Fetches the object, or compares the copy that is here. */
+  async #bring(wanted: Wanted): Promise<Code> {
+    const { oid, epoch, isWanted } = wanted
+    await new Promise<void>((resolve) => this.#suspects.whenGathered(resolve))
+    if (this.#state.epoch !== epoch) return Code.NETWORK_ERROR
+    const source = this.#suspects.sourceOf(oid)
+    const isOurs = source === undefined || this.#state.isSelf(source)
+    if (!this.#store.has(oid)) {
+      if (isOurs) return this.#fetcher.fetch(wanted, this.#gatheredEpoch)
+      return this.#fetcher.fetchFrom(wanted, source)
+    }
+    const [state, store, peers] = [this.#state, this.#store, this.#peers]
+    const code = isOurs
+      ? Code.SUCCESS
+      : await equalize({ state, store, peers, oid, epoch, source, isWanted })
+    // Where the right one should be there is none: ours is what its owner will fetch.
+    const isOnlyOne = code === Code.NO_OBJ && isWanted()
+    if (code !== Code.SUCCESS && !isOnlyOne) return code
+    this.#suspects.equal(oid)
+    return Code.SUCCESS
   }
 
   /**
@@ -247,6 +288,8 @@ export class Recovery {
       isCurrent: () => this.#run === run,
       pause: () => this.#pause(),
     })
+    // A comparison is a part of recovery: older copies are needed until all are equal.
+    for (const oid of this.#suspects.open()) if (this.#store.has(oid) && owns(oid)) wanted.push(oid)
     run.phase = 1
     run.total = wanted.length
     await this.#recoverAll(run, wanted)

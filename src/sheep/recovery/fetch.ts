@@ -12,9 +12,11 @@ import { type NodeKey, nodeKey, type SdNode } from '../../model/node.js'
 import { type Oid, objectBytes, oidName, oidVid, vidName } from '../../model/oid.js'
 import { ownersOf, type Ring } from '../../model/ring.js'
 import type { ObjectStore } from '../../store/object-store.js'
+import type { Frame } from '../../wire/sheepdog/frame.js'
 import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
 import { decodeHashReply } from '../../wire/sheepdog/replies.js'
 import { objectRequest } from '../../wire/sheepdog/requests.js'
+import type { Suspects } from '../equal/suspects.js'
 import type { Peers } from '../peers.js'
 import type { NodeState } from '../state.js'
 import type { EpochRings } from './epoch-rings.js'
@@ -27,6 +29,7 @@ export interface FetcherOptions {
   readonly store: ObjectStore
   readonly rings: EpochRings
   readonly peers: Peers
+  readonly suspects: Suspects
   readonly log: Log
 }
 
@@ -52,6 +55,7 @@ export class Fetcher {
   readonly #store: ObjectStore
   readonly #rings: EpochRings
   readonly #peers: Peers
+  readonly #suspects: Suspects
   readonly #log: Log
   /**
    * The newest epoch an administrator forced; 0: none. That all owners of an earlier one are gone does not hold
@@ -65,6 +69,7 @@ export class Fetcher {
     this.#store = options.store
     this.#rings = options.rings
     this.#peers = options.peers
+    this.#suspects = options.suspects
     this.#log = options.log
   }
 
@@ -130,7 +135,7 @@ export class Fetcher {
       }
       absent = true
     }
-    for (const node of owners) {
+    for (const node of this.#surestFirst(oid, owners)) {
       if (this.#state.isSelf(node) || !living.has(nodeKey(node))) continue
       const code = await this.#take(wanted, { node, target })
       if (code === Code.SUCCESS) return 'found'
@@ -141,6 +146,20 @@ export class Fetcher {
     if (unreachable) return 'unreachable'
     // In an epoch without storage there was nothing to write to.
     return absent || owners.length === 0 ? 'absent' : 'unknown'
+  }
+
+  /** Copies that may differ: those of nodes that do not doubt their own may have been read already. */
+  #surestFirst(oid: Oid, owners: readonly SdNode[]): SdNode[] {
+    const doubtful = (node: SdNode): number => (this.#suspects.isDoubtful(oid, node) ? 1 : 0)
+    return [...owners].sort((a, b) => doubtful(a) - doubtful(b))
+  }
+
+  /** Gets the copy of the owner whose copy is right; it answers once it has it. */
+  async fetchFrom(wanted: Wanted, node: SdNode): Promise<Code> {
+    const bytes = this.#bytesOf(wanted.oid)
+    const { oid, epoch } = wanted
+    const head = objectRequest({ opcode: Op.READ_PEER, epoch, oid, dataLength: bytes })
+    return this.#keep(wanted, await this.#peers.call(node, head).catch(() => undefined))
   }
 
   /** Gets one node's copy: by name when ours of an earlier epoch has the same bytes, else as a whole. */
@@ -160,7 +179,13 @@ export class Fetcher {
       targetEpoch: holder.target,
       dataLength: bytes,
     })
-    const reply = await this.#peers.call(holder.node, head).catch(() => undefined)
+    return this.#keep(wanted, await this.#peers.call(holder.node, head).catch(() => undefined))
+  }
+
+  /** A whole object as another node sent it becomes the working one here. */
+  async #keep(wanted: Wanted, reply: Frame | undefined): Promise<Code> {
+    const { oid } = wanted
+    const bytes = this.#bytesOf(oid)
     if (reply === undefined) return Code.NETWORK_ERROR
     if (reply.result !== Code.SUCCESS) return toCode(reply.result)
     if (reply.body.length !== bytes) return Code.NETWORK_ERROR

@@ -22,6 +22,12 @@ export const Op = {
   GET_VDI_ATTR: 0x89,
   FORCE_RECOVER: 0x8a,
   GET_STORE_LIST: 0x90,
+  /**
+   * Ours, of numbers 1.0 has no handler for. SUSPECT: the copies of an object may differ, compare them. SETTLED: the
+   * sender's writes to these objects have ended on every copy.
+   */
+  SUSPECT: 0x91,
+  SETTLED: 0x92,
   CLEANUP: 0x94,
   STAT_RECOVERY: 0x97,
   FLUSH_DEL_CACHE: 0x98,
@@ -37,6 +43,8 @@ export const Op = {
   HELLO: 0xa7,
   ENABLE_RECOVER: 0xa8,
   DISABLE_RECOVER: 0xa9,
+  /** Ours: objects of the answering node whose copies may differ, as of the beginning of an epoch. */
+  GET_SUSPECTS: 0xaa,
   GET_VDI_COPIES: 0xab,
   COMPLETE_RECOVERY: 0xac,
   /**

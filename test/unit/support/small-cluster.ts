@@ -18,6 +18,7 @@ import { configFor, type Role, weightOf } from '../../../src/sheep/role.js'
 import { vdiAccess } from '../../../src/sheep/vdi-access.js'
 import { readConfig, writeConfig } from '../../../src/store/config.js'
 import { openEpochLog } from '../../../src/store/epoch-log.js'
+import { openInFlightLog } from '../../../src/store/in-flight-log.js'
 import { lockStore } from '../../../src/store/lock.js'
 import { openPlainStore } from '../../../src/store/plain-store.js'
 import { volumeSource } from '../../../src/volume/source.js'
@@ -223,6 +224,10 @@ export class SmallCluster {
       driver: this.#driver.driver(),
       metaDirectory: META,
       epochLog: await openEpochLog(world.files, META),
+      inFlightLog: await openInFlightLog({
+        ...{ files: world.files, log, metaDirectory: META },
+        durable: true,
+      }),
       over: (reason) => this.#ended(index, node, reason),
     })
     await learnFromDisk(node.state.vids, store, log)
