@@ -8,6 +8,7 @@ import { startNbdServer } from '../doors/nbd/server.js'
 import type { LogLevelControl } from '../doors/sheepdog/log-level.js'
 import { startSheepdogServer } from '../doors/sheepdog/server.js'
 import { defaultZone, type SdNode } from '../model/node.js'
+import { countedAccess } from '../sheep/counted-access.js'
 import { learnFromDisk } from '../sheep/known-volumes.js'
 import { SheepNode } from '../sheep/node.js'
 import { configFor, refusalOfRole, weightOf } from '../sheep/role.js'
@@ -131,7 +132,7 @@ async function start(
   }
   try {
     const source = volumeSource({
-      objects: node.gateway,
+      objects: countedAccess(node.gateway, node.stats),
       vdis: vdiAccess(node),
       clock: world.clock,
       log,

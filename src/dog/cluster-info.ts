@@ -12,6 +12,7 @@ import {
 } from '../wire/sheepdog/records.js'
 import { clusterRequest } from '../wire/sheepdog/requests.js'
 import type { Sheep } from './client.js'
+import { missingNodes } from './cluster-force.js'
 import type { Context, Subcommand } from './command.js'
 import { ctimeText, secondText } from './dates.js'
 import { Exit } from './failure.js'
@@ -47,13 +48,15 @@ interface History {
 
 async function runInfo(context: Context): Promise<number> {
   const { options, out, sheep } = context
-  await sheep.nodes()
+  const members = await sheep.nodes()
   const history = await readHistory(sheep)
   const [newest] = history.records
   if (options.json) {
-    out.json(historyJson(history))
+    const missing = missingFrom(history, members).map(nodeKey)
+    out.json({ ...historyJson(history), missing })
     return Exit.ok
   }
+  sayMissing(context, missingFrom(history, members))
   const label = (text: string): string => (options.raw ? '' : text)
   out.line(`${label('Cluster status: ')}${statusText(history)}`)
   if (options.verbose) sayFormat(context, history)
@@ -106,6 +109,17 @@ async function readHistory(sheep: Sheep): Promise<History> {
     if (reply.result === Code.BUFFER_SMALL) throw new SheepError(toCode(reply.result))
     return { result: reply.result, records }
   }
+}
+
+/** Nodes of the newest epoch a cluster waits for; none while it runs. */
+function missingFrom({ result, records }: History, members: readonly SdNode[]): SdNode[] {
+  if (result !== Code.WAIT_FOR_JOIN) return []
+  return missingNodes(records[0]?.nodes ?? [], members)
+}
+
+/** On stderr: what 1.0 prints stays as it is. */
+function sayMissing({ out }: Context, missing: readonly SdNode[]): void {
+  if (missing.length > 0) out.error(`Missing nodes: ${missing.map(nodeKey).join(', ')}`)
 }
 
 function decodeRecords(body: Buffer, recordBytes: number, slots: number): EpochLogRecord[] {

@@ -2,6 +2,7 @@
 import { codeText } from '../base/codes.js'
 import { Op } from '../wire/sheepdog/opcodes.js'
 import { plainRequest } from '../wire/sheepdog/requests.js'
+import { force } from './cluster-force.js'
 import type { Context, ThirdWord } from './command.js'
 import { Exit, failed } from './failure.js'
 import { clusterOption as option } from './options.js'
@@ -26,7 +27,7 @@ export const recover = withWords({
   summary: 'See "dog cluster recover" for more information',
   options: [option.address, option.force, option.port, option.help, option.time],
   synopsis: '',
-  words: [enable, disable],
+  words: [force, enable, disable],
 })
 
 async function sendSwitch({ out, sheep }: Context, opcode: number, word: string): Promise<number> {

@@ -6,6 +6,7 @@ import { plainRequest } from '../wire/sheepdog/requests.js'
 import { format } from './cluster-format.js'
 import { info } from './cluster-info.js'
 import { recover } from './cluster-recover.js'
+import { reweight } from './cluster-reweight.js'
 import type { Context, Noun, Subcommand } from './command.js'
 import { Exit, Failure } from './failure.js'
 import { clusterOption as option } from './options.js'
@@ -18,7 +19,10 @@ const shutdown: Subcommand = {
   run: runShutdown,
 }
 
-export const cluster: Noun = { name: 'cluster', subcommands: [info, format, shutdown, recover] }
+export const cluster: Noun = {
+  name: 'cluster',
+  subcommands: [info, format, shutdown, recover, reweight],
+}
 
 async function runShutdown({ sheep }: Context): Promise<number> {
   const fail = (...lines: string[]): Failure =>

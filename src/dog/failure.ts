@@ -6,6 +6,9 @@ export const Exit = { ok: 0, failed: 1, system: 2, exists: 3, missing: 5, usage:
 /** What a shell reports for a program killed by SIGPIPE: the reader of our output went away. */
 export const EXIT_BROKEN_PIPE = 141
 
+/** What commands of 1.0 that return -1 end with. */
+export const EXIT_REFUSED = 255
+
 interface FailureHow {
   /** The subcommand's help follows on stdout. */
   readonly showHelp?: boolean

@@ -7,7 +7,10 @@ import { reasonOf, type Sheep } from './client.js'
 import type { Context, Noun, Subcommand } from './command.js'
 import { Exit, Failure } from './failure.js'
 import { isSnapshot, listVdis } from './listing.js'
+import { log } from './node-log.js'
 import { recovery } from './node-recovery.js'
+import { stat } from './node-stat.js'
+import { vnodes } from './node-vnodes.js'
 import { nodeOption as option } from './options.js'
 import { padLeft, padRight } from './output.js'
 import { sizeField } from './sizes.js'
@@ -36,7 +39,10 @@ const kill: Subcommand = {
   run: runKill,
 }
 
-export const node: Noun = { name: 'node', subcommands: [kill, list, info, recovery] }
+export const node: Noun = {
+  name: 'node',
+  subcommands: [kill, list, info, recovery, stat, log, vnodes],
+}
 
 async function runList({ options, out, sheep }: Context): Promise<number> {
   const nodes = await sheep.nodes()

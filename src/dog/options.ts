@@ -41,6 +41,7 @@ export interface DogOptions {
   readonly diff?: boolean
   readonly local?: boolean
   readonly progress?: boolean
+  readonly watch?: boolean
   readonly strict?: boolean
   readonly lock?: boolean
   readonly recyclevid?: boolean
@@ -161,6 +162,7 @@ export const nodeOption = {
   time,
   json,
   local: { letter: 'l', long: 'local', help: 'issue request to local node' },
+  watch: { letter: 'w', long: 'watch', help: 'watch the stat every second' },
   progress: { letter: 'P', long: 'progress', help: 'show progress of recovery in the node' },
 } as const satisfies Record<string, OptionSpec>
 

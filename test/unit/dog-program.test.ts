@@ -287,7 +287,7 @@ test('--json carries the rows of the tables', async (t) => {
   })
   t.deepEqual(await json('cluster', 'info'), {
     ...{ running: true, status: 'Success', autoRecovery: true, store: 'plain', redundancy: '2' },
-    ...{ vnodesStrategy: 'auto', vnodeMode: 'node', createdAt: 1795253998 },
+    ...{ vnodesStrategy: 'auto', vnodeMode: 'node', missing: [], createdAt: 1795253998 },
     epochs: [{ epoch: 1, time: 1795253998, nodes: nodes.map(({ id: _, ...rest }) => rest) }],
   })
 })

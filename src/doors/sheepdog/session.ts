@@ -135,11 +135,14 @@ export class SheepdogSession implements Greeter {
     let isAnswered = false
     this.#inFlight++
     this.#heldBytes += held
+    const { stats } = this.#context.node
+    stats.begin(request.opcode, request.body.length)
     const reply = (answer: Answer): void => {
       if (isAnswered) return
       isAnswered = true
       this.#inFlight--
       this.#heldBytes -= held
+      stats.end(request.opcode, answer.body?.length ?? 0)
       this.#answer(request, answer)
       this.#adjust()
       if (this.#inFlight > 0) return

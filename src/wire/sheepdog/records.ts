@@ -224,6 +224,12 @@ export function encodeStat(stat: Stat): Buffer {
   return bytes
 }
 
+/** Counters beyond 2^53 come out rounded. Throws RangeError when `from` is cut short. */
+export function decodeStat(from: Buffer): Stat {
+  const counters = STAT_FIELDS.map((name, i) => [name, Number(from.readBigUInt64LE(8 * i))])
+  return Object.fromEntries(counters) as Stat
+}
+
 export interface DiskInfo {
   readonly index: number
   readonly freeBytes: number
