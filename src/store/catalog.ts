@@ -17,6 +17,8 @@ export class Catalog {
   readonly working = new Map<StoredId, number>()
   /** Newest epoch first. */
   readonly stale = new Map<StoredId, StaleCopy[]>()
+  /** Stale copies that went, ever: whoever walks through both maps looks whether it moved. */
+  purged = 0
 
   addStale(id: StoredId, copy: StaleCopy): void {
     const others = (this.stale.get(id) ?? []).filter((other) => other.epoch !== copy.epoch)
@@ -36,6 +38,7 @@ export class Catalog {
   }
 
   removeStale(id: StoredId, copy: StaleCopy): void {
+    this.purged++
     const rest = (this.stale.get(id) ?? []).filter((other) => other !== copy)
     if (rest.length === 0) this.stale.delete(id)
     else this.stale.set(id, rest)

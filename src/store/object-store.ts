@@ -47,6 +47,11 @@ export interface ObjectStore {
   /** SHA-1 over the object's nominal bytes. Undefined when absent. */
   hash(id: StoredId, bytes: number): Promise<Buffer | undefined>
 
+  /**
+   * Objects this node has anything of, working or stale, from the call to the end; what comes meanwhile may be in
+   * it. In no order, with repeats. For stores of millions: it never holds the event loop up.
+   */
+  inventory(): Promise<BigUint64Array>
   /** Objects this node has anything of, working or stale, ascending, without repeats. */
   list(): Oid[]
   /** Working replicas, ascending. */

@@ -10,6 +10,7 @@ import { type DiskOptions, openDisks } from './disks.js'
 import { formatDisks } from './format.js'
 import { Handles } from './handles.js'
 import { digest, readZeroFilled } from './hashing.js'
+import { takeInventory } from './inventory.js'
 import { Lanes } from './lanes.js'
 import { isSaneRange, ObjectIo } from './object-io.js'
 import type { CreateRequest, ObjectStore, WriteHow } from './object-store.js'
@@ -146,6 +147,10 @@ export class PlainStore implements ObjectStore {
 
   hash(id: StoredId, bytes: number): Promise<Buffer | undefined> {
     return this.io.hash(id, bytes)
+  }
+
+  inventory(): Promise<BigUint64Array> {
+    return takeInventory(this.context)
   }
 
   list(): Oid[] {

@@ -1,11 +1,12 @@
 /** Object operations of other sheep on this node's copies (protocol spec, sections 10 and 11). */
-import { Code, type Done } from '../../base/codes.js'
+import { Code, codeOf, type Done } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import { encodeNodes } from '../../model/node.js'
 import { type Oid, oidVid } from '../../model/oid.js'
 import { failed, OK, type Reply } from '../../sheep/answer.js'
 import { type Caller, park } from '../../sheep/caller.js'
 import type { Frame } from '../../wire/sheepdog/frame.js'
+import { decodeListRequest, setListReply } from '../../wire/sheepdog/object-list.js'
 import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
 import { setHashReply } from '../../wire/sheepdog/replies.js'
 import { decodeRefFields, objectFields } from '../../wire/sheepdog/requests.js'
@@ -107,6 +108,19 @@ function listObjects(context: DoorContext, request: Frame, reply: Reply, caller:
       again: () => listObjects(context, request, reply, caller),
       givenUp: () => reply(failed(Code.AGAIN)),
     })
+    return
+  }
+  const paged = decodeListRequest(request)
+  if (paged !== undefined) {
+    node.recovery.inventories.page(paged).then(
+      ({ ids, next }) =>
+        reply({
+          result: Code.SUCCESS,
+          body: ids,
+          fill: (head) => void setListReply(head, next),
+        }),
+      (error: unknown) => reply(failed(codeOf(error))),
+    )
     return
   }
   const oids = node.store.list()

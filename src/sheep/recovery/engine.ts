@@ -18,11 +18,13 @@ import type { Peers } from '../peers.js'
 import type { NodeState } from '../state.js'
 import { EpochRings, otherStorers } from './epoch-rings.js'
 import { Fetcher, type Wanted } from './fetch.js'
+import { Inventories } from './inventories.js'
 import { listMissing } from './lists.js'
 import { OBJECTS_AT_ONCE_MAX, Pace } from './pace.js'
 
 const RETRY_MS = 500
 const RETRY_MS_MAX = 5_000
+const LIST_PAGE_BYTES_MAX = 1024 * 1024
 
 export interface RecoveryOptions {
   readonly state: NodeState
@@ -47,6 +49,8 @@ interface Fetch {
 
 interface Run {
   readonly epoch: number
+  /** What was created in this epoch may be missing, too. */
+  readonly fresh: boolean
   phase: number
   finished: number
   total: number
@@ -65,10 +69,13 @@ export class Recovery {
   readonly #fetches = new Map<Oid, Fetch>()
   readonly #rings: EpochRings
   readonly #fetcher: Fetcher
+  /** What this node tells others of what it has. */
+  readonly inventories: Inventories
   /** What background recovery waits for before each object. */
   readonly pace: Pace
   #run: Run | undefined
   #stopped = false
+  #disks = 1
   #aside: Promise<void> = Promise.resolve()
   /** Removed in an epoch that is not gathered yet: copies of before may still be somewhere. */
   readonly #removed = new Set<Oid>()
@@ -86,16 +93,18 @@ export class Recovery {
     this.#finished = options.finished
     this.#placed = options.placed
     const { clock, throttling } = options
-    const disks = (): number => this.#store.disks().length
+    const disks = (): number => this.#disks
     this.pace = new Pace({ clock, disks, ...(throttling && { throttling }) })
+    this.inventories = new Inventories(options, LIST_PAGE_BYTES_MAX)
     this.#rings = new EpochRings(options)
     this.#fetcher = new Fetcher({ ...options, rings: this.#rings })
   }
 
   /** Starts over for the view that has just been set; `from` is the epoch the objects were placed by. */
-  start(from: number): void {
-    const run: Run = { epoch: this.#state.epoch, phase: 0, finished: 0, total: 0 }
+  start(from: number, fresh = false): void {
+    const run: Run = { epoch: this.#state.epoch, fresh, phase: 0, finished: 0, total: 0 }
     this.#run = run
+    this.#disks = this.#store.disks().length
     this.pace.callOff()
     this.pace.hold(this.#state.settings.recoveryDisabled)
     this.#log.info('recovery.start', { epoch: run.epoch, from })
@@ -106,7 +115,7 @@ export class Recovery {
 
   /** Looks once more for what this node owns and lacks in the epoch it is in: a disk came or went. */
   restart(): void {
-    if (this.#state.status === 'ok') this.start(this.#state.epoch)
+    if (this.#state.status === 'ok') this.start(this.#state.epoch, true)
   }
 
   /** Background recovery pauses before its next object, or goes on; objects in use are still fetched. */
@@ -282,14 +291,16 @@ export class Recovery {
       store: this.#store,
       peers: this.#peers,
       log: this.#log,
+      clock: this.#clock,
       epoch: run.epoch,
+      fresh: run.fresh,
       others: this.#state.self.vnodes > 0 ? otherStorers(this.#state, ring.nodes) : [],
       owns,
+      // A comparison is a part of recovery: older copies are needed until all are equal.
+      suspects: () => this.#suspects.open(),
       isCurrent: () => this.#run === run,
       pause: () => this.#pause(),
     })
-    // A comparison is a part of recovery: older copies are needed until all are equal.
-    for (const oid of this.#suspects.open()) if (this.#store.has(oid) && owns(oid)) wanted.push(oid)
     run.phase = 1
     run.total = wanted.length
     await this.#recoverAll(run, wanted)
@@ -323,24 +334,24 @@ export class Recovery {
   }
 
   /** Works the list off, again and again until each object is here or proves to be gone. */
-  async #recoverAll(run: Run, wanted: readonly Oid[]): Promise<void> {
+  async #recoverAll(run: Run, wanted: ArrayLike<bigint>): Promise<void> {
     let left = wanted
     for (let waitMs = RETRY_MS; ; waitMs = Math.min(2 * waitMs, RETRY_MS_MAX)) {
       left = await this.#recoverOnce(run, left)
       if (left.length === 0 || this.#run !== run) return
-      const fields = { epoch: run.epoch, objects: left.length, first: oidName(left[0]!) }
+      const fields = { epoch: run.epoch, objects: left.length, first: oidName(left[0] as Oid) }
       this.#log.warn('recovery.objects.unavailable', fields)
       await this.#pause(waitMs)
     }
   }
 
   /** Those that cannot be had now. */
-  async #recoverOnce(run: Run, wanted: readonly Oid[]): Promise<Oid[]> {
+  async #recoverOnce(run: Run, wanted: ArrayLike<bigint>): Promise<Oid[]> {
     const failed: Oid[] = []
     let next = 0
     const worker = async (): Promise<void> => {
       while (next < wanted.length && this.#run === run) {
-        const oid = wanted[next++]!
+        const oid = wanted[next++] as Oid
         const done = await this.pace.turn()
         if (done === undefined) return
         const code = await new Promise<Code>((resolve) => this.ensure(oid, resolve))
