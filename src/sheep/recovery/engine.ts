@@ -140,6 +140,7 @@ export class Recovery {
   /** The cluster has been formatted: earlier epochs are another history's. */
   reset(): void {
     this.#run = undefined
+    this.pace.callOff()
     this.#gatheredEpoch = 1
     this.#fetcher.forced = 0
     this.#rings.clear()
