@@ -24,11 +24,17 @@ export interface MemoryClusterOptions {
   readonly clock: Clock
   /** How late a member sees its next event; 0 (the default) is the next turn of the loop. */
   readonly delayMs?: (member: SdNode) => number
+  /** A member whose process does not run for this long is thrown out. Undefined: never. */
+  readonly leaseMs?: number
 }
 
+/** What a member knows ends before what the others grant it. */
+const SURE_SHARE = 0.8
+const RENEWALS = 5
+
 export interface MemoryCluster {
-  /** A new process's driver. */
-  driver(): ClusterDriver
+  /** A new process's driver, on the process's own clock if it has one. */
+  driver(clock?: Clock): ClusterDriver
   /** The process of that node dies: it sees and says nothing any more, the others see it leave. */
   kill(node: SdNode): void
   /** That node loses the cluster: it hears `lost`, the others see it leave. */
@@ -38,7 +44,7 @@ export interface MemoryCluster {
 export function memoryCluster(options: MemoryClusterOptions): MemoryCluster {
   const order = new Order(options)
   return {
-    driver: () => new MemoryDriver(order),
+    driver: (clock = options.clock) => new MemoryDriver(order, clock),
     kill: (node) => order.kill(nodeKey(node), () => undefined),
     lose: (node, reason) => order.kill(nodeKey(node), (events) => events.lost(reason)),
   }
@@ -99,6 +105,24 @@ class Order {
     this.wake()
   }
 
+  renew(port: Port): void {
+    const { leaseMs } = this.#options
+    if (leaseMs === undefined || this.#ports.get(port.id) !== port) return
+    const { clock } = this.#options
+    port.driver.renewedAt = clock.monotonic()
+    clock.after(leaseMs, () => {
+      if (clock.monotonic() - port.driver.renewedAt < leaseMs) return
+      if (this.#ports.get(port.id) !== port) return
+      const late = (events: DriverEvents): void => events.lost('no sign of life for too long')
+      this.kill(nodeKey(port.node), (events) => port.driver.clock.soon(() => late(events)))
+    })
+    port.driver.clock.after(leaseMs / RENEWALS, () => this.renew(port))
+  }
+
+  get leaseMs(): number | undefined {
+    return this.#options.leaseMs
+  }
+
   wake(): void {
     if (this.#woken) return
     this.#woken = true
@@ -149,7 +173,9 @@ class Order {
     const id = this.#state.nextSeq as MemberId
     const entry: Entry = { kind: 'join', node, request, mark: 0 }
     if (!mayAppend(this.#state, id, entry)) return false
-    this.#ports.set(id, this.#openPort(id, join))
+    const port = this.#openPort(id, join)
+    this.#ports.set(id, port)
+    this.renew(port)
     this.#append(id, entry)
     return true
   }
@@ -206,7 +232,8 @@ class Order {
   #read(port: Port): void {
     if (port.reading || port.inbox.length === 0) return
     port.reading = true
-    const { clock, delayMs } = this.#options
+    const { delayMs } = this.#options
+    const { clock } = port.driver
     const read = (): void => {
       port.reading = false
       port.delivery.push(port.inbox.shift() ?? [])
@@ -221,10 +248,14 @@ class Order {
 
 class MemoryDriver implements ClusterDriver {
   readonly name = 'memory'
+  readonly clock: Clock
+  /** By the monotonic clock: when its process last ran as a member. */
+  renewedAt = Number.NEGATIVE_INFINITY
   readonly #order: Order
 
-  constructor(order: Order) {
+  constructor(order: Order, clock: Clock) {
     this.#order = order
+    this.clock = clock
   }
 
   localAddress(): string {
@@ -232,7 +263,10 @@ class MemoryDriver implements ClusterDriver {
   }
 
   sureUntil(): number {
-    return Number.POSITIVE_INFINITY
+    const { leaseMs } = this.#order
+    if (leaseMs === undefined) return Number.POSITIVE_INFINITY
+    // What the process itself knows: that it has been thrown out it may not have heard yet.
+    return this.renewedAt + leaseMs * SURE_SHARE
   }
 
   join(self: SdNode, request: Buffer, events: DriverEvents): Promise<void> {

@@ -87,7 +87,10 @@ async function runInfo(context: Context): Promise<number> {
     const row = { label, sizeBytes: space.storeBytes, freeBytes: space.freeBytes }
     total.sizeBytes += row.sizeBytes
     total.freeBytes += row.freeBytes
-    found.push({ ...nodeJson(id, one), ...spaceJson(row) })
+    found.push({ ...nodeJson(id, one), ...spaceJson(row), sure: !space.unsure })
+    if (space.unsure) {
+      out.error(`${nodeKey(one)} is not sure that it belongs to the cluster, and serves nothing`)
+    }
     if (!options.json) sayRow(context, row)
   }
   if (found.length === 0) {

@@ -23,6 +23,13 @@ export interface SlotUpdate {
 
 export interface ObjectAccess {
   ref(oid: Oid): ObjectRef
+  /**
+   * False while others may have gone on without this node: what it remembers of a volume (holes) may be old.
+   * Objects are asked for all the same, and wait.
+   */
+  isSure(): boolean
+  /** Runs `go` when that may have changed; `fail` gets the reason why it never will. */
+  whenSure(go: () => void, fail: Done): void
   /** Fills `into`. NO_OBJ when the object is absent. */
   read(ref: ObjectRef, offset: number, into: Uint8Array, done: Done): void
   /**

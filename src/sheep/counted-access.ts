@@ -14,6 +14,8 @@ export function countedAccess(objects: ObjectAccess, stats: Stats): ObjectAccess
   }
   return {
     ref: (oid) => objects.ref(oid),
+    isSure: () => objects.isSure(),
+    whenSure: (go, fail) => objects.whenSure(go, fail),
     begin: (vid) => objects.begin(vid),
     end: (vid) => objects.end(vid),
     setSlots: (update, done) => objects.setSlots(update, done),

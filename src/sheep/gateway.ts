@@ -105,6 +105,14 @@ export class Gateway implements ObjectAccess {
     return new PlacedRef(oid)
   }
 
+  isSure(): boolean {
+    return this.#state.isSure()
+  }
+
+  whenSure(go: () => void, fail: Done): void {
+    this.#retry(Code.WAIT_FOR_JOIN, 0, fail, go)
+  }
+
   read(ref: ObjectRef, offset: number, into: Uint8Array, done: Done): void {
     this.#readTry(ref as PlacedRef, offset, into, done, 0)
   }
@@ -226,6 +234,10 @@ export class Gateway implements ObjectAccess {
     const again = (code: Code): void => {
       this.#retry(code, attempt, done, () => this.#readTry(ref, offset, into, done, attempt + 1))
     }
+    if (!this.#state.isSure()) {
+      again(Code.WAIT_FOR_JOIN)
+      return
+    }
     if (!ref.local) {
       this.#readRemote(ref, offset, into, done, again)
       return
@@ -337,6 +349,10 @@ export class Gateway implements ObjectAccess {
       if (code === Code.SUCCESS) done(code)
       else this.#retry(code, attempt, done, () => this.#onOwners(sending, done, what, attempt + 1))
     }
+    if (!this.#state.isSure()) {
+      again(Code.WAIT_FOR_JOIN)
+      return
+    }
     if (this.halted(ref.vid)) {
       again(this.#state.status === 'ok' ? Code.HALT : Code.WAIT_FOR_JOIN)
       return
@@ -351,6 +367,10 @@ export class Gateway implements ObjectAccess {
     const finish = (code: Code): void => {
       if (code === Code.SUCCESS) done(code)
       else this.#retry(code, attempt, done, () => this.#everywhere(ref, done, what, attempt + 1))
+    }
+    if (!this.#state.isSure()) {
+      finish(Code.WAIT_FOR_JOIN)
+      return
     }
     if (!ref.local && ref.remotes.length === 0) {
       finish(this.#state.status === 'ok' ? Code.HALT : Code.WAIT_FOR_JOIN)
@@ -395,6 +415,7 @@ export class Gateway implements ObjectAccess {
       if (code !== Code.INVALID_PARMS) outcome = moreTelling(outcome, code)
       if (--waiting > 0) return
       if (outcome === Code.SUCCESS && epoch !== this.#state.epoch) outcome = Code.OLD_NODE_VER
+      if (outcome === Code.SUCCESS && !this.#state.isSure()) outcome = Code.WAIT_FOR_JOIN
       if (outcome === Code.SUCCESS) done(outcome)
       else {
         this.#retry(outcome, attempt, done, () => this.#everyNode(what, done, attempt + 1))

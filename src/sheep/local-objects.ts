@@ -177,6 +177,10 @@ export class LocalObjects {
       done(state.status === 'wait' ? Code.WAIT_FOR_JOIN : Code.KILLED)
       return false
     }
+    if (!state.isSure()) {
+      done(Code.WAIT_FOR_JOIN)
+      return false
+    }
     const order = compareEpochs(epoch, state.epoch)
     if (order === 0) return true
     if (order < 0) {

@@ -36,6 +36,7 @@ import { InodeCopies } from './inode-copies.js'
 import { InodeIo } from './inode-io.js'
 import { refusalOfJoiner } from './join-rules.js'
 import { learnVolumes } from './learning.js'
+import { type Lease, leaseOf } from './lease.js'
 import { Ledgers } from './ledger.js'
 import { LocalObjects } from './local-objects.js'
 import { afterDeparture } from './locks.js'
@@ -58,6 +59,7 @@ import { otherStorers } from './recovery/epoch-rings.js'
 import { NodeState } from './state.js'
 import { Stats } from './stats.js'
 import { VdiService } from './vdi-service.js'
+import { VolumeWatch } from './volume-watch.js'
 import { Weights } from './weights.js'
 
 export interface NodeOptions {
@@ -96,10 +98,11 @@ export class SheepNode {
   readonly #world: World
   readonly #driver: ClusterDriver
   readonly #over: NodeOptions['over']
-  readonly #listeners = new Map<Vid, Set<() => void>>()
+  readonly #volumes = new VolumeWatch()
   readonly #caretaker: Caretaker
   readonly #history: History
   readonly #placed: Placed
+  readonly #lease: Lease
   readonly #completion: Completion
   readonly #duties: Duties
   #info: ClusterInfo
@@ -123,6 +126,7 @@ export class SheepNode {
     this.#over = options.over
     this.#placed = new Placed(world.files, options.metaDirectory)
     this.state = new NodeState(self)
+    this.#lease = leaseOf(this.state, options)
     this.peers = new Peers(world, log, self)
     this.inFlight = new InFlight({ clock: world.clock, log: options.inFlightLog, store })
     this.suspects = new Suspects({
@@ -242,6 +246,7 @@ export class SheepNode {
     const request = encodeClusterInfo(this.#info)
     await this.#driver.join(this.state.self, request, this.#events())
     await this.#queue
+    if (!this.#ended) this.#lease.watch()
   }
 
   /** What GET_NODE_LIST, CLUSTER_INFO and the like are answered from. */
@@ -254,12 +259,7 @@ export class SheepNode {
   }
 
   onVolumeChange(vid: Vid, changed: () => void): () => void {
-    const listeners = this.#listeners.get(vid) ?? new Set()
-    this.#listeners.set(vid, listeners.add(changed))
-    return () => {
-      listeners.delete(changed)
-      if (listeners.size === 0) this.#listeners.delete(vid)
-    }
+    return this.#volumes.watch(vid, changed)
   }
 
   /** As the world's clock. */
@@ -268,7 +268,7 @@ export class SheepNode {
   }
 
   volumeChanged(vid: Vid): void {
-    for (const changed of this.#listeners.get(vid) ?? []) changed()
+    this.#volumes.changed(vid)
   }
 
   /** An orderly stop of this node alone: what waits is finished, the others see it leave. */
@@ -279,6 +279,7 @@ export class SheepNode {
     this.log.info('node.stop', { epoch: this.state.epoch })
     this.cutShort()
     this.recovery.stop()
+    this.#lease.stop()
     try {
       await this.#driver.leave()
     } catch (error) {
@@ -485,6 +486,7 @@ export class SheepNode {
     this.log.error('node.failed', { reason })
     this.gateway.stop()
     this.recovery.stop()
+    this.#lease.stop()
     this.state.wakeViewWaiters()
     this.ops.abandon(Code.KILLED)
     this.#over(reason)

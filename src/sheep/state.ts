@@ -43,6 +43,8 @@ export class NodeState {
   readonly vids = new VidTable()
   status: ClusterStatus = 'wait'
   settings: Settings = UNFORMATTED
+  /** False: the others may have gone on without this node, nothing may be served (lease.ts). */
+  isSure: () => boolean = () => true
   /** Everybody who is in now, sorted, as announced. */
   members: readonly SdNode[] = []
   /** The nodes of the newest epoch that was logged, with their computed vnodes. */

@@ -91,6 +91,10 @@ export class ClusterVolume implements Volume {
     } else if (gate.isClaimed(slot)) {
       gate.whenFree(slot, () => this.#readSlot(slot, at, into, done))
     } else if (into.length === 0 || this.#table.vid(slot) === 0) {
+      if (!this.#objects.isSure()) {
+        this.#objects.whenSure(() => this.#readSlot(slot, at, into, done), done)
+        return
+      }
       into.fill(0)
       done(Code.SUCCESS)
     } else {
@@ -249,7 +253,8 @@ export class ClusterVolume implements Volume {
   }
 
   extents(range: ByteRange): Extent[] {
-    if (this.#working.readsHeld) return [{ length: range.length, hole: false }]
+    const inDoubt = this.#working.readsHeld || !this.#objects.isSure()
+    if (inDoubt) return [{ length: range.length, hole: false }]
     return this.#table.extents(range, this.objectBytes)
   }
 

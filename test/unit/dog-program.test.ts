@@ -281,7 +281,7 @@ test('--json carries the rows of the tables', async (t) => {
     ...{ sizeBytes: n * 1000 * MIB, usedBytes: n * 250 * MIB, freeBytes: n * 750 * MIB },
   })
   t.deepEqual(await json('node', 'info'), {
-    nodes: nodes.map((one) => ({ ...one, ...space(1) })),
+    nodes: nodes.map((one) => ({ ...one, ...space(1), sure: true })),
     total: space(2),
     virtualImageBytes: 8 * MIB,
   })

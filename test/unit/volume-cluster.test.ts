@@ -62,6 +62,25 @@ test('a hole reads as zeros without asking the cluster', async (t) => {
   t.deepEqual(cluster.calls, [])
 })
 
+test('while the node is not sure of its membership a hole is not vouched for', async (t) => {
+  const { cluster, disk } = await opened()
+  cluster.sure = false
+  const into = Buffer.alloc(10, 0xee)
+  let code: Code | undefined
+  disk.read(0, into, (result) => {
+    code = result
+  })
+  t.is(code, undefined)
+  t.deepEqual(disk.extents({ offset: 0, length: OBJECT }), [{ length: OBJECT, hole: false }])
+  cluster.step()
+  t.is(code, undefined)
+  cluster.sure = true
+  cluster.step()
+  t.is(code, Code.SUCCESS)
+  t.deepEqual(into, Buffer.alloc(10))
+  t.deepEqual(disk.extents({ offset: 0, length: OBJECT }), [{ length: OBJECT, hole: true }])
+})
+
 test('a write into a hole creates the object, then names it in the slot', async (t) => {
   const { cluster, disk } = await opened()
   t.is(await write(cluster, disk, OBJECT + 7, Buffer.from('hello')), Code.SUCCESS)

@@ -4,6 +4,7 @@ import { Code } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import { encodeNodes, NODE_BYTES } from '../../model/node.js'
 import { failed, OK, type Reply } from '../../sheep/answer.js'
+import { type Caller, park } from '../../sheep/caller.js'
 import { exportVolumes } from '../../sheep/known-volumes.js'
 import type { SheepNode } from '../../sheep/node.js'
 import { notServing } from '../../sheep/vdi-access.js'
@@ -64,10 +65,11 @@ function nodeList({ node }: DoorContext, request: Frame, reply: Reply): void {
 
 function statSheep({ node }: DoorContext, _request: Frame, reply: Reply): void {
   const { usedBytes, freeBytes } = node.store.space()
+  const unsure = !node.state.isSure()
   const isGateway = node.state.self.vnodes === 0
   const figures = isGateway
-    ? { storeBytes: 0, freeBytes: 0 }
-    : { storeBytes: usedBytes + freeBytes, freeBytes }
+    ? { storeBytes: 0, freeBytes: 0, unsure }
+    : { storeBytes: usedBytes + freeBytes, freeBytes, unsure }
   reply({ result: Code.SUCCESS, fill: (head) => void setNodeReply(head, figures) })
 }
 
@@ -118,10 +120,13 @@ function clusterInfo({ node }: DoorContext, request: Frame, reply: Reply): void 
 }
 
 /** A node that joins wants what this one knows after its join, not what it knows yet. */
-function volumes(context: DoorContext, request: Frame, reply: Reply): void {
+function volumes(context: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const { state } = context.node
   if (state.status === 'ok' && ((request.epoch - state.epoch) | 0) > 0) {
-    state.afterViewChange(() => volumes(context, request, reply))
+    park(state, caller, {
+      again: () => volumes(context, request, reply, caller),
+      givenUp: () => reply(failed(Code.AGAIN)),
+    })
   } else {
     whole(request, reply, exportVolumes(state.vids))
   }

@@ -21,6 +21,8 @@ export interface NodeReply {
   readonly nodes: number
   readonly storeBytes: number
   readonly freeBytes: number
+  /** Ours, in padding: the node cannot be sure that it belongs to the living cluster, and serves nothing. */
+  readonly unsure: boolean
 }
 
 export function replyHead(fields: ReplyStart): Buffer {
@@ -52,6 +54,7 @@ export function decodeVdiReply(frame: Frame): VdiReply {
 
 export function setNodeReply(head: Buffer, reply: Partial<NodeReply>): Buffer {
   head.writeUInt32LE(reply.nodes ?? 0, 20)
+  head[24] = reply.unsure === true ? 1 : 0
   head.writeBigUInt64LE(BigInt(reply.storeBytes ?? 0), 32)
   head.writeBigUInt64LE(BigInt(reply.freeBytes ?? 0), 40)
   return head
@@ -60,6 +63,7 @@ export function setNodeReply(head: Buffer, reply: Partial<NodeReply>): Buffer {
 export function decodeNodeReply(frame: Frame): NodeReply {
   return {
     nodes: frame.head.readUInt32LE(20),
+    unsure: frame.head[24] === 1,
     storeBytes: Number(frame.head.readBigUInt64LE(32)),
     freeBytes: Number(frame.head.readBigUInt64LE(40)),
   }

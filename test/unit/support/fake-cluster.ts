@@ -270,6 +270,8 @@ export class FakeCluster implements ObjectAccess, VdiAccess {
     if (stored !== undefined) this.#removed.set(oid, stored)
   }
 
+  /** What volumes are told of the membership. */
+  sure = true
   readonly #removed = new Map<Oid, Stored>()
 
   /** Covers what took effect before the call, and little more. */
@@ -290,6 +292,14 @@ export class FakeCluster implements ObjectAccess, VdiAccess {
       }
       this.#outcome({ verb: 'flush' }, apply, done)
     })
+  }
+
+  isSure(): boolean {
+    return this.sure
+  }
+
+  whenSure(go: () => void): void {
+    this.#loose.push(go)
   }
 
   begin(vid: Vid): boolean {

@@ -74,7 +74,7 @@ class End implements Connection {
 
   resume(): void {
     this.#paused = false
-    this.card.net.clock.soon(() => this.#deliver())
+    this.card.net.clock.soon(() => this.card.run(() => this.#deliver()))
   }
 
   end(): void {
@@ -94,7 +94,7 @@ class End implements Connection {
     this.#arrival = at
     clock.after(at - clock.now(), () => {
       if (this.#held.length === 0 && !this.#isCut) {
-        arrive()
+        this.card.run(arrive)
         return
       }
       this.#held.push(arrive)
@@ -112,7 +112,7 @@ class End implements Connection {
     net.clock.after(net.dice.below(RETRANSMIT_MS_MAX), () => {
       if (this.#isCut) return
       net.held.delete(this)
-      for (const arrive of this.#held.splice(0)) arrive()
+      for (const arrive of this.#held.splice(0)) this.card.run(arrive)
     })
   }
 
@@ -129,7 +129,9 @@ class End implements Connection {
     this.#open = false
     this.card.ends.delete(this)
     this.card.net.clock.soon(() => {
-      if (!this.card.dead) this.#events?.close()
+      this.card.run(() => {
+        if (!this.card.dead) this.#events?.close()
+      })
     })
   }
 }
@@ -140,6 +142,8 @@ interface CardState {
   dead: boolean
   isCut: boolean
   onSend: ((to: number) => void) | undefined
+  /** Runs what happens to the process behind it. */
+  readonly run: (fn: () => void) => void
 }
 
 interface Listening {
@@ -165,9 +169,10 @@ export class MemoryNetwork {
     this.dice = dice
   }
 
-  card(): Card {
+  /** `run`: how the process behind it is told of anything. */
+  card(run: (fn: () => void) => void = (fn) => fn()): Card {
     const ends = new Set<End>()
-    const state: CardState = { net: this, ends, dead: false, isCut: false, onSend: undefined }
+    const state: CardState = { net: this, ends, dead: false, isCut: false, onSend: undefined, run }
     const heal = (): void => this.#heal()
     return {
       get isCut() {
@@ -235,7 +240,8 @@ export class MemoryNetwork {
     far.peer = near
     card.ends.add(near)
     listening.card.ends.add(far)
-    listening.accept(far)
+    listening.card.run(() => listening.accept(far))
+    await new Promise<void>((resolve) => card.run(resolve))
     return near
   }
 }

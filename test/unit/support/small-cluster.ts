@@ -29,6 +29,7 @@ import type { Clock, Files, World } from '../../../src/world/world.js'
 import { Dice } from './fake-cluster.js'
 import { FakeFiles } from './fake-files.js'
 import { type Card, MemoryNetwork } from './memory-network.js'
+import { SimProcess } from './sim-process.js'
 import { VirtualClock } from './virtual-clock.js'
 
 const SPARSE_WINDOW_BYTES = 16 * 1024
@@ -52,6 +53,8 @@ export interface SmallClusterOptions {
   readonly zone?: (index: number) => number
   /** How late a member sees the next event of the cluster. */
   readonly delayMs?: (member: SdNode) => number
+  /** A node whose process is stopped for this long is thrown out. */
+  readonly leaseMs?: number
 }
 
 /** A process on a machine: what it holds is dead with it. */
@@ -59,7 +62,7 @@ interface Running {
   readonly node: SheepNode
   readonly server: SheepdogServer
   readonly card: Card
-  readonly process: { alive: boolean }
+  readonly process: SimProcess
   readonly source: VolumeSource
   /** Why the node ended by itself; undefined while it runs. */
   over: { reason: string | undefined } | undefined
@@ -73,22 +76,28 @@ export class Machine {
   role: Role = { kind: 'automatic' }
   /** While it is set, file operations complete before the call returns: nothing is left half-done. */
   atOnce = false
+  /** The one that runs on it, or ran last. */
+  process: SimProcess | undefined
 
   constructor(self: SdNode, clock: VirtualClock, dice: Dice, totalBytes: number) {
     this.self = self
     const later = (fn: () => void): void => {
+      // What a dead process asked for still happens; nobody hears of it.
+      const { process } = this
+      const arrive = (): void => {
+        if (process?.alive === true) process.run(fn)
+        else fn()
+      }
       if (this.atOnce) fn()
-      else if (dice.chance(0.3)) clock.after(dice.below(3), fn)
-      else clock.soon(fn)
+      else if (dice.chance(0.3)) clock.after(dice.below(3), arrive)
+      else clock.soon(arrive)
     }
     this.files = new FakeFiles({ later, totalBytes })
   }
 
   /** What the process can see; nothing any more once it is dead. */
-  world(network: Card, clock: Clock, dice: Dice, process: { alive: boolean }): World {
-    const guard = (fn: () => void) => (): void => {
-      if (process.alive) fn()
-    }
+  world(network: Card, clock: Clock, dice: Dice, process: SimProcess): World {
+    const guard = (fn: () => void) => (): void => process.run(fn)
     return {
       network,
       random: {
@@ -132,8 +141,12 @@ export class SmallCluster {
     this.#options = options
     this.dice = new Dice(options.seed ?? 1)
     this.#network = new MemoryNetwork(this.clock, this.dice)
-    const { delayMs } = options
-    this.#driver = memoryCluster({ clock: this.clock, ...(delayMs && { delayMs }) })
+    const { delayMs, leaseMs } = options
+    this.#driver = memoryCluster({
+      clock: this.clock,
+      ...(delayMs && { delayMs }),
+      ...(leaseMs && { leaseMs }),
+    })
   }
 
   static async start(options: SmallClusterOptions = {}): Promise<SmallCluster> {
@@ -203,8 +216,9 @@ export class SmallCluster {
   async launch(index: number): Promise<{ readonly joined: Promise<void> }> {
     const machine = this.machines[index]!
     const log = this.#log(machine.self.port)
-    const process = { alive: true }
-    const card = this.#network.card()
+    const process = new SimProcess(this.clock)
+    machine.process = process
+    const card = this.#network.card(process.run)
     const world = machine.world(card, this.clock, this.dice, process)
     lockStore(world.files, META)
     const known = readConfig(world.files, META)
@@ -221,7 +235,7 @@ export class SmallCluster {
     const self = { ...machine.self, ...weightOf(machine.role, config) }
     const node: SheepNode = new SheepNode({
       ...{ world, log, store, config, self },
-      driver: this.#driver.driver(),
+      driver: this.#driver.driver(world.clock),
       metaDirectory: META,
       epochLog: await openEpochLog(world.files, META),
       inFlightLog: await openInFlightLog({
@@ -290,12 +304,22 @@ export class SmallCluster {
   }
 
   #bury(machine: Machine, { card, process }: Running): void {
-    process.alive = false
+    process.die()
     card.unplug()
     machine.atOnce = true
     void machine.files.syncAll('/')
     machine.atOnce = false
     machine.files.crash()
+  }
+
+  /** SIGSTOP: the process stands still, what happens meanwhile happens to it afterwards. */
+  freeze(index: number): void {
+    this.#running(index).process.stop()
+  }
+
+  /** SIGCONT. */
+  thaw(index: number): void {
+    this.#running(index).process.continue()
   }
 
   async client(index: number): Promise<SheepClient> {
