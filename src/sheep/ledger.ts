@@ -9,6 +9,7 @@ import { Code, type Done, toCode } from '../base/codes.js'
 import { LEDGER_BYTES, type Oid, oidKind, oidVid } from '../model/oid.js'
 import { Op } from '../wire/sheepdog/opcodes.js'
 import { refRequest } from '../wire/sheepdog/requests.js'
+import { Caller } from './caller.js'
 import type { Gateway } from './gateway.js'
 import type { LocalObjects } from './local-objects.js'
 import type { Peers } from './peers.js'
@@ -93,7 +94,8 @@ export class Ledgers {
     const exists = found === Code.SUCCESS
     const isOver = applyTo(bytes, exists, change)
     if (!isOver) {
-      const create = { epoch, oid: change.ledger, offset: 0, data: bytes }
+      // Nobody says when the others have counted: a caller without a name.
+      const create = { epoch, oid: change.ledger, offset: 0, data: bytes, caller: new Caller() }
       return done((ended) => local.create(create, ended))
     }
     return exists ? done((ended) => local.remove(epoch, change.ledger, ended)) : Code.SUCCESS

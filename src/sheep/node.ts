@@ -27,9 +27,10 @@ import { type Answer, failed } from './answer.js'
 import { Caretaker, INTENTS } from './caretaker.js'
 import { ClusterOps } from './cluster-ops.js'
 import { Completion } from './completion.js'
-import { InFlight } from './equal/in-flight.js'
-import { Settling } from './equal/settling.js'
-import { Suspects } from './equal/suspects.js'
+import { equalCopies } from './equal/equal-copies.js'
+import type { InFlight } from './equal/in-flight.js'
+import type { Settling } from './equal/settling.js'
+import type { Suspects } from './equal/suspects.js'
 import { Gateway } from './gateway.js'
 import { History } from './history.js'
 import { InodeCopies } from './inode-copies.js'
@@ -61,6 +62,9 @@ import { Stats } from './stats.js'
 import { VdiService } from './vdi-service.js'
 import { VolumeWatch } from './volume-watch.js'
 import { Weights } from './weights.js'
+
+/** Other nodes get this long to hear that the writes of this one have ended. */
+const SETTLE_PATIENCE_MS = 1_000
 
 export interface NodeOptions {
   readonly world: World
@@ -104,6 +108,7 @@ export class SheepNode {
   readonly #placed: Placed
   readonly #lease: Lease
   readonly #completion: Completion
+  readonly #settling: Settling
   readonly #duties: Duties
   #info: ClusterInfo
   /** Members by the order of events; `state.members` follows when the queue gets there. */
@@ -128,17 +133,14 @@ export class SheepNode {
     this.state = new NodeState(self)
     this.#lease = leaseOf(this.state, options)
     this.peers = new Peers(world, log, self)
-    this.inFlight = new InFlight({ clock: world.clock, log: options.inFlightLog, store })
-    this.suspects = new Suspects({
-      state: this.state,
-      inFlight: this.inFlight,
-      peers: this.peers,
-      clock: world.clock,
-      log,
-      isHere: (oid) => store.has(oid),
-      added: (oid) => this.recovery.compare(oid),
+    const equal = equalCopies({
+      ...{ state: this.state, store, peers: this.peers, clock: world.clock, log },
+      inFlightLog: options.inFlightLog,
+      compare: (oid) => this.recovery.compare(oid),
     })
-    this.suspects.add(options.inFlightLog.found)
+    this.inFlight = equal.inFlight
+    this.suspects = equal.suspects
+    this.#settling = equal.settling
     this.recovery = new Recovery({
       state: this.state,
       store,
@@ -159,12 +161,7 @@ export class SheepNode {
       state: this.state,
       local: this.local,
       peers: this.peers,
-      settling: new Settling({
-        ...{ clock: world.clock, log, peers: this.peers },
-        isSelf: (node) => this.state.isSelf(node),
-        isMember: (key) => this.state.members.some((member) => nodeKey(member) === key),
-        settledHere: (oids) => this.inFlight.settled(this.state.selfKey, oids),
-      }),
+      settling: this.#settling,
       world,
       dropped: (refs) => this.reclaim.dropped(refs),
       aboutToDrop: (refs) => this.reclaim.aboutToDrop(refs),
@@ -277,6 +274,8 @@ export class SheepNode {
     this.#stopped = true
     this.#ended = true
     this.log.info('node.stop', { epoch: this.state.epoch })
+    await this.#settling.stop(SETTLE_PATIENCE_MS)
+    this.suspects.stop()
     this.cutShort()
     this.recovery.stop()
     this.#lease.stop()
@@ -290,9 +289,10 @@ export class SheepNode {
     this.state.wakeViewWaiters()
     this.ops.abandon(Code.KILLED)
     await this.store.close()
-    await this.inFlight.stop(this.#shutDownClean)
+    this.inFlight.stop()
     // Only now is everything where the mark says it is.
-    if (this.#shutDownClean) await this.#history.recordShutdown(this.#info, true)
+    if (this.#shutDownClean && this.inFlight.isEmpty)
+      await this.#history.recordShutdown(this.#info, true)
   }
 
   /** What waits for other nodes fails now. */

@@ -144,6 +144,38 @@ test('an object that rests is off the record on every node, and nothing is compa
   cluster.close()
 })
 
+test('a node that stops in order leaves nothing to compare', async (t) => {
+  const { cluster, home, disk, writer } = await inUse(11)
+  writer.start(4)
+  await cluster.clock.until('some writes', () => writer.acknowledged > 20)
+  await writer.stop()
+  await disk.close()
+  await cluster.stop(home)
+  await cluster.settle()
+  const compared = cluster.logged.filter((line) => line.includes(' suspects '))
+  t.deepEqual(compared, [])
+  cluster.close()
+})
+
+test('copies are equal when a gateway dies while a new node takes objects over', async (t) => {
+  await withSeeds(4, async (seed) => {
+    const { cluster, home, writer } = await inUse(seed, 3, 2)
+    const joiner = cluster.addMachine()
+    writer.start(12)
+    await cluster.clock.until('some writes', () => writer.acknowledged > 60)
+    const joined = cluster.boot(joiner)
+    await cluster.clock.sleep(cluster.dice.below(60))
+    cluster.kill(home)
+    await joined
+    await cluster.settle()
+    const [first, ...others] = await lookEverywhere(cluster, writer)
+    for (const found of others) t.deepEqual(found, first, `SEED=${seed}`)
+    t.deepEqual(writer.faults(first!), [], `SEED=${seed}`)
+    t.deepEqual(await cluster.copyFaults(), [], `SEED=${seed}`)
+    cluster.close()
+  })
+})
+
 test('with one copy nothing is recorded', async (t) => {
   const { cluster, disk } = await inUse(3, 3, 1)
   t.is(await write(disk, 0, Buffer.alloc(4096, 1)), Code.SUCCESS)

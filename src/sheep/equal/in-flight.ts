@@ -69,7 +69,7 @@ export class InFlight {
   begin(oid: Oid, from: NodeKey = STRANGER, then: Done): void {
     const entry = this.#entries.get(oid) ?? this.#enter(oid)
     entry.touched = true
-    entry.writers.add(from)
+    if (!entry.writers.has(from)) entry.writers.add(from)
     if (entry.recorded) {
       then(Code.SUCCESS)
       return
@@ -129,11 +129,19 @@ export class InFlight {
     await this.#log.clear()
   }
 
-  /** `settled`: nothing is in flight anywhere and everything is synced, so the next start need not compare. */
-  async stop(settled: boolean): Promise<void> {
+  /** The store has been closed, and all its objects are synced: what was settled need not be compared by the next start. */
+  stop(): void {
+    if (this.#stopped) return
     this.#stopped = true
-    if (settled) await this.#log.clear()
+    for (const [oid, { recorded, held, writers }] of this.#entries) {
+      if (recorded && !held && writers.size === 0) this.#drop(oid)
+    }
     this.#log.close()
+  }
+
+  /** No object is on record. */
+  get isEmpty(): boolean {
+    return this.#entries.size === 0
   }
 
   #enter(oid: Oid): Entry {

@@ -40,6 +40,7 @@ export class Settling {
   readonly #options: SettlingOptions
   readonly #tracks = new Map<Oid, Track>()
   #sweeping = false
+  #stopped = false
 
   constructor(options: SettlingOptions) {
     this.#options = options
@@ -77,20 +78,38 @@ export class Settling {
   }
 
   #sweepLater(): void {
-    if (this.#sweeping) return
+    if (this.#sweeping || this.#stopped) return
     this.#sweeping = true
     this.#options.clock.after(SWEEP_MS, () => {
       this.#sweeping = false
-      this.#sweep()
+      if (this.#stopped) return
+      void Promise.all(this.#sweep(false))
       if (this.#tracks.size > 0) this.#sweepLater()
     })
   }
 
-  #sweep(): void {
+  /**
+   * The gateway ends, with nothing under way any more: the owners need not compare what it has finished. Waits for them
+   * until `patienceMs` are over.
+   */
+  async stop(patienceMs: number): Promise<void> {
+    if (this.#stopped) return
+    this.#stopped = true
+    await new Promise<void>((resolve) => {
+      const cancel = this.#options.clock.after(patienceMs, resolve)
+      void Promise.all(this.#sweep(true)).then(() => {
+        cancel()
+        resolve()
+      })
+    })
+  }
+
+  /** `rested` or not: at the end there is no later. Resolves when the owners have been told, or cannot be. */
+  #sweep(isEnd: boolean): Promise<void>[] {
     const told = new Map<NodeKey, { readonly node: SdNode; readonly oids: Oid[] }>()
     for (const [oid, track] of this.#tracks) {
       if (track.count > 0 || track.isOpen) continue
-      if (track.touched) {
+      if (track.touched && !isEnd) {
         track.touched = false
         continue
       }
@@ -101,11 +120,11 @@ export class Settling {
         else one.oids.push(oid)
       }
     }
-    for (const { node, oids } of told.values()) this.#tell(node, oids)
+    return [...told.values()].map(({ node, oids }) => this.#tell(node, oids))
   }
 
   /** Leaves before any later write to these objects: it is ordered on the connection like those. */
-  #tell(node: SdNode, oids: readonly Oid[]): void {
+  async #tell(node: SdNode, oids: readonly Oid[]): Promise<void> {
     const { isSelf, isMember, settledHere, peers, log } = this.#options
     if (isSelf(node)) {
       settledHere(oids)
@@ -120,10 +139,12 @@ export class Settling {
         flags: Flag.WRITE,
         dataLength: body.length,
       })
-      peers.call(node, head, body).catch((error: unknown) => {
+      try {
+        await peers.call(node, head, body)
+      } catch (error) {
         log.debug('settled.untold', { node: nodeKey(node), reason: String(error) })
         for (const oid of some) this.#tellAgain(oid, node)
-      })
+      }
     }
   }
 

@@ -34,6 +34,8 @@ export interface SuspectsOptions {
   readonly log: Log
   /** Is there a working copy here? */
   readonly isHere: (oid: Oid) => boolean
+  /** Is there any, working or of an earlier epoch? Others may be about to fetch that one. */
+  readonly isAnywhere: (oid: Oid) => boolean
   /** One more object is to be compared, during an epoch. */
   readonly added: (oid: Oid) => void
 }
@@ -63,10 +65,10 @@ export class Suspects {
 
   /** True while the object must not be served: not heard from all, or not compared. */
   holds(oid: Oid): boolean {
-    return this.#round !== undefined || this.#open.has(oid)
+    return this.#round !== undefined || (this.#open.size > 0 && this.#open.has(oid))
   }
 
-  /** Objects here that are still to be compared. */
+  /** Objects still to be compared; of some there is no working copy here. */
   open(): Oid[] {
     return [...this.#open]
   }
@@ -88,9 +90,9 @@ export class Suspects {
 
   /** Writes to these were in flight and nobody knows on which copies. Takes effect with the next epoch. */
   add(oids: readonly Oid[]): void {
-    const { inFlight, isHere } = this.#options
+    const { inFlight, isAnywhere } = this.#options
     for (const oid of oids) {
-      if (!isHere(oid)) {
+      if (!isAnywhere(oid)) {
         this.forget(oid)
         continue
       }
@@ -173,6 +175,11 @@ export class Suspects {
       if (this.#options.isHere(oid)) this.#listed.set(oid, 'all')
       else this.forget(oid)
     }
+  }
+
+  /** The node ends: nobody waits for anybody's list any more. */
+  stop(): void {
+    this.#round = undefined
   }
 
   /** No copy here counts: the cluster was formatted, or went on without this node. */
