@@ -54,18 +54,29 @@ export class TestNode {
     return this.running?.pid ?? -1
   }
 
-  command(): string[] {
+  /** `more`: options of the daemon beside those every test needs. */
+  command(more: readonly string[] = []): string[] {
     const { index, port, nbdPort, directory, driver } = this.place
     const where = ['-b', this.host, '-y', this.host, '-p', `${port}`, '-z', `${index + 1}`]
     const nbd = ['--nbd', `${this.host}:${nbdPort}`]
-    const daemon = [process.execPath, SHEEP, '-f', '-c', driver, ...where, ...nbd, directory]
+    const daemon = [
+      process.execPath,
+      SHEEP,
+      '-f',
+      '-c',
+      driver,
+      ...where,
+      ...nbd,
+      ...more,
+      directory,
+    ]
     return [...(this.place.inside ?? []), ...daemon]
   }
 
   /** Starts and waits until both doors accept connections. Throws with the daemon's words if it ends. */
-  async start(): Promise<void> {
+  async start(more: readonly string[] = []): Promise<void> {
     await mkdir(this.place.directory, { recursive: true })
-    const running = start(this.command())
+    const running = start(this.command(more))
     this.running = running
     await until(`sheep on port ${this.port} accepting connections`, START_MS, async () => {
       if (running.ended()) return 'ended' as const
