@@ -6,6 +6,8 @@ import type { Log } from '../base/log.js'
 import { corosyncDriver } from '../cluster/corosync/driver.js'
 import type { ClusterDriver } from '../cluster/driver.js'
 import { localDriver } from '../cluster/local/driver.js'
+import { openZookeeperDriver } from '../cluster/zookeeper/driver.js'
+import { parseZookeeperOptions } from '../cluster/zookeeper/options.js'
 import { openCorosync } from '../world/node/corosync.js'
 import type { World } from '../world/world.js'
 
@@ -15,13 +17,19 @@ export interface ClusterChoice {
   readonly option: string | undefined
 }
 
-const DRIVERS = 'local[:NAME|:DIRECTORY], corosync[:ADDRESS]'
+const DRIVERS = 'local[:NAME|:DIRECTORY], corosync[:ADDRESS], zookeeper:HOST[:PORT]...'
+
+export interface DriverSetting {
+  readonly world: World
+  readonly log: Log
+  /** The node was a member before: it waits for its cluster as long as it takes. */
+  readonly isRevival: boolean
+}
 
 /** `choice` undefined: corosync, as in 1.0. Rejects with an Error that says what to do instead. */
 export async function makeClusterDriver(
   choice: ClusterChoice | undefined,
-  world: World,
-  log: Log,
+  { world, log, isRevival }: DriverSetting,
 ): Promise<ClusterDriver> {
   if (choice === undefined) return defaultDriver(world, log)
   switch (choice.driver) {
@@ -30,7 +38,10 @@ export async function makeClusterDriver(
     case 'corosync':
       return corosyncDriver({ world, log, corosync: openCorosync() })
     case 'zookeeper':
-      throw new Error(`the cluster driver 'zookeeper' is not in this release; it has: ${DRIVERS}`)
+      return openZookeeperDriver({
+        ...{ world, log, isPatient: isRevival },
+        ...parseZookeeperOptions(choice.option ?? ''),
+      })
     default:
       throw new Error(`there is no cluster driver '${choice.driver}'; there are: ${DRIVERS}`)
   }
@@ -48,7 +59,7 @@ async function defaultDriver(world: World, log: Log): Promise<ClusterDriver> {
     const reason = error instanceof Error ? error.message : String(error)
     throw new Error(
       `no -c is given, and corosync, the default, cannot be used: ${reason}. ` +
-        'Without corosync: -c local for a cluster of this host alone',
+        'Without corosync: -c zookeeper:HOST, or -c local for a cluster of this host alone',
       { cause: error },
     )
   }

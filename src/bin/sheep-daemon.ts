@@ -24,6 +24,8 @@ import { LOG_LEVELS, type NodeLog, openLog } from '../world/node/log.js'
 import { nodeWorld } from '../world/node/world.js'
 import type { Address } from '../world/world.js'
 import { addressOfChoice, makeClusterDriver } from './cluster-driver.js'
+import { cuttable } from './cuttable.js'
+import { type Ending, type Life, withRevivals } from './revival.js'
 import type { SheepOptions } from './sheep-options.js'
 
 /** As sheepdog 1.0 makes its directories, before the umask. */
@@ -50,19 +52,36 @@ export async function runSheep(options: SheepOptions): Promise<RunningSheep> {
   })
   for (const option of options.ignored) log.warn('option.ignored', { option })
   try {
-    return await start(options, metaDirectory, log)
+    let { announcedAddress } = options
+    const begin = (isRevival: boolean): Promise<Life> => {
+      const known = (host: string): void => {
+        announcedAddress = host
+      }
+      return start({ ...options, announcedAddress }, metaDirectory, log, { isRevival, known })
+    }
+    const sheep = await withRevivals(begin, log)
+    return { log, ...sheep }
   } catch (error) {
     log.error('start.failed', { reason: error instanceof Error ? error.message : String(error) })
     throw error
   }
 }
 
+interface Birth {
+  readonly isRevival: boolean
+  /** Called with the address that is announced. */
+  readonly known: (host: string) => void
+}
+
 async function start(
   options: SheepOptions,
   metaDirectory: string,
   log: NodeLog,
-): Promise<RunningSheep> {
-  const world = nodeWorld(log)
+  { isRevival, known: announce }: Birth,
+): Promise<Life> {
+  const { network, ...rest } = nodeWorld(log)
+  const { cut, ...wire } = cuttable(network)
+  const world = { ...rest, network: wire }
   const lock = lockStore(world.files, metaDirectory)
   const known = readConfig(world.files, metaDirectory)
   const disks = options.disks.map((disk) => resolve(disk))
@@ -77,15 +96,17 @@ async function start(
   const config = configFor(role, known, store.spaceBytes)
   // Nobody knows what a crash left unsynced; a later flush must not promise more than it did.
   if (known !== undefined && options.durable) await store.syncAll()
-  const driver = await makeClusterDriver(options.cluster, world, log)
+  const driver = await makeClusterDriver(options.cluster, { world, log, isRevival })
   const epochLog = await openEpochLog(world.files, metaDirectory)
   const self = { ...(await announced(options, driver)), ...weightOf(role, config) }
+  // A node keeps its address over its lives, also while there is nobody to ask for it.
+  announce(self.host)
   const lastNodes = epochLog.read(epochLog.latest())?.nodes ?? []
   const refusal = refusalOfRole({ role, config, self, lastNodes })
   if (refusal !== undefined) throw new Error(refusal)
   const isNews = known === undefined || !encodeConfig(known).equals(encodeConfig(config))
   if (isNews) await writeConfig(world.files, metaDirectory, config)
-  const over = defer<string | undefined>()
+  const over = defer<Ending>()
   const node = new SheepNode({
     world,
     log,
@@ -100,7 +121,10 @@ async function start(
       ...{ files: world.files, log, metaDirectory },
       durable: options.durable,
     }),
-    over: over.resolve,
+    over: (reason, again = false) => {
+      if (again) cut()
+      over.resolve({ reason, again })
+    },
   })
   await learnFromDisk(node.state.vids, store, log)
   const server = await named(
@@ -111,7 +135,7 @@ async function start(
       addresses: [everywhere(options.bindAddress, options.port), { path: `${metaDirectory}/sock` }],
       context: {
         node,
-        kill: () => over.resolve(undefined),
+        kill: () => over.resolve({ reason: undefined, again: false }),
         logLevel: logLevelControl(options, log),
       },
     }),
@@ -142,13 +166,18 @@ async function start(
       const what = 'path' in at ? `NBD socket ${at.path}` : `NBD port ${at.port}`
       doors.push(await named(what, startNbdServer({ world, log, source, address })))
     }
-    await node.join()
+    const joined = node.join().then(() => {
+      log.info('node.up', { port: options.port, epoch: node.state.epoch, store: metaDirectory })
+    })
+    // Who comes back waits for its cluster as long as it takes, and says so to clients.
+    if (isRevival)
+      joined.catch((error: Error) => over.resolve({ reason: error.message, again: false }))
+    else await joined
   } catch (error) {
     await stop()
     throw error
   }
-  log.info('node.up', { port: options.port, epoch: node.state.epoch, store: metaDirectory })
-  return { log, over: over.promise, stop }
+  return { over: over.promise, stop }
 }
 
 function makeStoreDirectory(path: string): string {

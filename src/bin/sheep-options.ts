@@ -142,16 +142,17 @@ interface Given {
   vnodes?: number
 }
 
+const DRIVERS_HELP =
+  'how nodes find each other: corosync[:ADDRESS] (the default), ' +
+  'zookeeper:HOST[:PORT][,HOST[:PORT]...][/CLUSTER][,timeout=10s], or local[:NAME|:DIRECTORY] on one host'
+
 function command(version: string, ignored: string[]): Command {
   const program = new Command('sheep')
     .description('Sheepdog daemon: stores objects, and serves disks from them.')
     .usage('[options] [PATH[,DISK...]]')
     .argument('[PATH]', `store directory, then directories for objects, by commas`, PATH_DEFAULT)
     .option('-b, --bindaddr <address>', 'listen at this address only', numericAddress)
-    .option(
-      '-c, --cluster <driver>',
-      'how nodes find each other: corosync[:ADDRESS] (the default), or local[:NAME|:DIRECTORY]',
-    )
+    .option('-c, --cluster <driver>', DRIVERS_HELP)
     .option('-f, --foreground', 'stay in the foreground')
     .option('-g, --gateway', 'store nothing: serve disks from the other nodes only')
     .option('-l, --log <options>', 'level=,dir=,format=default|server|json,dst=', logPlan)
@@ -177,7 +178,7 @@ function command(version: string, ignored: string[]): Command {
       [],
     )
     .version(
-      `Sheepdog daemon version ${version} (drivers: corosync, local; doors: sheepdog, nbd)`,
+      `Sheepdog daemon version ${version} (drivers: corosync, local, zookeeper; doors: sheepdog, nbd)`,
       '-v, --version',
     )
     .allowExcessArguments(false)

@@ -29,6 +29,11 @@ export interface DriverEvents {
   blocked(): void
   /** A member announced new properties of itself (weight). */
   updated(node: SdNode, members: readonly SdNode[]): void
+  /**
+   * The others have gone on without this node, but it may come back: it stops serving at once, forgets what
+   * it waits for, and calls `join` again. Nothing is delivered until that is accepted.
+   */
+  suspended(reason: string): void
   /** The driver cannot keep its promises any more; the node must stop serving at once. */
   lost(reason: string): void
 }

@@ -10,18 +10,11 @@ import type { Log } from '../base/log.js'
 import type { ClusterDriver, DriverEvents } from '../cluster/driver.js'
 import { nodeKey, type SdNode, sortNodes } from '../model/node.js'
 import type { Vid } from '../model/oid.js'
-import type { StoreConfig } from '../store/config.js'
 import type { EpochLog } from '../store/epoch-log.js'
-import type { InFlightLog } from '../store/in-flight-log.js'
 import type { ObjectStore } from '../store/object-store.js'
 import { decodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
-import {
-  type ClusterInfo,
-  decodeClusterInfo,
-  encodeClusterInfo,
-  type RecoveryThrottling,
-} from '../wire/sheepdog/records.js'
+import { type ClusterInfo, decodeClusterInfo, encodeClusterInfo } from '../wire/sheepdog/records.js'
 import type { World } from '../world/world.js'
 import { type Answer, failed } from './answer.js'
 import { Caretaker, INTENTS } from './caretaker.js'
@@ -51,6 +44,7 @@ import {
   type Step,
 } from './membership.js'
 import { type Duties, NODE_OPERATIONS } from './node-operations.js'
+import type { NodeOptions } from './node-options.js'
 import { onMessage } from './ordered-steps.js'
 import { Peers } from './peers.js'
 import { Placed } from './placed.js'
@@ -65,22 +59,6 @@ import { Weights } from './weights.js'
 
 /** Other nodes get this long to hear that the writes of this one have ended. */
 const SETTLE_PATIENCE_MS = 1_000
-
-export interface NodeOptions {
-  readonly world: World
-  readonly log: Log
-  readonly self: SdNode
-  readonly driver: ClusterDriver
-  readonly store: ObjectStore
-  readonly epochLog: EpochLog
-  readonly inFlightLog: InFlightLog
-  readonly config: StoreConfig
-  readonly metaDirectory: string
-  /** How fast background recovery goes to begin with; without it the node's use decides. */
-  readonly throttling?: RecoveryThrottling | undefined
-  /** The node is over: killed, shut down, or unable to go on (then with the reason). */
-  readonly over: (reason: string | undefined) => void
-}
 
 export class SheepNode {
   readonly state: NodeState
@@ -118,6 +96,7 @@ export class SheepNode {
   #memberWent = false
   #ended = false
   #stopped = false
+  #suspended = false
   /** The whole cluster was shut down, with every object where it belongs. */
   #shutDownClean = false
 
@@ -326,6 +305,7 @@ export class SheepNode {
         if (this.state.isSelf(node)) this.state.self = node
         this.#take(members, onUpdated(this.#info, members))
       },
+      suspended: (reason) => this.#suspend(reason),
       lost: (reason) => this.#fail(`the cluster driver gave up: ${reason}`),
     }
   }
@@ -410,6 +390,7 @@ export class SheepNode {
     await this.#history.record(info)
     this.#applySettings(info)
     this.#completion.reset()
+    if (this.#suspended) return
     this.state.status = 'ok'
     this.suspects.begin(info.epoch)
     this.state.setView(info.epoch, info.nodes)
@@ -440,6 +421,7 @@ export class SheepNode {
     await this.#placed.write(info.ctime, info.epoch)
     await this.#history.record(info)
     this.#applySettings(info)
+    if (this.#suspended) return
     this.state.status = 'ok'
     this.suspects.begin(info.epoch)
     this.state.setView(info.epoch, info.nodes)
@@ -477,6 +459,21 @@ export class SheepNode {
     if (isCurrent) this.#info = { ...this.#info, gathered: epoch }
     this.suspects.gathered()
     this.recovery.gathered(epoch)
+  }
+
+  /** The others go on without this node, and what it was doing is theirs to settle: nothing of it is finished. */
+  #suspend(reason: string): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.#suspended = true
+    this.state.status = 'wait'
+    this.log.warn('node.suspended', { reason, epoch: this.#info.epoch })
+    // First of all: the clients' connections end before they can be told of failures that are none.
+    this.#over(reason, true)
+    this.gateway.stop()
+    this.recovery.stop()
+    this.state.wakeViewWaiters()
+    this.ops.abandon(Code.WAIT_FOR_JOIN)
   }
 
   #fail(reason: string): void {

@@ -141,7 +141,12 @@ test('an outbox refuses what is too long or too much, and keeps its room right',
 function quiet(changes: Partial<DriverEvents>): DriverEvents {
   const nothing = (): void => undefined
   const events = { accepted: nothing, left: nothing, notified: nothing, blocked: nothing }
-  const rest = { updated: nothing, lost: nothing, joinRequest: () => Buffer.alloc(0) }
+  const rest = {
+    updated: nothing,
+    suspended: nothing,
+    lost: nothing,
+    joinRequest: () => Buffer.alloc(0),
+  }
   return { ...events, ...rest, ...changes }
 }
 

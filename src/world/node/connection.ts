@@ -19,6 +19,7 @@ export const socketOptions: SocketConstructorOpts & { highWaterMark: number } = 
 
 export class SocketConnection implements Connection {
   readonly remote: string
+  readonly localHost?: string
   readonly #socket: Socket
   #events: ConnectionEvents | undefined
   #error: Error | undefined
@@ -29,6 +30,7 @@ export class SocketConnection implements Connection {
   constructor(socket: Socket) {
     this.#socket = socket
     this.remote = remoteName(socket)
+    if (socket.localAddress !== undefined) this.localHost = unmapped(socket.localAddress)
     // Both are without effect on unix sockets.
     socket.setNoDelay(true)
     socket.setKeepAlive(true, KEEP_ALIVE_MS)
@@ -96,7 +98,11 @@ export class SocketConnection implements Connection {
 function remoteName(socket: Socket): string {
   const { remoteAddress, remotePort } = socket
   if (remoteAddress === undefined || remotePort === undefined) return 'unix'
-  // An IPv4 client of a socket that listens on both.
-  const host = remoteAddress.replace(/^::ffff:(?=\d+\.)/, '')
+  const host = unmapped(remoteAddress)
   return host.includes(':') ? `[${host}]:${remotePort}` : `${host}:${remotePort}`
+}
+
+/** An IPv4 address as a socket that listens on both families shows it, as itself. */
+function unmapped(address: string): string {
+  return address.replace(/^::ffff:(?=\d+\.)/, '')
 }

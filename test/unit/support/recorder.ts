@@ -68,6 +68,10 @@ export class Recorder implements DriverEvents {
     this.lines.push(`updated ${nodeKey(node)} vnodes=${node.vnodes} [${ports(members)}]`)
   }
 
+  suspended(reason: string): void {
+    this.own.push(`suspended ${reason}`)
+  }
+
   lost(reason: string): void {
     this.own.push(`lost ${reason}`)
   }
