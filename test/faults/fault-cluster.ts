@@ -19,6 +19,8 @@ const CONNECT_MS = 500
 
 /** Cutting a node off and joining it again; only where nodes have networks of their own. */
 export interface Cables {
+  /** Clients reach a node that is cut off from the others. */
+  readonly clientsStay: boolean
   cut(node: number): Promise<void>
   heal(node: number): Promise<void>
 }
@@ -111,7 +113,7 @@ export class FaultCluster {
       case 'cut':
         this.#falls(keeping, 'cut')
         await this.#options.cables?.cut(action.node)
-        if (await answers(node.host, node.port)) {
+        if (this.#options.cables?.clientsStay === false && (await answers(node.host, node.port))) {
           this.#options.failure(`node ${action.node} can still be reached after its cut`)
         }
         return

@@ -24,7 +24,7 @@ import type { Owner } from '../real/support/owner.js'
 import { dice } from './dice.js'
 import { faultRun, rulesOf } from './fault-run.js'
 import { killAllRun } from './kill-all-run.js'
-import { localMeeting, type Meeting } from './meeting.js'
+import { corosyncMeeting, localMeeting, type Meeting } from './meeting.js'
 import { enterOwnNamespace, inOwnNamespace, startNetworks } from './networks.js'
 import { verdictTable } from './report.js'
 import { prepare, type Redundancy } from './setting.js'
@@ -73,7 +73,8 @@ function readOptions(): Options {
     nodes: number('nodes', values.nodes, redundancy.width),
     redundancy,
     volumes: number('volumes', values.volumes, 1),
-    networks: values.networks,
+    // These drivers live in networks; a failing host without one would prove little.
+    networks: values.networks || values.driver !== 'local',
     killAll: number('kill-all', values['kill-all'], 0),
     top: values.dir,
     json: values.json,
@@ -89,9 +90,11 @@ function redundancyOf(text: string): Redundancy {
 }
 
 async function meetingOf({ driver, networks, nodes }: Options, owner: Owner): Promise<Meeting> {
-  const hosts = networks ? await startNetworks(owner, nodes + SPARES) : undefined
+  const hosts =
+    networks && driver === 'local' ? await startNetworks(owner, nodes + SPARES) : undefined
   if (driver === 'local') return localMeeting(hosts)
-  throw new Error(`--driver takes local, not '${driver}'`)
+  if (driver === 'corosync') return corosyncMeeting(owner, nodes + SPARES)
+  throw new Error(`--driver takes local or corosync, not '${driver}'`)
 }
 
 async function main(): Promise<number> {

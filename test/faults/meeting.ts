@@ -1,4 +1,6 @@
 /** How the nodes of a fault run find each other and reach each other, by driver. */
+import { startCorosync } from '../real/support/corosync.js'
+import type { Owner } from '../real/support/owner.js'
 import type { Cables } from './fault-cluster.js'
 import type { Networks } from './networks.js'
 
@@ -25,5 +27,28 @@ export function localMeeting(networks?: Networks): Meeting {
     place: (node) => networks?.homes[node] ?? {},
     cables: networks?.cables,
     awaySeconds: [1, 5],
+  }
+}
+
+/**
+ * A corosync on each host. A cut host loses its peers but not its clients: whoever asks it must not be
+ * served anything the others may have changed meanwhile.
+ */
+export async function corosyncMeeting(owner: Owner, hosts: number): Promise<Meeting> {
+  const ring = await startCorosync(owner, { hosts })
+  const all = ring.hosts.map(({ index }) => index)
+  const others = (node: number): number[] => all.filter((index) => index !== node)
+  return {
+    driver: async () => 'corosync',
+    place: (node) => {
+      const { address, inside } = ring.host(node)
+      return { host: address, inside }
+    },
+    cables: {
+      clientsStay: true,
+      cut: (node) => ring.cut([node], others(node)),
+      heal: (node) => ring.heal([node], others(node)),
+    },
+    awaySeconds: [2, 20],
   }
 }

@@ -41,7 +41,7 @@ export function inOwnNamespace(): boolean {
  */
 export async function enterOwnNamespace(): Promise<number> {
   if (process.getuid?.() !== 0) throw new Error('network namespaces need root')
-  const script = `export ${OWN_NAMESPACE}=$(readlink /proc/self/ns/net); exec "$@"`
+  const script = `export ${OWN_NAMESPACE}=$(readlink /proc/self/ns/net); ip link set lo up; exec "$@"`
   const self = [process.execPath, ...process.execArgv, ...process.argv.slice(1)]
   const inside = start(['unshare', '--net', 'sh', '-c', script, 'sh', ...self])
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => inside.kill(signal))
@@ -53,7 +53,6 @@ export async function enterOwnNamespace(): Promise<number> {
 /** Makes `count` hosts; they end with the owner. */
 export async function startNetworks(owner: Owner, count: number): Promise<Networks> {
   if (!inOwnNamespace()) throw new Error('networks are made only in a namespace of the run')
-  await ip('link', 'set', 'lo', 'up')
   await ip('link', 'add', BRIDGE, 'type', 'bridge')
   await ip('address', 'add', `${HUB_HOST}/24`, 'dev', BRIDGE)
   await ip('link', 'set', BRIDGE, 'up')
@@ -64,6 +63,7 @@ export async function startNetworks(owner: Owner, count: number): Promise<Networ
   return {
     homes,
     cables: {
+      clientsStay: false,
       cut: (node) => port(node, PORT_DISABLED),
       heal: (node) => port(node, PORT_FORWARDING),
     },
