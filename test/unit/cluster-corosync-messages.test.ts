@@ -102,6 +102,7 @@ test('a beat comes back as it was; a cut one is a RangeError', (t) => {
     kind: 'refusal' as const,
     incarnation: 'ffeeddccbbaa9988',
     number: 77,
+    isSure: true,
     entries: [{ process: SUBJECT.process, incarnation: '0011223344556677', number: 5 }],
     reason: 'because',
   }

@@ -1,7 +1,7 @@
 /**
  * What members tell each other beside the group 1.0 knows, in a group of its own ("sheepdog.sure").
  *
- *   0 "SDb1" | kind u8 | 0 u8 | entries u16
+ *   0 "SDb1" | kind u8 | sure u8 | entries u16
  *   8 incarnation 8 | number u32
  *  20 entries of 20: nodeid u32, pid u32, incarnation 8, number u32
  *
@@ -31,6 +31,8 @@ export interface Beat {
   readonly kind: (typeof KINDS)[number]
   readonly incarnation: string
   readonly number: number
+  /** Its sender may be sure of itself. */
+  readonly isSure: boolean
   readonly entries: readonly BeatEntry[]
   /** Of a refusal. */
   readonly reason: string
@@ -38,11 +40,22 @@ export interface Beat {
 
 export const NO_INCARNATION = '00'.repeat(INCARNATION_BYTES)
 
+/** A beat that says nothing. */
+export const SILENCE: Beat = {
+  kind: 'beat',
+  incarnation: NO_INCARNATION,
+  number: 0,
+  isSure: false,
+  entries: [],
+  reason: '',
+}
+
 export function encodeBeat(beat: Beat): Buffer {
   const reason = Buffer.from(beat.reason).subarray(0, REASON_BYTES_MAX)
   const bytes = Buffer.alloc(HEAD_BYTES + beat.entries.length * ENTRY_BYTES + reason.length)
   MAGIC.copy(bytes)
   bytes[4] = KINDS.indexOf(beat.kind)
+  bytes[5] = beat.isSure ? 1 : 0
   bytes.writeUInt16LE(beat.entries.length, 6)
   bytes.write(beat.incarnation, 8, INCARNATION_BYTES, 'hex')
   bytes.writeUInt32LE(beat.number, 16)
@@ -69,6 +82,7 @@ export function decodeBeat(bytes: Buffer): Beat {
     kind,
     incarnation: bytes.toString('hex', 8, 8 + INCARNATION_BYTES),
     number: bytes.readUInt32LE(16),
+    isSure: bytes[5] === 1,
     entries: Array.from({ length: count }, (_, i) => {
       const at = HEAD_BYTES + i * ENTRY_BYTES
       return {

@@ -11,7 +11,7 @@
  * its hand sends, and delivers to itself, in a ring the others have left long ago.
  */
 import type { ProcessId } from '../../world/corosync.js'
-import { type Beat, NO_INCARNATION } from './beat.js'
+import { type Beat, NO_INCARNATION, SILENCE } from './beat.js'
 import { type ProcessKey, processKey } from './message.js'
 
 export const BEAT_MS = 500
@@ -60,13 +60,7 @@ export class Lease {
         number: heard?.number ?? 0,
       }
     })
-    return {
-      kind: 'beat',
-      incarnation: this.incarnation,
-      number: this.#number,
-      entries,
-      reason: '',
-    }
+    return { ...SILENCE, incarnation: this.incarnation, number: this.#number, entries }
   }
 
   /** A process has asked to join, calling itself so. */

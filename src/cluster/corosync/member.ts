@@ -12,8 +12,8 @@ import type { World } from '../../world/world.js'
 import { Delivery } from '../delivery.js'
 import type { DriverEvents } from '../driver.js'
 import type { MemberId } from '../membership.js'
-import { BEAT_GROUP, type Beat, decodeBeat, encodeBeat, NO_INCARNATION } from './beat.js'
-import { BEAT_MS, GRACE_MS, Lease } from './lease.js'
+import { BEAT_GROUP } from './beat.js'
+import { GRACE_MS } from './lease.js'
 import {
   decodeMessage,
   encodeMessage,
@@ -26,12 +26,10 @@ import {
 } from './message.js'
 import { Order, SELF } from './order.js'
 import { Outlet } from './outlet.js'
-import { Votes } from './votes.js'
+import { LEFT_BEHIND, Pulse } from './pulse.js'
 
 /** The oldest member answers within milliseconds, unless a member that is not heard of is waited for. */
 const ANSWER_MS = 60_000
-/** A member whose process is stopped holds everybody up; after this long the others go on without it. */
-const SILENT_MS = 10_000
 /** An orderly leave takes this long at most; then the closed connection tells the others. */
 const LEAVE_MS = 5_000
 
@@ -68,10 +66,10 @@ export class CorosyncMember {
   #groups: Group[] = []
   #process: ProcessId | undefined
   #order: Order | undefined
-  #votes: Votes | undefined
-  #lease: Lease | undefined
-  #sureUntil = Number.NEGATIVE_INFINITY
+  #pulse: Pulse | undefined
   #cancelWait: (() => void) | undefined
+  /** The own join is answered: this process is one of those that count. */
+  #counts = false
   #isOver = false
   #isLeaving = false
 
@@ -99,7 +97,7 @@ export class CorosyncMember {
           message: (from, bytes) => this.#received(from, bytes),
           changed: (change) => this.#changed(change),
         }),
-      message: (from, bytes) => this.#beatCame(from, bytes),
+      message: (from, bytes) => this.#pulse?.received(from, bytes),
       changed: () => undefined,
     })
     this.#beats = new Outlet(beats, this.#options.world.clock)
@@ -110,7 +108,7 @@ export class CorosyncMember {
   }
 
   get sureUntil(): number {
-    return this.#sureUntil
+    return (this.#isOver ? undefined : this.#pulse?.sureUntil) ?? Number.NEGATIVE_INFINITY
   }
 
   get blocking(): boolean {
@@ -183,7 +181,7 @@ export class CorosyncMember {
     }
     const isTorn = left.some(({ why }) => why === 'node-down')
     const isMerged = joined.some(({ why }) => why === 'node-up')
-    if (this.#votes === undefined && (isTorn || isMerged)) {
+    if (!this.#counts && (isTorn || isMerged)) {
       // Who was to answer may be in the part that has to stop: ask whoever is there now.
       this.#outside('the network changed while this node was joining')
       return
@@ -199,9 +197,10 @@ export class CorosyncMember {
 
   #start(members: readonly ProcessId[], joined: GroupChange['joined']): void {
     const self = processKey(this.#self)
-    if (!joined.some(({ process }) => processKey(process) === self)) return
+    const beats = this.#beats
+    if (beats === undefined || !joined.some(({ process }) => processKey(process) === self)) return
     const others = members.filter((process) => processKey(process) !== self)
-    this.#lease = new Lease(this.#self, this.#incarnation)
+    this.#pulse = this.#newPulse(beats)
     this.#order = new Order(this.#self, others, {
       deliver: (events) => {
         this.#delivery.push(events)
@@ -221,13 +220,29 @@ export class CorosyncMember {
     })
   }
 
+  #newPulse(outlet: Outlet): Pulse {
+    return new Pulse({
+      clock: this.#options.world.clock,
+      log: this.#options.log,
+      self: this.#self,
+      incarnation: this.#incarnation,
+      outlet,
+      after: (delayMs, fn) => void this.#after(delayMs, fn),
+      outside: (reason) => this.#outside(reason),
+      refused: (reason) => this.#end({ kind: 'refused', reason }),
+      evicted: (process) => {
+        const subject = { process, node: this.#options.self }
+        this.#messages?.send(encodeMessage({ ...PLAIN, type: 'leave', subject }))
+      },
+      renewed: () => this.#advance(),
+    })
+  }
+
   #depart(left: readonly { readonly process: ProcessId; readonly why: Departure }[]): void {
-    const now = this.#options.world.clock.monotonic()
     for (const { process, why } of left) {
       if (why === 'node-down') continue
-      this.#order?.departed(process, now)
-      this.#votes?.gone(process)
-      this.#lease?.forget(process)
+      this.#order?.departed(process, undefined)
+      this.#pulse?.gone(process)
     }
     const lost = left.flatMap(({ process, why }) => (why === 'node-down' ? [process] : []))
     if (lost.length > 0) this.#tear(lost, 'cannot be reached')
@@ -235,25 +250,20 @@ export class CorosyncMember {
 
   /** Members are missing and nobody knows whether they live. */
   #tear(lost: readonly ProcessId[], what: string): void {
-    const votes = this.#votes
-    if (votes === undefined) return
-    const missing = lost.filter((process) => votes.isMember(processKey(process)))
-    const all = votes.members.length
-    const goesOn = votes.unreachable(missing)
+    const pulse = this.#pulse
+    if (pulse === undefined) return
+    const missing = lost.filter((process) => pulse.isMember(process))
+    const members = pulse.members.length
     const names = missing.map(processKey).join(', ')
-    const fields = { missing: names, members: all }
-    if (!goesOn) {
-      const rest = all - missing.length
-      this.#options.log.error('corosync.minority', fields)
-      this.#outside(`${names} ${what}, and ${rest} of ${all} members may not go on alone`)
+    if (!pulse.unreachable(missing)) {
+      this.#options.log.error('corosync.minority', { missing: names, members })
+      const rest = members - missing.length
+      this.#outside(`${names} ${what}, and ${rest} of ${members} members may not go on alone`)
       return
     }
-    if (missing.length > 0) this.#options.log.warn('corosync.torn', fields)
+    if (missing.length > 0) this.#options.log.warn('corosync.torn', { missing: names, members })
     const dueAt = this.#options.world.clock.monotonic() + GRACE_MS
-    for (const process of lost) {
-      this.#order?.departed(process, dueAt)
-      this.#lease?.forget(process)
-    }
+    for (const process of lost) this.#order?.departed(process, dueAt)
   }
 
   #received(from: ProcessId, bytes: Buffer): void {
@@ -271,7 +281,7 @@ export class CorosyncMember {
     }
     const { process } = message.subject
     if (message.type === 'leave') this.#leaveCame(from, process)
-    else if (message.type === 'join') this.#lease?.expect(from, message.incarnation)
+    else if (message.type === 'join') this.#pulse?.expect(from, message.incarnation)
     if (order.received(from, message)) this.#settled(message)
     this.#advance()
   }
@@ -280,8 +290,8 @@ export class CorosyncMember {
     if (processKey(from) === processKey(process)) {
       this.#depart([{ process, why: 'left' }])
     } else if (processKey(process) === processKey(this.#self)) {
-      this.#outside('this node was silent for too long, the others went on without it')
-    } else if (this.#votes?.isMember(processKey(process)) === true) {
+      this.#outside(LEFT_BEHIND)
+    } else if (this.#pulse?.isMember(process) === true) {
       this.#tear([process], 'was silent for too long')
     }
   }
@@ -289,100 +299,11 @@ export class CorosyncMember {
   /** A join is answered: from now on the joiner counts. */
   #settled({ subject, members }: Message): void {
     if (processKey(subject.process) === processKey(this.#self)) {
-      const before = members.map(({ process }) => process)
-      this.#votes = new Votes(this.#self, [...before, this.#self])
-      this.#beat()
-    } else if (this.#votes !== undefined) {
-      this.#votes.joined(subject.process)
-      this.#sendBeat()
+      this.#counts = true
+      this.#pulse?.begin(members.map(({ process }) => process))
+    } else {
+      this.#pulse?.joined(subject.process)
     }
-  }
-
-  // ---- beats
-
-  #beat(): void {
-    this.#sendBeat()
-    this.#after(BEAT_MS, () => this.#beat())
-  }
-
-  #sendBeat(): void {
-    const { clock } = this.#options.world
-    const beat = this.#lease?.beat(clock.monotonic(), this.#votes?.members ?? [])
-    if (beat !== undefined) this.#beats?.send([encodeBeat(beat)])
-  }
-
-  #beatCame(from: ProcessId, bytes: Buffer): void {
-    let beat: Beat
-    try {
-      beat = decodeBeat(bytes)
-    } catch (error) {
-      this.#options.log.warn('corosync.beat.bad', { from: processKey(from), reason: String(error) })
-      return
-    }
-    if (beat.kind === 'refusal') this.#refusalCame(beat)
-    else if (beat.kind === 'eviction') this.#evictionCame(from, beat)
-    else this.#heard(from, beat)
-  }
-
-  #heard(from: ProcessId, beat: Beat): void {
-    const votes = this.#votes
-    const lease = this.#lease
-    if (votes === undefined || lease === undefined) return
-    const view = beat.entries.map(({ process }) => process)
-    if (!votes.isMember(processKey(from))) {
-      this.#meet(view)
-      return
-    }
-    if (!lease.receive(from, beat)) return
-    votes.heard(processKey(from), view)
-    this.#sureUntil = lease.sureUntil((alive) => votes.areEnough(alive))
-    this.#lookForSilent()
-  }
-
-  /** A beat of a member of another cluster of this name: the smaller one joins the larger one anew. */
-  #meet(theirs: readonly ProcessId[]): void {
-    const ours = this.#votes?.members ?? []
-    const self = processKey(this.#self)
-    if (theirs.length === 0 || theirs.some((process) => processKey(process) === self)) return
-    const [mine, other] = [lowestOf(ours), lowestOf(theirs)]
-    const isOther = theirs.length - ours.length || mine[0] - other[0] || mine[1] - other[1]
-    if (isOther <= 0) return
-    this.#outside(
-      `met a part of the cluster with ${theirs.length} members, this one had ${ours.length}`,
-    )
-  }
-
-  #lookForSilent(): void {
-    const [votes, lease] = [this.#votes, this.#lease]
-    if (votes === undefined || lease === undefined) return
-    const silent = votes.members.find((process) => lease.silentMs(process) >= SILENT_MS)
-    const incarnation = silent === undefined ? undefined : lease.incarnationOf(silent)
-    if (silent === undefined || incarnation === undefined) return
-    const rest = votes.members.map(processKey).filter((key) => key !== processKey(silent))
-    if (!votes.areEnough(new Set(rest))) return
-    this.#options.log.warn('corosync.silent', { process: processKey(silent) })
-    this.#aside('eviction', { process: silent, incarnation, number: 0 }, '')
-    // Once is enough; if it speaks before this is ordered, the beats start counting anew.
-    lease.receive(silent, { kind: 'beat', incarnation, number: 0, entries: [], reason: '' })
-  }
-
-  /** From here on nobody acknowledges its beats; now the others may be told that it is out. */
-  #evictionCame(from: ProcessId, { entries }: Beat): void {
-    const [entry] = entries
-    if (entry === undefined || this.#votes?.isMember(processKey(from)) !== true) return
-    this.#lease?.evict(entry.incarnation)
-    if (entry.incarnation === this.#incarnation) {
-      this.#outside('this node was silent for too long, the others went on without it')
-      return
-    }
-    if (processKey(from) !== processKey(this.#self)) return
-    const subject = { process: entry.process, node: this.#options.self }
-    this.#messages?.send(encodeMessage({ ...PLAIN, type: 'leave', subject }))
-  }
-
-  #refusalCame({ entries, reason }: Beat): void {
-    if (entries[0]?.incarnation !== this.#incarnation || this.inside) return
-    this.#end({ kind: 'refused', reason })
   }
 
   // ---- what it says
@@ -412,13 +333,7 @@ export class CorosyncMember {
       this.#end({ kind: 'refused', reason })
       return
     }
-    const incarnation = this.#lease?.expectedOf(joiner) ?? NO_INCARNATION
-    this.#aside('refusal', { process: joiner, incarnation, number: 0 }, reason)
-  }
-
-  #aside(kind: Beat['kind'], entry: Beat['entries'][number], reason: string): void {
-    const beat = { kind, incarnation: this.#incarnation, number: 0, entries: [entry], reason }
-    this.#beats?.send([encodeBeat(beat)])
+    this.#pulse?.refuse(joiner, reason)
   }
 
   #message(
@@ -435,7 +350,8 @@ export class CorosyncMember {
   #advance(): void {
     if (this.#isOver) return
     const { clock } = this.#options.world
-    const at = this.#order?.advance(clock.monotonic())
+    const isSure = this.#pulse?.isSure === true
+    const at = this.#order?.advance({ now: clock.monotonic(), isSure })
     this.#cancelWait?.()
     this.#cancelWait = undefined
     if (at === undefined || this.#isOver) return
@@ -473,7 +389,6 @@ export class CorosyncMember {
   #end(end: End): void {
     if (this.#isOver) return
     this.#isOver = true
-    this.#sureUntil = Number.NEGATIVE_INFINITY
     this.#delivery.stop()
     for (const cancel of this.#cancels) cancel()
     this.#cancels.clear()
@@ -482,9 +397,4 @@ export class CorosyncMember {
     for (const group of this.#groups) group.close()
     this.#options.over(end)
   }
-}
-
-function lowestOf(processes: readonly ProcessId[]): [number, number] {
-  const [lowest] = [...processes].sort((a, b) => a.nodeId - b.nodeId || a.pid - b.pid)
-  return [lowest?.nodeId ?? 0, lowest?.pid ?? 0]
 }

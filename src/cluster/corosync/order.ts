@@ -9,8 +9,8 @@
  *  - Sheepdog 1.0 has every member answer. Here the oldest one does; when it leaves first, its LEAVE is
  *    taken out of turn and the next one answers. Whatever is answered first counts on all.
  *  - Who found only processes that came after it in its group is the first member, and answers itself.
- *  - A LEAVE may have to wait for a moment (`dueAt`, by the own clock). All that is behind it waits too, so
- *    clocks cannot change the order.
+ *  - A LEAVE that nobody vouches for waits until it is due (by the own clock) and this member is sure that it is
+ *    not itself the one left behind. All that is behind it waits too, so clocks cannot change the order.
  */
 import { nodeKey, type SdNode } from '../../model/node.js'
 import type { ProcessId } from '../../world/corosync.js'
@@ -43,7 +43,14 @@ interface Leave {
   readonly process: ProcessId
   /** Number of the arrival. */
   readonly at: number
-  readonly dueAt: number
+  /** Undefined: vouched for, and due at once. */
+  readonly dueAt: number | undefined
+}
+
+/** The moment, by the clock of `dueAt`, and whether this member may be sure of itself then. */
+export interface Moment {
+  readonly now: number
+  readonly isSure: boolean
 }
 
 interface Said {
@@ -112,7 +119,7 @@ export class Order {
   }
 
   /** True when the process was, or is about to be, a member. */
-  departed(process: ProcessId, dueAt: number): boolean {
+  departed(process: ProcessId, dueAt: number | undefined): boolean {
     const key = processKey(process)
     this.#arrivals++
     this.#elders.delete(key)
@@ -165,13 +172,16 @@ export class Order {
     }
   }
 
-  /** Does what can be done now. Returns when to come again, by the same clock; undefined: when something arrives. */
-  advance(now: number): number | undefined {
+  /**
+   * Does what can be done now. Returns when to come again, by the same clock; undefined: when something arrives
+   * or the member is sure again.
+   */
+  advance(moment: Moment): number | undefined {
     if (this.#advancing) return undefined
     this.#advancing = true
     try {
       for (;;) {
-        const wait = this.#step(now)
+        const wait = this.#step(moment)
         if (wait !== 'more') return wait
       }
     } finally {
@@ -179,17 +189,15 @@ export class Order {
     }
   }
 
-  #step(now: number): number | 'more' | undefined {
+  #step(moment: Moment): number | 'more' | undefined {
     const head = this.#list[0]
     switch (head?.kind) {
       case undefined:
         return undefined
       case 'place':
-        return this.#place(head, now)
+        return this.#place(head, moment)
       case 'leave':
-        if (head.dueAt > now) return head.dueAt
-        this.#leave(head)
-        return 'more'
+        return this.#leaveWhenDue(head, moment)
       case 'said':
         this.#list.shift()
         this.#say(head)
@@ -197,7 +205,7 @@ export class Order {
     }
   }
 
-  #place(place: Place, now: number): number | 'more' | undefined {
+  #place(place: Place, moment: Moment): number | 'more' | undefined {
     if (place.join === undefined) return undefined
     if (this.#state === undefined) {
       if (place.accept !== undefined) {
@@ -213,11 +221,7 @@ export class Order {
     const isHis = accept !== undefined && this.#ids.get(accept.by) === acceptor
     // Somebody else answered: the oldest one had gone by then, or this is a node of sheepdog 1.0.
     const leave = isHis ? undefined : this.#departureOf(acceptor, accept?.at)
-    if (leave !== undefined) {
-      if (leave.dueAt > now) return leave.dueAt
-      this.#leave(leave)
-      return 'more'
-    }
+    if (leave !== undefined) return this.#leaveWhenDue(leave, moment)
     if (accept === undefined || acceptor === undefined) return undefined
     this.#list.shift()
     const joiner = this.#idOf(place.process)
@@ -255,6 +259,15 @@ export class Order {
     this.#state = { nextSeq: 1, members, joining, blocks }
     const acceptor = acceptorOf(this.#state) ?? SELF
     this.#apply(acceptor, { kind: 'accept', joiner: SELF, answer: message.payload })
+  }
+
+  #leaveWhenDue(leave: Leave, { now, isSure }: Moment): number | 'more' | undefined {
+    if (leave.dueAt !== undefined) {
+      if (leave.dueAt > now) return leave.dueAt
+      if (!isSure) return undefined
+    }
+    this.#leave(leave)
+    return 'more'
   }
 
   #leave(leave: Leave): void {

@@ -11,15 +11,17 @@
  * both have; whoever knows only an older one makes it impossible that a newer one has been settled without it,
  * so both had to be enough in the same view, with the same lowest member, and enough is more than half.
  * Members that are gone only shrink the view for the part they were in: messages of a host that were
- * delivered anywhere were delivered in its own part.
+ * delivered anywhere were delivered in its own part. But who is gone may have gone because it could not go on in
+ * a view, so a view it did not share stays unsettled until a later one is settled.
  */
 import type { ProcessId } from '../../world/corosync.js'
 import { type ProcessKey, processKey } from './message.js'
 
 interface View {
+  /** Without those that are gone since. */
   readonly members: Map<ProcessKey, ProcessId>
-  /** Who said that this is its view too. */
-  readonly shared: Set<ProcessKey>
+  /** Who has yet to say that this is its view too. */
+  readonly open: Set<ProcessKey>
 }
 
 export class Votes {
@@ -29,8 +31,7 @@ export class Votes {
 
   constructor(self: ProcessId, members: readonly ProcessId[]) {
     this.#self = processKey(self)
-    this.#views = [viewOf(members)]
-    this.#settle()
+    this.#views = [this.#view(members)]
   }
 
   /** The current members. */
@@ -48,18 +49,14 @@ export class Votes {
   }
 
   joined(process: ProcessId): void {
-    this.#views.push(viewOf([...this.members, process]))
+    this.#views.push(this.#view([...this.members, process]))
     this.#settle()
   }
 
   /** It has left or died: nothing to wait for. */
   gone(process: ProcessId): void {
     const key = processKey(process)
-    for (const view of this.#views) {
-      view.members.delete(key)
-      view.shared.delete(key)
-    }
-    this.#settle()
+    for (const view of this.#views) view.members.delete(key)
   }
 
   /** These cannot be heard any more. True when the others are enough to go on; then they are the members. */
@@ -67,7 +64,7 @@ export class Votes {
     const missing = new Set(processes.map(processKey))
     const rest = this.members.filter((process) => !missing.has(processKey(process)))
     const goesOn = this.areEnough(new Set(rest.map(processKey)))
-    if (rest.length < this.#current.members.size) this.#views.push(viewOf(rest))
+    if (rest.length < this.#current.members.size) this.#views.push(this.#view(rest))
     this.#settle()
     return goesOn
   }
@@ -82,9 +79,16 @@ export class Votes {
     const keys = view.map(processKey)
     for (const one of this.#views) {
       const isSame = keys.length === one.members.size && keys.every((key) => one.members.has(key))
-      if (isSame && one.members.has(from)) one.shared.add(from)
+      if (isSame) one.open.delete(from)
     }
     this.#settle()
+  }
+
+  #view(processes: readonly ProcessId[]): View {
+    const members = new Map(processes.map((process) => [processKey(process), process]))
+    const open = new Set(members.keys())
+    open.delete(this.#self)
+    return { members, open }
   }
 
   get #current(): View {
@@ -95,17 +99,8 @@ export class Votes {
 
   /** Forgets what came before the newest view all its members share. */
   #settle(): void {
-    const settled = this.#views.findLastIndex(({ members, shared }) =>
-      [...members.keys()].every((key) => key === this.#self || shared.has(key)),
-    )
+    const settled = this.#views.findLastIndex(({ open }) => open.size === 0)
     if (settled > 0) this.#views = this.#views.slice(settled)
-  }
-}
-
-function viewOf(members: readonly ProcessId[]): View {
-  return {
-    members: new Map(members.map((process) => [processKey(process), process])),
-    shared: new Set(),
   }
 }
 

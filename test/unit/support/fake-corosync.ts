@@ -46,7 +46,8 @@ export class FakeRing {
   readonly #quorum = new Map<number, Set<QuorumEvents>>()
   #nextPid = 100
   #stopped = false
-  readonly #held: (() => void)[] = []
+  readonly #underWay: (() => void)[] = []
+  readonly #frozen = new Map<number, (() => void)[]>()
   quorate: boolean | undefined
   readonly sent: { readonly group: string; readonly parts: readonly Buffer[] }[] = []
 
@@ -76,24 +77,32 @@ export class FakeRing {
     }
   }
 
-  /** From now on hosts hear only those of their own part; parts in any number, missing hosts stay together. */
-  tear(...parts: readonly (readonly number[])[]): void {
-    const before = new Map(this.#parts)
+  /**
+   * From now on hosts hear only those of their own part; parts in any number, missing hosts stay together.
+   * What is under way arrives after the change; with `early` before it, in the sender's own part alone.
+   */
+  tear(parts: readonly (readonly number[])[], early = false): void {
+    const parting = new Map(this.#parts)
+    const ports = [...this.#ports]
     for (const nodeId of this.#parts.keys()) this.#parts.set(nodeId, 0)
     parts.forEach((part, i) => {
       for (const nodeId of part) this.#parts.set(nodeId, i + 1)
     })
-    for (const group of new Set(this.#ports.map((port) => port.group))) this.#retell(group, before)
+    if (early) for (const act of this.#underWay.splice(0)) act()
+    for (const group of new Set(ports.map((port) => port.group))) {
+      const had = ports.filter((port) => port.group === group)
+      for (const to of had) if (!to.closed) this.#retell(to, had, parting)
+    }
   }
 
   heal(): void {
-    this.tear([...this.#parts.keys()])
+    this.tear([[...this.#parts.keys()]])
   }
 
   /** Nothing is delivered while stopped; what was sent waits. */
   set stopped(stopped: boolean) {
     this.#stopped = stopped
-    if (!stopped) for (const go of this.#held.splice(0)) go()
+    if (!stopped) for (const act of this.#underWay.splice(0)) act()
   }
 
   setQuorate(quorate: boolean): void {
@@ -176,20 +185,17 @@ export class FakeRing {
     this.#deliver(to, () => to.events.changed({ members, left, joined }))
   }
 
-  #retell(group: string, before: ReadonlyMap<number, number>): void {
-    const ports = this.#ports.filter((port) => port.group === group)
-    const partOf = (nodeId: number): number | undefined => this.#parts.get(nodeId)
-    for (const to of ports) {
-      const was = ports.filter((port) => same(before, port, to))
-      const is = ports.filter((port) => partOf(port.process.nodeId) === partOf(to.process.nodeId))
-      const left = was
-        .filter((port) => !is.includes(port))
-        .map(({ process }) => ({ process, why: 'node-down' as const }))
-      const joined = is
-        .filter((port) => !was.includes(port))
-        .map(({ process }) => ({ process, why: 'node-up' as Arrival }))
-      if (left.length + joined.length > 0) this.#change(to, left, joined)
-    }
+  /** `had`: the group before the tear; who left it meanwhile in the own part has been told of. */
+  #retell(to: Port, had: readonly Port[], before: ReadonlyMap<number, number>): void {
+    const is = this.#reached(to)
+    const isHere = (port: Port): boolean => same(this.#parts, port, to)
+    const left = had
+      .filter((port) => same(before, port, to) && !isHere(port))
+      .map(({ process }) => ({ process, why: 'node-down' as const }))
+    const joined = is
+      .filter((port) => !same(before, port, to))
+      .map(({ process }) => ({ process, why: 'node-up' as Arrival }))
+    if (left.length + joined.length > 0) this.#change(to, left, joined)
   }
 
   #reached(from: Port): Port[] {
@@ -199,16 +205,32 @@ export class FakeRing {
     )
   }
 
+  /** The corosync of that host says nothing to its processes until it is thawed. */
+  freeze(nodeId: number): void {
+    if (!this.#frozen.has(nodeId)) this.#frozen.set(nodeId, [])
+  }
+
+  thaw(nodeId: number): void {
+    const waiting = this.#frozen.get(nodeId) ?? []
+    this.#frozen.delete(nodeId)
+    for (const tell of waiting) tell()
+  }
+
   #deliver(to: Port, tell: () => void): void {
-    to.home.clock.soon(() => {
-      if (!to.closed) tell()
-    })
+    const now = (): void => {
+      to.home.clock.soon(() => {
+        if (!to.closed) tell()
+      })
+    }
+    const frozen = this.#frozen.get(to.process.nodeId)
+    if (frozen === undefined) now()
+    else frozen.push(now)
   }
 
   #inOrder(act: () => void): void {
+    this.#underWay.push(act)
     this.#clock.after(TURN_MS, () => {
-      if (this.#stopped) this.#held.push(act)
-      else act()
+      if (!this.#stopped) this.#underWay.shift()?.()
     })
   }
 }

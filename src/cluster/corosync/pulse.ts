@@ -1,0 +1,198 @@
+/**
+ * What a member knows of its fellows beside the order of events: who counts (votes.ts), who has been heard of
+ * lately, and until when it may be sure of itself (lease.ts). All of it goes through beats (beat.ts).
+ */
+import type { Log } from '../../base/log.js'
+import type { ProcessId } from '../../world/corosync.js'
+import type { Clock } from '../../world/world.js'
+import { type Beat, decodeBeat, encodeBeat, NO_INCARNATION, SILENCE } from './beat.js'
+import { BEAT_MS, Lease } from './lease.js'
+import { processKey } from './message.js'
+import type { Outlet } from './outlet.js'
+import { Votes } from './votes.js'
+
+/** A member whose process is stopped holds everybody up; after this long the others go on without it. */
+const SILENT_MS = 10_000
+
+export const LEFT_BEHIND = 'this node was silent for too long, the others went on without it'
+
+export interface PulseOptions {
+  readonly clock: Clock
+  readonly log: Log
+  readonly self: ProcessId
+  readonly incarnation: string
+  readonly outlet: Outlet
+  /** As Clock.after, but it ends with the member. */
+  readonly after: (delayMs: number, fn: () => void) => void
+  /** This member cannot go on. */
+  outside(reason: string): void
+  /** This member, not let in yet, is turned away. */
+  refused(reason: string): void
+  /** The eviction this member asked for is in force: the order may learn of it. */
+  evicted(process: ProcessId): void
+  /** It may be sure again, or for longer. */
+  renewed(): void
+}
+
+export class Pulse {
+  readonly #options: PulseOptions
+  readonly #lease: Lease
+  #votes: Votes | undefined
+  #sureUntil = Number.NEGATIVE_INFINITY
+
+  constructor(options: PulseOptions) {
+    this.#options = options
+    this.#lease = new Lease(options.self, options.incarnation)
+  }
+
+  /** By the monotonic clock. */
+  get sureUntil(): number {
+    return this.#sureUntil
+  }
+
+  get isSure(): boolean {
+    return this.#sureUntil > this.#options.clock.monotonic()
+  }
+
+  get members(): readonly ProcessId[] {
+    return this.#votes?.members ?? []
+  }
+
+  isMember(process: ProcessId): boolean {
+    return this.#votes?.isMember(processKey(process)) === true
+  }
+
+  /** A process has asked to join under this name. */
+  expect(process: ProcessId, incarnation: string): void {
+    this.#lease.expect(process, incarnation)
+  }
+
+  /** This member is in, with these. */
+  begin(others: readonly ProcessId[]): void {
+    this.#votes = new Votes(this.#options.self, [...others, this.#options.self])
+    this.#beat()
+  }
+
+  /** Another one is in; before `begin` that says nothing. */
+  joined(process: ProcessId): void {
+    if (this.#votes === undefined) return
+    this.#votes.joined(process)
+    this.#send()
+  }
+
+  /** Left, or died where somebody saw it. */
+  gone(process: ProcessId): void {
+    this.#votes?.gone(process)
+    this.#lease.forget(process)
+  }
+
+  /** True when the others are enough to go on without these. */
+  unreachable(processes: readonly ProcessId[]): boolean {
+    for (const process of processes) this.#lease.forget(process)
+    return this.#votes?.unreachable(processes) !== false
+  }
+
+  /** Tells a joiner why it stays outside. */
+  refuse(joiner: ProcessId, reason: string): void {
+    const incarnation = this.#lease.expectedOf(joiner) ?? NO_INCARNATION
+    this.#aside({ kind: 'refusal', entries: [{ process: joiner, incarnation, number: 0 }], reason })
+  }
+
+  received(from: ProcessId, bytes: Buffer): void {
+    let beat: Beat
+    try {
+      beat = decodeBeat(bytes)
+    } catch (error) {
+      const fields = { from: processKey(from), reason: String(error) }
+      this.#options.log.warn('corosync.beat.bad', fields)
+      return
+    }
+    if (beat.kind === 'refusal') this.#refusalCame(beat)
+    else if (beat.kind === 'eviction') this.#evictionCame(from, beat)
+    else this.#heard(from, beat)
+  }
+
+  #beat(): void {
+    this.#send()
+    this.#options.after(BEAT_MS, () => this.#beat())
+  }
+
+  #send(): void {
+    const beat = this.#lease.beat(this.#options.clock.monotonic(), this.members)
+    this.#options.outlet.send([encodeBeat({ ...beat, isSure: this.isSure })])
+  }
+
+  #aside(what: Pick<Beat, 'kind' | 'entries' | 'reason'>): void {
+    const { incarnation } = this.#options
+    this.#options.outlet.send([encodeBeat({ ...SILENCE, ...what, incarnation })])
+  }
+
+  #heard(from: ProcessId, beat: Beat): void {
+    const votes = this.#votes
+    if (votes === undefined) return
+    const view = beat.entries.map(({ process }) => process)
+    if (!this.isMember(from)) {
+      this.#meet(view, beat.isSure)
+      return
+    }
+    if (!this.#lease.receive(from, beat)) return
+    votes.heard(processKey(from), view)
+    this.#sureUntil = this.#lease.sureUntil((alive) => votes.areEnough(alive))
+    this.#lookForSilent(votes)
+    this.#options.renewed()
+  }
+
+  /**
+   * A beat of a member of another cluster of this name: who is not sure of itself joins the other one anew, or
+   * else the smaller one does.
+   */
+  #meet(theirs: readonly ProcessId[], areSure: boolean): void {
+    const ours = this.members
+    const self = processKey(this.#options.self)
+    if (theirs.length === 0 || theirs.some((process) => processKey(process) === self)) return
+    const [mine, other] = [lowestOf(ours), lowestOf(theirs)]
+    const better =
+      Number(areSure) - Number(this.isSure) ||
+      theirs.length - ours.length ||
+      mine.nodeId - other.nodeId ||
+      mine.pid - other.pid
+    if (better <= 0) return
+    const sizes = `${theirs.length} members, this one had ${ours.length}`
+    this.#options.outside(`met a part of the cluster with ${sizes}`)
+  }
+
+  #lookForSilent(votes: Votes): void {
+    const lease = this.#lease
+    const silent = votes.members.find((process) => lease.silentMs(process) >= SILENT_MS)
+    const incarnation = silent === undefined ? undefined : lease.incarnationOf(silent)
+    if (silent === undefined || incarnation === undefined) return
+    const rest = votes.members.map(processKey).filter((key) => key !== processKey(silent))
+    if (!votes.areEnough(new Set(rest))) return
+    this.#options.log.warn('corosync.silent', { process: processKey(silent) })
+    const entries = [{ process: silent, incarnation, number: 0 }]
+    this.#aside({ kind: 'eviction', entries, reason: '' })
+    // Once is enough: counting begins anew.
+    lease.receive(silent, { ...SILENCE, incarnation })
+  }
+
+  /** From here on nobody acknowledges its beats; only now may the others be told that it is out. */
+  #evictionCame(from: ProcessId, { entries }: Beat): void {
+    const [entry] = entries
+    if (entry === undefined || !this.isMember(from)) return
+    this.#lease.evict(entry.incarnation)
+    if (entry.incarnation === this.#options.incarnation) this.#options.outside(LEFT_BEHIND)
+    else if (processKey(from) === processKey(this.#options.self)) {
+      this.#options.evicted(entry.process)
+    }
+  }
+
+  #refusalCame({ entries, reason }: Beat): void {
+    const isMine = entries[0]?.incarnation === this.#options.incarnation
+    if (isMine && this.#votes === undefined) this.#options.refused(reason)
+  }
+}
+
+function lowestOf(processes: readonly ProcessId[]): ProcessId {
+  const [lowest] = [...processes].sort((a, b) => a.nodeId - b.nodeId || a.pid - b.pid)
+  return lowest ?? { nodeId: 0, pid: 0 }
+}

@@ -1,0 +1,364 @@
+/**
+ * Torn rings. What must hold in every story here: when a member believes that another one is gone, that one is
+ * gone, or has stopped being sure of itself; and members that are sure have seen the same events.
+ */
+import test, { type ExecutionContext } from 'ava'
+import { silentLog } from '../../src/base/log.js'
+import { corosyncDriver } from '../../src/cluster/corosync/driver.js'
+import { GRACE_MS, LEASE_MS, Lease } from '../../src/cluster/corosync/lease.js'
+import { Votes } from '../../src/cluster/corosync/votes.js'
+import type { ProcessId } from '../../src/world/corosync.js'
+import { NodeRandom } from '../../src/world/node/random.js'
+import { Dice } from './support/fake-cluster.js'
+import { FakeRing } from './support/fake-corosync.js'
+import { Recorder } from './support/recorder.js'
+import { withSeeds } from './support/seeds.js'
+import { type SimHost, type SimProcess, simHost } from './support/sim-host.js'
+
+const STEP_MS = 10
+
+interface Member {
+  readonly port: number
+  readonly nodeId: number
+  readonly id: ProcessId
+  readonly process: SimProcess
+  readonly recorder: Recorder
+}
+
+class Story {
+  readonly host: SimHost = simHost()
+  readonly ring = new FakeRing(this.host)
+  readonly members: Member[] = []
+  readonly #t: ExecutionContext
+
+  constructor(t: ExecutionContext) {
+    this.#t = t
+  }
+
+  /** A member on each of these hosts, one after the other; its port is its number. */
+  async with(...nodeIds: readonly number[]): Promise<this> {
+    for (const nodeId of nodeIds) {
+      const { recorder } = await this.enter(nodeId)
+      await this.until(() => recorder.lines.length > 0)
+    }
+    const count = this.members.length
+    await this.until(() => this.members.every((member) => this.isSure(member)))
+    await this.until(() => this.members.every(({ recorder }) => last(recorder) === count))
+    return this
+  }
+
+  async enter(nodeId: number): Promise<Member> {
+    const { corosync, process, id } = this.ring.host(nodeId).process()
+    const world = { clock: process.clock, random: new NodeRandom() }
+    const driver = await corosyncDriver({ world, corosync, log: silentLog })
+    const port = this.members.length + 1
+    const recorder = new Recorder(driver, port)
+    const member = { port, nodeId, id, process, recorder }
+    this.members.push(member)
+    const { left } = recorder
+    recorder.left = (node, members) => {
+      const gone = this.members.find((one) => one.port === node.port)!
+      const sure = this.isSure(gone)
+      this.#t.false(sure, `${port} takes ${node.port} for gone, which is sure of itself`)
+      left.call(recorder, node, members)
+    }
+    recorder.join().catch(() => undefined)
+    return member
+  }
+
+  member(port: number): Member {
+    return this.members[port - 1]!
+  }
+
+  isSure({ recorder, process }: Member): boolean {
+    return process.alive && recorder.driver.sureUntil() > this.host.now()
+  }
+
+  sure(): number[] {
+    return this.members.filter((member) => this.isSure(member)).map(({ port }) => port)
+  }
+
+  lost(): number[] {
+    const isLost = ({ recorder }: Member): boolean =>
+      recorder.own.some((line) => /^lost /.test(line))
+    return this.members.filter(isLost).map(({ port }) => port)
+  }
+
+  async pass(ms: number): Promise<void> {
+    const end = this.host.now() + ms
+    while (this.host.now() < end) {
+      await this.host.advance(STEP_MS)
+      this.check()
+    }
+  }
+
+  async until(holds: () => boolean, limitMs = 60_000): Promise<void> {
+    const end = this.host.now() + limitMs
+    while (!holds()) {
+      if (this.host.now() > end) throw new Error('it never came to this')
+      await this.pass(STEP_MS)
+    }
+  }
+
+  /** Of two members that are sure, one has seen what the other has seen, or more of the same. */
+  check(): void {
+    const sure = this.members.filter((member) => this.isSure(member))
+    for (const a of sure) {
+      for (const b of sure.slice(sure.indexOf(a) + 1)) {
+        const [one, other] = common(a.recorder.lines, b.recorder.lines)
+        const shared = Math.min(one.length, other.length)
+        this.#t.deepEqual(one.slice(0, shared), other.slice(0, shared), `${a.port} and ${b.port}`)
+      }
+    }
+  }
+}
+
+function last({ lines }: Recorder): number {
+  return /\[(.*)\]/.exec(lines.at(-1) ?? '')?.[1]?.split(' ').length ?? 0
+}
+
+/** Both histories from the later one's begin; nothing when the earlier one has not come that far. */
+function common(
+  a: readonly string[],
+  b: readonly string[],
+): [readonly string[], readonly string[]] {
+  const [ab, ba] = [a.indexOf(b[0] ?? ''), b.indexOf(a[0] ?? '')]
+  if (ab >= 0) return [a.slice(ab), b]
+  if (ba >= 0) return [a, b.slice(ba)]
+  return [[], []]
+}
+
+test('of two halves the one with the lowest member goes on, after the other has stopped', async (t) => {
+  const story = await new Story(t).with(1, 2, 3, 4)
+  const torn = story.host.now()
+  story.ring.tear([
+    [1, 2],
+    [3, 4],
+  ])
+  await story.until(() => story.lost().length === 2)
+  t.deepEqual(story.lost(), [3, 4])
+  t.regex(story.member(3).recorder.own.at(-1) ?? '', /1\/\d+, 2\/\d+ cannot be reached.* 2 of 4/)
+  await story.until(() => story.member(1).recorder.lines.at(-1) === 'left 4 [1 2]')
+  t.true(story.host.now() - torn >= GRACE_MS)
+  await story.pass(1000)
+  t.deepEqual(story.sure(), [1, 2])
+})
+
+test('more than half goes on, whoever is lowest', async (t) => {
+  const story = await new Story(t).with(1, 2, 3, 4, 5)
+  story.ring.tear([
+    [1, 2],
+    [3, 4, 5],
+  ])
+  await story.until(() => story.member(3).recorder.lines.at(-1) === 'left 2 [3 4 5]')
+  await story.pass(1000)
+  t.deepEqual(
+    [story.lost(), story.sure()],
+    [
+      [1, 2],
+      [3, 4, 5],
+    ],
+  )
+})
+
+test('in three parts nobody has enough, and nobody goes on', async (t) => {
+  const story = await new Story(t).with(1, 2, 3)
+  story.ring.tear([[1], [2], [3]])
+  await story.pass(10_000)
+  t.deepEqual([story.lost(), story.sure()], [[1, 2, 3], []])
+})
+
+test('who died or left in order does not count: the last of four goes on alone', async (t) => {
+  const story = await new Story(t).with(1, 2, 3, 4)
+  story.ring.kill(story.member(1).id)
+  story.ring.kill(story.member(2).id)
+  await story.until(() => story.member(4).recorder.lines.at(-1) === 'left 2 [3 4]')
+  const leaving = story.member(3).recorder.driver.leave()
+  await story.until(() => story.member(4).recorder.lines.at(-1) === 'left 3 [4]')
+  await leaving
+  story.ring.tear([[1, 2, 3], [4]])
+  await story.pass(10_000)
+  t.deepEqual([story.lost(), story.sure()], [[], [4]])
+})
+
+test('a death that is vouched for is believed at once', async (t) => {
+  const story = await new Story(t).with(1, 2, 3)
+  const killed = story.host.now()
+  story.ring.kill(story.member(3).id)
+  await story.until(() => story.member(1).recorder.lines.at(-1) === 'left 3 [1 2]')
+  t.true(story.host.now() - killed < 100)
+})
+
+test('a node whose corosync is silent stops being sure before the others go on', async (t) => {
+  const story = await new Story(t).with(1, 2, 3)
+  story.ring.freeze(3)
+  story.ring.tear([[1, 2], [3]])
+  await story.until(() => !story.isSure(story.member(3)))
+  t.is(story.member(1).recorder.lines.at(-1)?.startsWith('accepted'), true)
+  await story.until(() => story.member(1).recorder.lines.at(-1) === 'left 3 [1 2]')
+  t.deepEqual([story.lost(), story.sure()], [[], [1, 2]])
+  story.ring.thaw(3)
+  await story.until(() => story.lost().length > 0)
+  t.deepEqual(story.lost(), [3])
+})
+
+test('while the ring stands still nobody is sure for longer than a lease', async (t) => {
+  const story = await new Story(t).with(1, 2, 3)
+  story.ring.stopped = true
+  await story.pass(LEASE_MS + 100)
+  t.deepEqual(story.sure(), [])
+  story.ring.stopped = false
+  await story.until(() => story.sure().length === 3)
+  t.deepEqual(story.lost(), [])
+})
+
+test('a stopped process is left behind, finds out when it goes on, and is not sure meanwhile', async (t) => {
+  const story = await new Story(t).with(1, 2, 3)
+  story.member(3).process.stop()
+  await story.until(() => story.member(1).recorder.lines.at(-1) === 'left 3 [1 2]')
+  story.member(3).process.resume()
+  await story.until(() => story.lost().length > 0)
+  t.deepEqual(story.lost(), [3])
+  t.regex(story.member(3).recorder.own.at(-1) ?? '', /silent for too long/)
+  await story.pass(5000)
+  t.deepEqual(story.sure(), [1, 2])
+})
+
+test('a stop that is too short to matter costs nobody anything', async (t) => {
+  const story = await new Story(t).with(1, 2, 3)
+  story.member(2).process.stop()
+  await story.pass(6000)
+  story.member(2).process.resume()
+  await story.pass(6000)
+  t.deepEqual([story.lost(), story.sure()], [[], [1, 2, 3]])
+})
+
+test('without the quorum of its corosync a node stops at once', async (t) => {
+  const story = await new Story(t).with(1, 2, 3)
+  story.ring.setQuorate(false)
+  await story.until(() => story.lost().length === 3)
+  t.deepEqual(story.sure(), [])
+  t.regex(story.member(1).recorder.own.at(-1) ?? '', /quorum/)
+})
+
+test('a node waits for the quorum of its corosync before it joins', async (t) => {
+  const story = new Story(t)
+  story.ring.quorate = false
+  const { recorder } = await story.enter(1)
+  await story.pass(90_000)
+  t.deepEqual(recorder.lines, [])
+  story.ring.setQuorate(true)
+  await story.until(() => recorder.lines.length > 0)
+})
+
+test('two that started apart meet: the later one gives way', async (t) => {
+  const story = new Story(t)
+  story.ring.host(1)
+  story.ring.host(2)
+  story.ring.tear([[1], [2]])
+  for (const nodeId of [1, 2]) await story.enter(nodeId)
+  await story.until(() => story.members.every(({ recorder }) => recorder.lines.length > 0))
+  story.ring.heal()
+  await story.until(() => story.lost().length > 0)
+  t.deepEqual(story.lost(), [2])
+})
+
+test('a join and a tear at once: the answer reached one side only, and one side at most goes on', async (t) => {
+  // The oldest member is not the lowest: with the joiner it would be two of three, the other one of two.
+  for (const [members, joiner] of [
+    [[3, 2], 4],
+    [[2, 3], 1],
+  ] as const) {
+    for (const early of [false, true]) {
+      for (let ms = 0; ms < 10; ms++) {
+        const story = await new Story(t).with(...members)
+        await story.enter(joiner)
+        await story.host.advance(ms)
+        story.ring.tear([[members[0], joiner], [members[1]]], early)
+        await story.pass(GRACE_MS + 1000)
+      }
+    }
+  }
+})
+
+function shuffled(dice: Dice): number[] {
+  const rest = [1, 2, 3, 4, 5]
+  return Array.from({ length: 5 }, () => rest.splice(dice.below(rest.length), 1)[0]!)
+}
+
+/** One story a seed: whatever happens to rings, hosts and processes, in any order. */
+async function anything(t: ExecutionContext, seed: number): Promise<void> {
+  const dice = new Dice(seed)
+  const story = await new Story(t).with(...shuffled(dice).slice(dice.below(3)))
+  const any = (): Member => story.members[dice.below(story.members.length)]!
+  const acts: (() => unknown)[] = [
+    () => {
+      const parts = [[], [], []] as number[][]
+      for (let nodeId = 1; nodeId <= 5; nodeId++) parts[dice.below(3)]!.push(nodeId)
+      story.ring.tear(parts, dice.below(2) === 0)
+    },
+    () => story.ring.heal(),
+    () => story.ring.kill(any().id),
+    () => any().process.stop(),
+    () => any().process.resume(),
+    () => story.ring.freeze(1 + dice.below(5)),
+    () => story.ring.thaw(1 + dice.below(5)),
+    () => (story.members.length < 9 ? story.enter(1 + dice.below(5)) : undefined),
+    () => story.ring.heal(),
+  ]
+  for (let i = 0; i < 12; i++) {
+    await acts[dice.below(acts.length)]!()
+    await story.pass([5, 50, 500, 5000, 8000][dice.below(5)]!)
+  }
+  if (!t.passed) throw new Error(story.members.map((one) => one.recorder.lines.join()).join('\n'))
+}
+
+test('whatever happens: who is taken for gone is not sure, and the sure agree', async (t) => {
+  t.timeout(300_000)
+  await withSeeds(8, (seed) => anything(t, seed))
+})
+
+const process = (nodeId: number): ProcessId => ({ nodeId, pid: 1 })
+
+test('a view is not settled before all its members share it', (t) => {
+  const votes = new Votes(process(3), [process(3), process(2)])
+  votes.heard('2/1', [process(3), process(2)])
+  t.is(votes.unsettled, 1)
+  votes.joined(process(4))
+  t.is(votes.unsettled, 2)
+  t.false(votes.areEnough(new Set(['3/1', '4/1'])), 'two of three, but one of two before')
+  t.true(votes.areEnough(new Set(['2/1', '4/1'])))
+  votes.heard('4/1', [process(2), process(3), process(4)])
+  t.is(votes.unsettled, 2)
+  votes.heard('2/1', [process(2), process(3), process(4)])
+  t.is(votes.unsettled, 1)
+  t.true(votes.areEnough(new Set(['3/1', '4/1'])))
+})
+
+test('who is evicted gets no acknowledgement for what it says afterwards', (t) => {
+  const lease = new Lease(process(1), 'aa'.repeat(8))
+  const other = new Lease(process(2), 'bb'.repeat(8))
+  const both = [process(1), process(2)]
+  t.true(lease.receive(process(2), other.beat(0, both)))
+  lease.evict('bb'.repeat(8))
+  t.false(lease.receive(process(2), other.beat(500, both)))
+  t.is(lease.beat(600, both).entries[1]?.number, 1)
+})
+
+test('a lease counts from the sending of the newest beat that enough have acknowledged', (t) => {
+  const all = [1, 2, 3].map(process)
+  const [one, two, three] = all.map((id) => new Lease(id, `${id.nodeId}0`.repeat(8)))
+  const majority = (alive: ReadonlySet<string>): boolean => alive.size >= 2
+  const first = one!.beat(1000, all)
+  const second = one!.beat(1500, all)
+  one!.receive(process(1), first)
+  one!.receive(process(1), second)
+  t.is(one!.sureUntil(majority), Number.NEGATIVE_INFINITY, 'its own word is not enough')
+  two!.receive(process(1), first)
+  one!.receive(process(2), two!.beat(9000, all))
+  t.is(one!.sureUntil(majority), 1000 + LEASE_MS)
+  three!.receive(process(1), first)
+  three!.receive(process(1), second)
+  one!.receive(process(3), three!.beat(9100, all))
+  t.is(one!.sureUntil(majority), 1500 + LEASE_MS)
+})
