@@ -7,7 +7,7 @@ import type { ClusterDriver } from '../cluster/driver.js'
 import { startNbdServer } from '../doors/nbd/server.js'
 import type { LogLevelControl } from '../doors/sheepdog/log-level.js'
 import { startSheepdogServer } from '../doors/sheepdog/server.js'
-import { defaultZone, type SdNode } from '../model/node.js'
+import { defaultZone, nodeKey, type SdNode } from '../model/node.js'
 import { countedAccess } from '../sheep/counted-access.js'
 import { learnFromDisk } from '../sheep/known-volumes.js'
 import { SheepNode } from '../sheep/node.js'
@@ -25,6 +25,7 @@ import { nodeWorld } from '../world/node/world.js'
 import type { Address } from '../world/world.js'
 import { addressOfChoice, makeClusterDriver } from './cluster-driver.js'
 import { cuttable } from './cuttable.js'
+import { ioListeners } from './io-option.js'
 import { type Ending, type Life, withRevivals } from './revival.js'
 import type { SheepOptions } from './sheep-options.js'
 
@@ -132,7 +133,11 @@ async function start(
     startSheepdogServer({
       world,
       log,
-      addresses: [everywhere(options.bindAddress, options.port), { path: `${metaDirectory}/sock` }],
+      addresses: [
+        everywhere(options.bindAddress, options.port),
+        ...ioListeners(options.io, options),
+        { path: `${metaDirectory}/sock` },
+      ],
       context: {
         node,
         kill: () => over.resolve({ reason: undefined, again: false }),
@@ -194,7 +199,7 @@ function makeStoreDirectory(path: string): string {
 async function announced(
   options: SheepOptions,
   driver: ClusterDriver,
-): Promise<Pick<SdNode, 'host' | 'port' | 'zone'>> {
+): Promise<Pick<SdNode, 'host' | 'port' | 'zone' | 'io'>> {
   const name = options.announcedAddress ?? addressOfChoice(options.cluster) ?? driver.localAddress()
   const host = await lookup(name).then(
     ({ address }) => address,
@@ -203,7 +208,8 @@ async function announced(
     },
   )
   const zone = options.zone ?? defaultZone(host)
-  return { host, port: options.port, zone }
+  const { port, io } = options
+  return { host, port, zone, ...(io !== undefined && { io }) }
 }
 
 /** All addresses of both families where none is given. */
@@ -220,12 +226,18 @@ const LISTEN_REASONS: Readonly<Record<string, string>> = {
   EADDRNOTAVAIL: 'cannot be bound: this machine does not have the address',
 }
 
+interface ListenError extends NodeJS.ErrnoException {
+  readonly address?: string
+  readonly port?: number
+}
+
 async function named<T>(what: string, started: Promise<T>): Promise<T> {
   try {
     return await started
   } catch (error) {
-    const { code = '', message, ...rest } = error as NodeJS.ErrnoException & { path?: string }
-    const where = rest.path === undefined ? what : `socket ${rest.path}`
+    const { code = '', message, path, address, port } = error as ListenError
+    const isForeign = code === 'EADDRNOTAVAIL' && address !== undefined && port !== undefined
+    const where = isForeign ? nodeKey({ host: address, port }) : path ? `socket ${path}` : what
     throw new Error(`${where} ${LISTEN_REASONS[code] ?? `cannot be used: ${message}`}`, {
       cause: error,
     })

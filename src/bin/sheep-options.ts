@@ -13,6 +13,7 @@ import {
 } from '../world/node/log.js'
 import type { Address } from '../world/world.js'
 import type { ClusterChoice } from './cluster-driver.js'
+import { type IoAddress, ioAddress } from './io-option.js'
 import { recoveryThrottling } from './recovery-option.js'
 
 const PORT_DEFAULT = 7000
@@ -35,6 +36,8 @@ export interface SheepOptions {
   /** Name or address to announce; undefined: what the cluster driver thinks. */
   readonly announcedAddress: string | undefined
   readonly zone: number | undefined
+  /** On the network other nodes send data over; undefined: there is only one. */
+  readonly io: IoAddress | undefined
   /** Undefined: the default driver. */
   readonly cluster: ClusterChoice | undefined
   readonly foreground: boolean
@@ -57,7 +60,6 @@ export type Parsed =
 /** Options of sheepdog 1.0 this release does not have: refused by name, never ignored. */
 const NOT_SERVED: Readonly<Record<string, string>> = {
   '-D, --directio': 'direct I/O',
-  '-i, --ioaddr <address>': 'a second data network',
   '-j, --journal <options>': 'the journal',
   '-r, --http <options>': 'the HTTP front end',
   '-u, --upgrade': 'upgrading a store in place',
@@ -136,6 +138,7 @@ interface Given {
   pidfile?: string
   myaddr?: string
   zone?: number
+  ioaddr?: IoAddress
   recovery?: RecoveryThrottling
   nbd: Address[]
   gateway?: boolean
@@ -155,6 +158,11 @@ function command(version: string, ignored: string[]): Command {
     .option('-c, --cluster <driver>', DRIVERS_HELP)
     .option('-f, --foreground', 'stay in the foreground')
     .option('-g, --gateway', 'store nothing: serve disks from the other nodes only')
+    .option(
+      '-i, --ioaddr <address>',
+      'host=A[,port=P]: listen there too, for the data of other nodes (a second network)',
+      ioAddress,
+    )
     .option('-l, --log <options>', 'level=,dir=,format=default|server|json,dst=', logPlan)
     .option('-n, --nosync', 'never sync: a power cut may lose anything')
     .option('-p, --port <port>', 'port of the sheepdog protocol', portNumber, PORT_DEFAULT)
@@ -242,6 +250,7 @@ export function parseSheepOptions(argv: readonly string[], version: string): Par
       port: given.port,
       announcedAddress: given.myaddr,
       zone: given.zone,
+      io: given.ioaddr,
       cluster: clusterChoice(given.cluster),
       foreground: given.foreground === true || destination === 'stdout',
       log: {

@@ -64,7 +64,8 @@ async function runList({ options, out, sheep }: Context): Promise<number> {
 
 /** One node for --json; `node info` adds sizes in bytes. `id`: what `node kill` takes. */
 function nodeJson(id: number, one: SdNode): Record<string, unknown> {
-  return { id, host: one.host, port: one.port, vnodes: one.vnodes, zone: one.zone }
+  const { host, port, vnodes, zone, io } = one
+  return { id, host, port, vnodes, zone, ...(io !== undefined && { io }) }
 }
 
 interface SpaceRow {

@@ -2,11 +2,14 @@
 
 export const NODE_BYTES = 80
 const LINK_BYTES = 24
+const IO_AT = LINK_BYTES + 18
 
 export interface SdNode {
   /** Dotted IPv4 or IPv6 text. */
   readonly host: string
   readonly port: number
+  /** A second address for the data of other nodes (-i). Says nothing about who the node is. */
+  readonly io?: { readonly host: string; readonly port: number }
   /** As announced: 128 automatic, 0 gateway, n fixed; in an epoch log the computed number. */
   readonly vnodes: number
   readonly zone: number
@@ -72,6 +75,10 @@ export function encodeNode(node: SdNode, into: Buffer = Buffer.alloc(NODE_BYTES)
   into.fill(0, at, at + NODE_BYTES)
   addressBytes(node.host).copy(into, at + LINK_BYTES)
   into.writeUInt16LE(node.port, at + LINK_BYTES + 16)
+  if (node.io !== undefined) {
+    addressBytes(node.io.host).copy(into, at + IO_AT)
+    into.writeUInt16LE(node.io.port, at + IO_AT + 16)
+  }
   into.writeUInt16LE(node.vnodes, at + 64)
   into.writeUInt32LE(node.zone, at + 68)
   into.writeBigUInt64LE(BigInt(node.spaceBytes), at + 72)
@@ -79,9 +86,12 @@ export function encodeNode(node: SdNode, into: Buffer = Buffer.alloc(NODE_BYTES)
 }
 
 export function decodeNode(from: Buffer, at = 0): SdNode {
+  const ioPort = from.readUInt16LE(at + IO_AT + 16)
+  const io = { host: addressText(from.subarray(at + IO_AT, at + IO_AT + 16)), port: ioPort }
   return {
     host: addressText(from.subarray(at + LINK_BYTES, at + LINK_BYTES + 16)),
     port: from.readUInt16LE(at + LINK_BYTES + 16),
+    ...(ioPort !== 0 && { io }),
     vnodes: from.readUInt16LE(at + 64),
     zone: from.readUInt32LE(at + 68),
     spaceBytes: Number(from.readBigUInt64LE(at + 72)),

@@ -57,8 +57,8 @@ export class SheepClient {
   #nextId = 1
   #closed: Error | undefined
   #cancelTimer: (() => void) | undefined
-  /** Called once when the connection is over. */
-  onClose: (() => void) | undefined
+  /** Called when a watched connection is given up. */
+  onSilent: (() => void) | undefined
 
   private constructor(connection: Connection, clock: World['clock']) {
     this.#connection = connection
@@ -92,6 +92,10 @@ export class SheepClient {
   /** Somebody waits for replies, and has not heard anything for a while. */
   get isQuiet(): boolean {
     return this.#quietTicks >= QUIET_TICKS
+  }
+
+  get isWatched(): boolean {
+    return this.#watch !== undefined
   }
 
   /** From now on the connection ends when the other side is silent. */
@@ -171,7 +175,6 @@ export class SheepClient {
     const waiting = [...this.#waiting.values()]
     this.#waiting.clear()
     for (const one of waiting) one.done(undefined, error)
-    this.onClose?.()
   }
 
   /** One timer a connection, running while something is in flight. */
@@ -192,6 +195,7 @@ export class SheepClient {
     if (this.#waiting.size === 0) return
     if (this.#quietTicks >= watch.silentTicks) {
       this.#connection.destroy()
+      this.onSilent?.()
       this.#over(new Error(`silent for ${watch.silentTicks * watch.tickMs} ms`))
       return
     }

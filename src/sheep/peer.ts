@@ -5,6 +5,9 @@
  * waited for until it answers or leaves, because it could execute what it had received on the old connection
  * later, over newer data.
  *
+ * A node with a second address (-i) is asked there first. When that network fails, its connection is given up for
+ * one to the main address, sooner than otherwise; an attempt every few seconds finds out when it is back.
+ *
  * What is under way is bounded, below what the other side takes at once: so it goes on reading, and a probe is
  * answered. More waits here in order, referring to bytes whose owners (the doors' sessions) are bounded.
  */
@@ -29,7 +32,14 @@ const SILENT_TICKS = 20
 const SENT_MAX = 224
 const SENT_BYTES_MAX = 48 * 1024 * 1024
 
-export type NodeAddress = Pick<SdNode, 'host' | 'port'>
+/** On the data network, where there is the other one to fall back on. */
+const IO_CONNECT_TIMEOUT_MS = 1_000
+const IO_SILENT_TICKS = 8
+const IO_PROBE_MS = 5_000
+/** Requests under way on the main network get this long to end before the data network is used again. */
+const IO_RETURN_MS = 1_000
+
+export type NodeAddress = Pick<SdNode, 'host' | 'port' | 'io'>
 
 /** What this node says of itself in a HELLO. */
 export interface Introduction {
@@ -71,6 +81,12 @@ export class Peer {
   #refusedUntil = 0
   #isSlow = false
   #dropped: Error | undefined
+  /** The connection in use is one of the data network. */
+  #overIo = false
+  #ioIsBad = false
+  /** What is under way ends, then the data network is used again. */
+  #returning = false
+  #cancelProbe: (() => void) | undefined
 
   constructor(options: PeerOptions) {
     this.#world = options.world
@@ -87,7 +103,8 @@ export class Peer {
   /** `node` as it is known now: the address of a data network may be new. */
   request(node: NodeAddress, request: PeerRequest): void {
     this.#node = node
-    if (this.#queue.length === 0 && this.#client?.alive === true && this.#hasRoom(request)) {
+    const isFree = this.#queue.length === 0 && !this.#returning
+    if (isFree && this.#client?.alive === true && this.#hasRoom(request)) {
       this.#send(this.#client, request)
       return
     }
@@ -98,6 +115,7 @@ export class Peer {
   /** What is in flight or waits fails now, with the reason. */
   drop(reason: string): void {
     this.#dropped = new Error(reason)
+    this.#cancelProbe?.()
     this.#greeting?.close()
     this.#client?.close()
     this.#pump()
@@ -116,7 +134,7 @@ export class Peer {
       this.#sent--
       this.#sentBytes -= bytes
       done(reply, error)
-      if (this.#queue.length > 0) this.#pump()
+      if (this.#queue.length > 0 || this.#returning) this.#pump()
     }
     client.request(head, payload, finish, late)
   }
@@ -128,7 +146,9 @@ export class Peer {
       return
     }
     if (this.#connecting) return
+    if (this.#returning && this.#sent === 0) this.#leaveMain()
     while (this.#client?.alive === true) {
+      if (this.#returning) return
       const next = this.#queue[0]
       if (next === undefined || !this.#hasRoom(next)) return
       this.#queue.shift()
@@ -156,7 +176,7 @@ export class Peer {
     })
     let failure: Error | undefined
     try {
-      this.#client = await this.#open({ host: this.#node.host, port: this.#node.port })
+      this.#client = (await this.#openIo()) ?? (await this.#openMain())
       this.#isSlow = false
     } catch (error) {
       failure = error instanceof Error ? error : new Error(String(error))
@@ -170,9 +190,73 @@ export class Peer {
     this.#pump()
   }
 
+  async #openMain(): Promise<SheepClient> {
+    const { host, port } = this.#node
+    const client = await this.#open({ host, port }, CONNECT_TIMEOUT_MS, SILENT_TICKS)
+    this.#overIo = false
+    return client
+  }
+
+  /** Undefined when there is no data network, or it is out of order. */
+  async #openIo(): Promise<SheepClient | undefined> {
+    const { io } = this.#node
+    if (io === undefined || this.#ioIsBad) return undefined
+    try {
+      const client = await this.#open(io, IO_CONNECT_TIMEOUT_MS, IO_SILENT_TICKS)
+      this.#overIo = true
+      client.onSilent = () => this.#ioFailed('silent')
+      return client
+    } catch (error) {
+      if (this.#dropped !== undefined) throw this.#dropped
+      this.#ioFailed(error instanceof Error ? error.message : String(error))
+      return undefined
+    }
+  }
+
+  #ioFailed(reason: string): void {
+    if (this.#ioIsBad) return
+    this.#ioIsBad = true
+    this.#log.warn('peer.io.lost', { peer: this.#key, reason })
+    this.#probeLater()
+  }
+
+  #probeLater(): void {
+    this.#cancelProbe = this.#world.clock.after(IO_PROBE_MS, () => void this.#probeIo())
+  }
+
+  async #probeIo(): Promise<void> {
+    const { io } = this.#node
+    if (io === undefined || this.#dropped !== undefined) return
+    try {
+      const probe = await this.#world.network.connect(io, IO_CONNECT_TIMEOUT_MS)
+      probe.destroy()
+    } catch {
+      // Still out of order; nobody waits for it.
+      if (this.#dropped === undefined) this.#probeLater()
+      return
+    }
+    this.#ioIsBad = false
+    this.#log.info('peer.io.back', { peer: this.#key })
+    if (this.#client?.alive !== true || this.#overIo) return
+    this.#returning = true
+    const main = this.#client
+    // A node that knows HELLO drops what is left when it is greeted anew; of others it is waited for.
+    this.#cancelProbe = this.#world.clock.after(IO_RETURN_MS, () => {
+      if (this.#returning && main === this.#client && main.isWatched) this.#leaveMain()
+    })
+    this.#pump()
+  }
+
+  #leaveMain(): void {
+    this.#returning = false
+    this.#cancelProbe?.()
+    this.#client?.close()
+    this.#client = undefined
+    this.#pump()
+  }
+
   /** Resolves when nothing sent on older connections can happen any more, or with a sheepdog 1.0. */
-  async #open(to: Address): Promise<SheepClient> {
-    const connectTimeoutMs = CONNECT_TIMEOUT_MS
+  async #open(to: Address, connectTimeoutMs: number, silentTicks: number): Promise<SheepClient> {
     const client = await SheepClient.connect(this.#world, to, { connectTimeoutMs })
     this.#greeting = client
     const inTime = this.#world.clock.after(HELLO_TIMEOUT_MS, () => client.close())
@@ -181,7 +265,7 @@ export class Peer {
       const { incarnation, nextSerial, ...self } = this.#introduction
       const payload = encodeHello({ ...self, incarnation, serial: nextSerial() })
       const { result } = await client.call(helloHead(payload), payload)
-      if (result === Code.SUCCESS) client.watch(this.#watch(payload))
+      if (result === Code.SUCCESS) client.watch(watchWith(payload, silentTicks))
       else if (result !== Code.INVALID_PARMS) throw new Error(`HELLO: ${codeName(result)}`)
       if (this.#dropped !== undefined) throw this.#dropped
       return client
@@ -193,13 +277,13 @@ export class Peer {
       this.#greeting = undefined
     }
   }
+}
 
-  #watch(hello: Buffer): Watch {
-    return {
-      ...{ tickMs: TICK_MS, lateTicks: LATE_TICKS, silentTicks: SILENT_TICKS },
-      // Said again on its own connection it is answered at once, and means nothing else.
-      probe: () => ({ head: helloHead(hello), payload: hello }),
-    }
+function watchWith(hello: Buffer, silentTicks: number): Watch {
+  return {
+    ...{ tickMs: TICK_MS, lateTicks: LATE_TICKS, silentTicks },
+    // Said again on its own connection it is answered at once, and means nothing else.
+    probe: () => ({ head: helloHead(hello), payload: hello }),
   }
 }
 

@@ -35,6 +35,8 @@ import { VirtualClock } from './virtual-clock.js'
 const SPARSE_WINDOW_BYTES = 16 * 1024
 const META = '/sheep'
 const PORT_FIRST = 7000
+/** Ports of the second network. */
+export const IO_PORT_FIRST = 17000
 const DISK_BYTES = 8 * 1024 ** 3
 
 export interface SmallClusterOptions {
@@ -53,6 +55,8 @@ export interface SmallClusterOptions {
   readonly zone?: (index: number) => number
   /** How late a member sees the next event of the cluster. */
   readonly delayMs?: (member: SdNode) => number
+  /** Every node has an address on a second network. */
+  readonly io?: boolean
   /** A node whose process is stopped for this long is thrown out. */
   readonly leaseMs?: number
 }
@@ -163,6 +167,7 @@ export class SmallCluster {
     const self = {
       host: '127.0.0.1',
       port: PORT_FIRST + index,
+      ...(this.#options.io === true && { io: { host: '127.0.0.2', port: IO_PORT_FIRST + index } }),
       vnodes: 128,
       zone: this.#options.zone?.(index) ?? index + 1,
       spaceBytes: DISK_BYTES,
@@ -184,6 +189,11 @@ export class SmallCluster {
 
   card(index: number): Card {
     return this.#running(index).card
+  }
+
+  /** The cable of the machine's second network. */
+  cutIo(index: number, isCut: boolean): void {
+    this.#network.cut(IO_PORT_FIRST + index, isCut)
   }
 
   /** Indexes of the machines that run. */
@@ -247,7 +257,7 @@ export class SmallCluster {
     await learnFromDisk(node.state.vids, store, log)
     const server = await startSheepdogServer({
       ...{ world, log },
-      addresses: [{ host: self.host, port: self.port }],
+      addresses: [self, ...(self.io === undefined ? [] : [self.io])],
       context: {
         node,
         kill: () => void this.stop(index),
