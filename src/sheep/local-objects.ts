@@ -85,7 +85,10 @@ export class LocalObjects {
     }
   }
 
-  /** Serves another node's recovery: the working copy, else the stale one; NOT_FOUND: it was removed. */
+  /**
+   * Serves another node's recovery: the working copy, else the stale one. NOT_FOUND: it was removed. STALE_OBJ:
+   * this node cannot tell whether there was one.
+   */
   readForRecovery(
     epoch: number,
     targetEpoch: number,
@@ -100,8 +103,14 @@ export class LocalObjects {
       this.#store.read(oid, 0, into, done)
       return
     }
-    if (this.#recovery.isRemoved(oid)) done(Code.NOT_FOUND)
-    else this.#store.readStale(oid, targetEpoch, 0, into).then(done, () => done(Code.EIO))
+    const lacks = this.#recovery.reasonOfLack(oid, targetEpoch)
+    if (lacks === Code.NOT_FOUND) done(lacks)
+    else {
+      this.#store.readStale(oid, targetEpoch, 0, into).then(
+        (code) => done(code === Code.NO_OBJ ? lacks : code),
+        () => done(Code.EIO),
+      )
+    }
   }
 
   write(write: LocalWrite, durable: boolean, done: Done): void {

@@ -56,6 +56,7 @@ import { Stats } from './stats.js'
 import { VdiService } from './vdi-service.js'
 import { VolumeWatch } from './volume-watch.js'
 import { Weights } from './weights.js'
+import { Witness } from './witness.js'
 
 /** Other nodes get this long to hear that the writes of this one have ended. */
 const SETTLE_PATIENCE_MS = 1_000
@@ -126,6 +127,7 @@ export class SheepNode {
       epochLog,
       peers: this.peers,
       suspects: this.suspects,
+      witness: new Witness(options, this.state),
       clock: world.clock,
       log,
       throttling: options.throttling,
@@ -453,6 +455,7 @@ export class SheepNode {
 
   /** Every node has everything of `epoch`: older copies of removed objects may be forgotten. */
   async #gathered(epoch: number): Promise<void> {
+    if (!this.recovery.mayForget(epoch)) return
     await this.#history.recordGathered(epoch)
     // A format may be ordered already that this node has not carried out yet.
     const isCurrent = this.#info.ctime === this.state.settings.ctime

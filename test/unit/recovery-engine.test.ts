@@ -144,7 +144,7 @@ test('started again in the same epoch it brings back what went missing', async (
   const { store, recovery, state } = cluster.node(1)
   await store.format()
   t.deepEqual(store.listWorking(), [])
-  recovery.restart()
+  recovery.restart({ lost: true })
   await cluster.settle()
   t.is(state.epoch, 1)
   t.deepEqual(await cluster.copyFaults(), [])

@@ -6,6 +6,7 @@
  */
 import { Code, type Done, SheepError } from '../../base/codes.js'
 import type { Log } from '../../base/log.js'
+import { nodeKey } from '../../model/node.js'
 import { fragmentOf, type Oid, objectOf, oidName, oidVid, type StoredId } from '../../model/oid.js'
 import { ownersOf, type Ring } from '../../model/ring.js'
 import type { EpochLog } from '../../store/epoch-log.js'
@@ -16,8 +17,10 @@ import { equalize } from '../equal/equalize.js'
 import type { Suspects } from '../equal/suspects.js'
 import type { Peers } from '../peers.js'
 import type { NodeState } from '../state.js'
+import type { Witness } from '../witness.js'
 import { EpochRings, otherStorers } from './epoch-rings.js'
 import { Fetcher, type Wanted } from './fetch.js'
+import { spareOwners, unaccounted } from './forgetting.js'
 import { Inventories } from './inventories.js'
 import { listMissing } from './lists.js'
 import { OBJECTS_AT_ONCE_MAX, Pace } from './pace.js'
@@ -32,6 +35,7 @@ export interface RecoveryOptions {
   readonly epochLog: EpochLog
   readonly peers: Peers
   readonly suspects: Suspects
+  readonly witness: Witness
   readonly clock: Clock
   readonly log: Log
   /** How fast it goes to begin with; without it the node's use decides. */
@@ -62,6 +66,7 @@ export class Recovery {
   readonly #epochLog: EpochLog
   readonly #peers: Peers
   readonly #suspects: Suspects
+  readonly #witness: Witness
   readonly #clock: Clock
   readonly #log: Log
   readonly #finished: (epoch: number) => void
@@ -88,6 +93,7 @@ export class Recovery {
     this.#epochLog = options.epochLog
     this.#peers = options.peers
     this.#suspects = options.suspects
+    this.#witness = options.witness
     this.#clock = options.clock
     this.#log = options.log
     this.#finished = options.finished
@@ -105,6 +111,7 @@ export class Recovery {
     const run: Run = { epoch: this.#state.epoch, fresh, phase: 0, finished: 0, total: 0 }
     this.#run = run
     this.#disks = this.#store.disks().length
+    this.#witness.serves(run.epoch)
     this.pace.callOff()
     this.pace.hold(this.#state.settings.recoveryDisabled)
     this.#log.info('recovery.start', { epoch: run.epoch, from })
@@ -113,8 +120,9 @@ export class Recovery {
     })
   }
 
-  /** Looks once more for what this node owns and lacks in the epoch it is in: a disk came or went. */
-  restart(): void {
+  /** Looks once more for what this node owns and lacks in the epoch it is in: a disk came, or went (`lost`). */
+  restart({ lost }: { readonly lost: boolean }): void {
+    if (lost) this.#witness.lost(this.#state.epoch)
     if (this.#state.status === 'ok') this.start(this.#state.epoch, true)
   }
 
@@ -142,6 +150,7 @@ export class Recovery {
     this.#run = undefined
     this.pace.callOff()
     this.#gatheredEpoch = 1
+    this.#witness.reset()
     this.#fetcher.forced = 0
     this.#rings.clear()
     this.#removed.clear()
@@ -156,6 +165,27 @@ export class Recovery {
   /** An administrator gave up on what was missing then: copies from before it count without their witnesses. */
   knowForced(epoch: number): void {
     this.#fetcher.forced = Math.max(this.#fetcher.forced, epoch)
+  }
+
+  /**
+   * False: objects may exist of which only nodes that are gone have copies, so older ones must not be forgotten. Asks
+   * nobody: it decides in the order of events.
+   */
+  mayForget(epoch: number): boolean {
+    const now = new Set(this.#state.epochNodes.map(nodeKey))
+    const spare = (zones: number): number => spareOwners(this.#state, zones)
+    for (let then = Math.max(this.#gatheredEpoch, this.#fetcher.forced); then <= epoch; then++) {
+      const nodes = this.#epochLog.read(then)?.nodes
+      // What a disk took with it is as gone as a node.
+      if (!this.#witness.knows(then)) now.delete(this.#state.selfKey)
+      else now.add(this.#state.selfKey)
+      const gone = nodes === undefined ? undefined : unaccounted(nodes, now, spare)
+      if (gone?.length === 0) continue
+      const missing = gone?.map(nodeKey).join() ?? 'unknown'
+      this.#log.warn('recovery.copies-elsewhere', { epoch, then, missing })
+      return false
+    }
+    return true
   }
 
   /** Every member finished `epoch`. */
@@ -220,9 +250,10 @@ export class Recovery {
     this.#removed.delete(oid)
   }
 
-  /** An object that is not here is gone for good, whatever older copies there may be of it. */
-  isRemoved(oid: Oid): boolean {
-    return this.#removed.has(oid)
+  /** Why this node has no copy of an object of that epoch to give, in the codes recovery works with. */
+  reasonOfLack(oid: Oid, epoch: number): Code {
+    if (this.#removed.has(oid)) return Code.NOT_FOUND
+    return this.#witness.knows(epoch) ? Code.NO_OBJ : Code.STALE_OBJ
   }
 
   /** The object is about to be removed: no fetch must bring it back. */
@@ -305,11 +336,14 @@ export class Recovery {
     run.phase = 1
     run.total = wanted.length
     await this.#recoverAll(run, wanted)
+    // Who was there in between decides whether older copies may be forgotten.
+    for (let epoch = this.#gatheredEpoch; epoch < run.epoch; epoch++) await this.#rings.of(epoch)
     if (this.#run !== run) return
     run.phase = 2
     this.#run = undefined
     this.#log.info('recovery.finished', { epoch: run.epoch, objects: run.total })
-    this.#finished(run.epoch)
+    // Others do not know what this node has lost: it is its word that older copies are needed no more.
+    if (this.mayForget(run.epoch)) this.#finished(run.epoch)
   }
 
   /** Tries until it has worked or the node stops: what stays behind could pass for current later. */
@@ -317,6 +351,7 @@ export class Recovery {
     for (;;) {
       try {
         await this.#store.setAside(from, gone)
+        await this.#witness.save()
         await this.#placed(run.epoch)
         return
       } catch (error) {

@@ -19,6 +19,7 @@ import { objectRequest } from '../../wire/sheepdog/requests.js'
 import type { Suspects } from '../equal/suspects.js'
 import type { Peers } from '../peers.js'
 import type { NodeState } from '../state.js'
+import type { Witness } from '../witness.js'
 import type { EpochRings } from './epoch-rings.js'
 
 /** Complaints about objects that cannot be had, of one epoch. */
@@ -30,6 +31,7 @@ export interface FetcherOptions {
   readonly rings: EpochRings
   readonly peers: Peers
   readonly suspects: Suspects
+  readonly witness: Witness
   readonly log: Log
 }
 
@@ -56,6 +58,7 @@ export class Fetcher {
   readonly #rings: EpochRings
   readonly #peers: Peers
   readonly #suspects: Suspects
+  readonly #witness: Witness
   readonly #log: Log
   /**
    * The newest epoch an administrator forced; 0: none. That all owners of an earlier one are gone does not hold
@@ -70,6 +73,7 @@ export class Fetcher {
     this.#rings = options.rings
     this.#peers = options.peers
     this.#suspects = options.suspects
+    this.#witness = options.witness
     this.#log = options.log
   }
 
@@ -133,7 +137,7 @@ export class Fetcher {
         if (code === Code.SUCCESS) return 'found'
         throw new SheepError(code)
       }
-      absent = true
+      absent = this.#witness.knows(target)
     }
     for (const node of this.#surestFirst(oid, owners)) {
       if (this.#state.isSelf(node) || !living.has(nodeKey(node))) continue
@@ -141,7 +145,8 @@ export class Fetcher {
       if (code === Code.SUCCESS) return 'found'
       if (code === Code.NOT_FOUND) return 'removed'
       if (code === Code.NO_OBJ) absent = true
-      else unreachable = true
+      // It lost a disk since and cannot tell: as if it were gone.
+      else if (code !== Code.STALE_OBJ) unreachable = true
     }
     if (unreachable) return 'unreachable'
     // In an epoch without storage there was nothing to write to.
@@ -168,7 +173,9 @@ export class Fetcher {
     const stale = this.#store.staleEpochs(oid)[0]
     if (stale !== undefined && (await this.#isSame(wanted, holder, stale))) {
       if (!wanted.isWanted()) return Code.NO_OBJ
-      return this.#store.restoreStale(oid, stale, this.#stillWanted(wanted))
+      const code = await this.#store.restoreStale(oid, stale, this.#stillWanted(wanted))
+      // Without the file the copy comes as bytes.
+      if (code !== Code.NO_OBJ) return orThrow(code)
     }
     const bytes = this.#bytesOf(oid)
     const head = objectRequest({
@@ -191,10 +198,11 @@ export class Fetcher {
     if (reply.body.length !== bytes) return Code.NETWORK_ERROR
     if (!wanted.isWanted()) return Code.NO_OBJ
     const stillWanted = this.#stillWanted(wanted)
-    return new Promise((resolve) => {
+    const created = await new Promise<Code>((resolve) => {
       const content = { bytes, offset: 0, data: reply.body }
       this.#store.create({ id: oid, ...content, stillWanted }, resolve)
     })
+    return orThrow(created)
   }
 
   /** A copy that arrives after the membership changed may not be this node's to keep any more. */
@@ -218,4 +226,10 @@ export class Fetcher {
 
 function objectNames(oid: Oid): { readonly oid: string; readonly vdi: string } {
   return { oid: oidName(oid), vdi: vidName(oidVid(oid)) }
+}
+
+/** What this node's own disk says is no word about the other's copy. NETWORK_ERROR: it is not wanted any more. */
+function orThrow(code: Code): Code {
+  if (code === Code.SUCCESS || code === Code.NETWORK_ERROR) return code
+  throw new SheepError(code)
 }
