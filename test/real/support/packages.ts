@@ -25,6 +25,9 @@ const PACKAGE_OF = {
   corosync: 'corosync',
   'corosync-cmapctl': 'corosync',
   ip: 'iproute2',
+  java: 'default-jre-headless',
+  // The one command in the path of the package with the server's jars.
+  zooinspector: 'zookeeper',
   nsenter: 'util-linux',
   unshare: 'util-linux',
 } as const
