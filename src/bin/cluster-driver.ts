@@ -31,12 +31,12 @@ export async function makeClusterDriver(
   choice: ClusterChoice | undefined,
   { world, log, isRevival }: DriverSetting,
 ): Promise<ClusterDriver> {
-  if (choice === undefined) return defaultDriver(world, log)
+  if (choice === undefined) return defaultDriver({ world, log, isRevival })
   switch (choice.driver) {
     case 'local':
       return localDriver({ world, log, directory: localDirectory(choice.option ?? 'default') })
     case 'corosync':
-      return corosyncDriver({ world, log, corosync: openCorosync() })
+      return corosyncDriver({ world, log, corosync: openCorosync(), isPatient: isRevival })
     case 'zookeeper':
       return openZookeeperDriver({
         ...{ world, log, isPatient: isRevival },
@@ -52,9 +52,9 @@ export function addressOfChoice(choice: ClusterChoice | undefined): string | und
   return choice?.driver === 'corosync' && choice.option !== '' ? choice.option : undefined
 }
 
-async function defaultDriver(world: World, log: Log): Promise<ClusterDriver> {
+async function defaultDriver({ world, log, isRevival }: DriverSetting): Promise<ClusterDriver> {
   try {
-    return await corosyncDriver({ world, log, corosync: openCorosync() })
+    return await corosyncDriver({ world, log, corosync: openCorosync(), isPatient: isRevival })
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
     throw new Error(

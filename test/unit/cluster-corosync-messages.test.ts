@@ -103,12 +103,13 @@ test('a beat comes back as it was; a cut one is a RangeError', (t) => {
     incarnation: 'ffeeddccbbaa9988',
     number: 77,
     isSure: true,
+    age: 86400,
     entries: [{ process: SUBJECT.process, incarnation: '0011223344556677', number: 5 }],
     reason: 'because',
   }
   const bytes = encodeBeat(beat)
   t.deepEqual(decodeBeat(bytes), beat)
-  for (const length of [0, 4, 19, 39]) {
+  for (const length of [0, 4, 23, 43]) {
     t.throws(() => decodeBeat(bytes.subarray(0, length)), { instanceOf: RangeError })
   }
   bytes[4] = 9

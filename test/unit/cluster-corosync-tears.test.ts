@@ -80,7 +80,7 @@ class Story {
 
   lost(): number[] {
     const isLost = ({ recorder }: Member): boolean =>
-      recorder.own.some((line) => /^lost /.test(line))
+      recorder.own.some((line) => /^suspended /.test(line))
     return this.members.filter(isLost).map(({ port }) => port)
   }
 
@@ -261,6 +261,23 @@ test('two that started apart meet: the later one gives way', async (t) => {
   story.ring.heal()
   await story.until(() => story.lost().length > 0)
   t.deepEqual(story.lost(), [2])
+})
+
+test('the part that went on stays when it meets others that wait, be they more', async (t) => {
+  const story = await new Story(t).with(3, 4, 5, 1, 2)
+  story.ring.tear([
+    [3, 4, 5],
+    [1, 2],
+  ])
+  await story.until(() => story.lost().length === 2)
+  await story.until(() => story.member(1).recorder.lines.at(-1) === 'left 5 [1 2 3]')
+  for (const port of [2, 3]) story.ring.kill(story.member(port).id)
+  await story.until(() => story.sure().length === 1)
+  const again = [await story.enter(1), await story.enter(2)]
+  await story.until(() => again.every((one) => story.isSure(one)))
+  story.ring.heal()
+  await story.until(() => story.lost().length === 4)
+  t.deepEqual([story.lost(), story.sure()], [[4, 5, 6, 7], [1]])
 })
 
 test('a join and a tear at once: the answer reached one side only, and one side at most goes on', async (t) => {

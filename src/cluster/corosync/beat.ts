@@ -2,8 +2,8 @@
  * What members tell each other beside the group 1.0 knows, in a group of its own ("sheepdog.sure").
  *
  *   0 "SDb1" | kind u8 | sure u8 | entries u16
- *   8 incarnation 8 | number u32
- *  20 entries of 20: nodeid u32, pid u32, incarnation 8, number u32
+ *   8 incarnation 8 | number u32 | age in seconds u32
+ *  24 entries of 20: nodeid u32, pid u32, incarnation 8, number u32
  *
  * A beat lists the members as its sender sees them, and the newest beat it has had of each: so it is an
  * acknowledgement to all at once. A refusal tells a joiner why it stays outside; its entry is the joiner, the
@@ -15,7 +15,7 @@ import { INCARNATION_BYTES, MEMBERS_MAX, putProcess, takeProcess } from './messa
 export const BEAT_GROUP = 'sheepdog.sure'
 
 const MAGIC = Buffer.from('SDb1')
-const HEAD_BYTES = 20
+const HEAD_BYTES = 24
 const ENTRY_BYTES = 20
 const KINDS = ['beat', 'refusal', 'eviction'] as const
 const REASON_BYTES_MAX = 1000
@@ -33,6 +33,8 @@ export interface Beat {
   readonly number: number
   /** Its sender may be sure of itself. */
   readonly isSure: boolean
+  /** How long its cluster has had members without a break, in whole seconds. */
+  readonly age: number
   readonly entries: readonly BeatEntry[]
   /** Of a refusal. */
   readonly reason: string
@@ -46,6 +48,7 @@ export const SILENCE: Beat = {
   incarnation: NO_INCARNATION,
   number: 0,
   isSure: false,
+  age: 0,
   entries: [],
   reason: '',
 }
@@ -59,6 +62,7 @@ export function encodeBeat(beat: Beat): Buffer {
   bytes.writeUInt16LE(beat.entries.length, 6)
   bytes.write(beat.incarnation, 8, INCARNATION_BYTES, 'hex')
   bytes.writeUInt32LE(beat.number, 16)
+  bytes.writeUInt32LE(beat.age, 20)
   beat.entries.forEach(({ process, incarnation, number }, i) => {
     const at = HEAD_BYTES + i * ENTRY_BYTES
     putProcess(bytes, at, process)
@@ -83,6 +87,7 @@ export function decodeBeat(bytes: Buffer): Beat {
     incarnation: bytes.toString('hex', 8, 8 + INCARNATION_BYTES),
     number: bytes.readUInt32LE(16),
     isSure: bytes[5] === 1,
+    age: bytes.readUInt32LE(20),
     entries: Array.from({ length: count }, (_, i) => {
       const at = HEAD_BYTES + i * ENTRY_BYTES
       return {

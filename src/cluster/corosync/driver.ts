@@ -16,6 +16,8 @@ import { CorosyncMember, type End } from './member.js'
 
 /** Networks that have just changed change again. */
 const AGAIN_MS = 200
+/** A corosync that is being restarted takes seconds. */
+const RECONNECT_MS = 1_000
 /** How often a node that waits for corosync's quorum says so. */
 const COMPLAIN_MS = 30_000
 
@@ -23,10 +25,16 @@ export interface CorosyncDriverOptions {
   readonly world: Pick<World, 'clock' | 'random'>
   readonly corosync: Corosync
   readonly log: Log
+  /** The node was a member before: it waits for corosync and its cluster as long as it takes. */
+  readonly isPatient?: boolean
 }
 
-/** Rejects with an Error that names the remedy when corosync does not run or knows no address of this host. */
+/**
+ * Rejects with an Error that names the remedy when corosync does not run or knows no address of this host; but
+ * a patient one waits in `join`, and has no address.
+ */
 export async function corosyncDriver(options: CorosyncDriverOptions): Promise<ClusterDriver> {
+  if (options.isPatient === true) return new CorosyncDriver(options, undefined)
   const [address] = await options.corosync.localAddresses()
   if (address === undefined) {
     throw new Error('corosync knows no address of this host: give one, -c corosync:ADDRESS or -y')
@@ -45,22 +53,25 @@ interface Joining {
 class CorosyncDriver implements ClusterDriver {
   readonly name = 'corosync'
   readonly #options: CorosyncDriverOptions
-  readonly #address: string
+  readonly #address: string | undefined
   #member: CorosyncMember | undefined
   #joining: Joining | undefined
   #self: SdNode | undefined
   #departure: (() => void) | undefined
   #stopWatching: (() => void) | undefined
   #cancelAgain: (() => void) | undefined
+  /** The reason for trying again that was told last. */
+  #complained = ''
   /** Undefined until corosync has said so for the first time. */
   #quorate: boolean | undefined
 
-  constructor(options: CorosyncDriverOptions, address: string) {
+  constructor(options: CorosyncDriverOptions, address: string | undefined) {
     this.#options = options
     this.#address = address
   }
 
   localAddress(): string {
+    if (this.#address === undefined) throw new Error('corosync has not been asked for an address')
     return this.#address
   }
 
@@ -128,13 +139,16 @@ class CorosyncDriver implements ClusterDriver {
         this.#quorate = quorate
         if (!isNews) return
         this.#options.log.info('corosync.quorum', { quorate })
-        if (!quorate) this.#member?.withdraw('the corosync of this host has lost quorum')
+        const reason = 'the corosync of this host has lost quorum'
+        if (!quorate) this.#member?.withdraw('outside', reason)
         this.#enter()
       },
       closed: (reason) => {
         this.#stopWatching = undefined
-        if (this.#member === undefined) this.#over({ kind: 'broken', reason, wasMember: false })
-        else this.#member.withdraw(reason)
+        this.#quorate = undefined
+        const end = { kind: 'disconnected', reason, wasMember: false } as const
+        if (this.#member !== undefined) this.#member.withdraw('disconnected', reason)
+        else if (this.#joining !== undefined) this.#ended(end, this.#joining.events)
       },
     })
   }
@@ -174,14 +188,33 @@ class CorosyncDriver implements ClusterDriver {
   }
 
   #ended(end: End, events: DriverEvents): void {
-    if (end.kind === 'outside' && !end.wasMember && this.#joining !== undefined) {
-      this.#options.log.info('corosync.again', { reason: end.reason })
-      this.#cancelAgain = this.#options.world.clock.after(AGAIN_MS, () => this.#enter())
+    if (end.kind !== 'left' && this.#joining !== undefined && this.#mayTryAgain(end)) {
+      this.#again(end)
       return
     }
-    const isLost = (end.kind === 'outside' || end.kind === 'broken') && end.wasMember
     this.#over(end)
-    if (isLost) events.lost(end.reason)
+    if (end.kind === 'broken' && end.wasMember) events.lost(end.reason)
+    if ((end.kind === 'outside' || end.kind === 'disconnected') && end.wasMember) {
+      events.suspended(end.reason)
+    }
+  }
+
+  #mayTryAgain(end: End): boolean {
+    if (end.kind === 'outside') return true
+    const isPatience = end.kind === 'disconnected' || end.kind === 'unanswered'
+    return isPatience && this.#options.isPatient === true
+  }
+
+  #again(end: Exclude<End, { kind: 'left' }>): void {
+    const isNews = end.reason !== this.#complained
+    if (isNews) this.#options.log.info('corosync.again', { reason: end.reason })
+    this.#complained = end.reason
+    const delay = end.kind === 'outside' ? AGAIN_MS : RECONNECT_MS
+    this.#cancelAgain?.()
+    this.#cancelAgain = this.#options.world.clock.after(delay, () => {
+      if (this.#stopWatching === undefined) this.#watchQuorum()
+      else this.#enter()
+    })
   }
 
   #over(end: End): void {

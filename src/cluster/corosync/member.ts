@@ -37,11 +37,14 @@ const LEAVE_MS = 5_000
 export type End =
   /** Left as it was asked to. */
   | { readonly kind: 'left' }
-  /** Never let in: the cluster does not want it, or did not answer. */
+  /** Never let in: the cluster does not want it. */
   | { readonly kind: 'refused'; readonly reason: string }
+  | { readonly kind: 'unanswered'; readonly reason: string }
   /** The others may go on, or have gone on, without it. */
   | { readonly kind: 'outside'; readonly reason: string; readonly wasMember: boolean }
-  /** Corosync is gone, or an event could not be handled. */
+  /** The connection to corosync is gone, or never came about. */
+  | { readonly kind: 'disconnected'; readonly reason: string; readonly wasMember: boolean }
+  /** An event could not be handled: nobody knows what this member has seen. */
   | { readonly kind: 'broken'; readonly reason: string; readonly wasMember: boolean }
 
 export interface MemberOptions {
@@ -146,8 +149,8 @@ export class CorosyncMember {
   }
 
   /** Gives up being a member at once; the others see the connection close. */
-  withdraw(reason: string): void {
-    this.#outside(reason)
+  withdraw(kind: 'outside' | 'disconnected', reason: string): void {
+    this.#end({ kind, reason, wasMember: this.inside })
   }
 
   get #self(): ProcessId {
@@ -166,7 +169,7 @@ export class CorosyncMember {
       opened: (self) => this.#guard(() => events.opened(self, group)),
       message: (from, bytes) => this.#guard(() => events.message(from, bytes)),
       changed: (change) => this.#guard(() => events.changed(change)),
-      closed: (reason) => this.#end({ kind: 'broken', reason, wasMember: this.inside }),
+      closed: (reason) => this.#end({ kind: 'disconnected', reason, wasMember: this.inside }),
     })
     this.#groups.push(group)
     return group
@@ -216,7 +219,7 @@ export class CorosyncMember {
       if (this.inside) return
       const elders = others.map(processKey).join(', ')
       const reason = `no member answered within ${ANSWER_MS / 1000} s (node/process: ${elders})`
-      this.#end({ kind: 'refused', reason })
+      this.#end({ kind: 'unanswered', reason })
     })
   }
 

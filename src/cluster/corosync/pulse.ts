@@ -14,6 +14,9 @@ import { Votes } from './votes.js'
 /** A member whose process is stopped holds everybody up; after this long the others go on without it. */
 const SILENT_MS = 10_000
 
+/** Two clusters whose ages differ by less are as old as each other. */
+const AGE_SECONDS = 2
+
 export const LEFT_BEHIND = 'this node was silent for too long, the others went on without it'
 
 export interface PulseOptions {
@@ -39,6 +42,8 @@ export class Pulse {
   readonly #lease: Lease
   #votes: Votes | undefined
   #sureUntil = Number.NEGATIVE_INFINITY
+  /** Since when the cluster has had members, by the own clock. */
+  #foundedAt = Number.POSITIVE_INFINITY
 
   constructor(options: PulseOptions) {
     this.#options = options
@@ -52,6 +57,11 @@ export class Pulse {
 
   get isSure(): boolean {
     return this.#sureUntil > this.#options.clock.monotonic()
+  }
+
+  /** Of the cluster, in whole seconds. */
+  get age(): number {
+    return Math.max(0, Math.floor((this.#options.clock.monotonic() - this.#foundedAt) / 1000))
   }
 
   get members(): readonly ProcessId[] {
@@ -70,6 +80,7 @@ export class Pulse {
   /** This member is in, with these. */
   begin(others: readonly ProcessId[]): void {
     this.#votes = new Votes(this.#options.self, [...others, this.#options.self])
+    this.#foundedAt = this.#options.clock.monotonic()
     this.#beat()
   }
 
@@ -119,7 +130,8 @@ export class Pulse {
 
   #send(): void {
     const beat = this.#lease.beat(this.#options.clock.monotonic(), this.members)
-    this.#options.outlet.send([encodeBeat({ ...beat, isSure: this.isSure })])
+    const { isSure, age } = this
+    this.#options.outlet.send([encodeBeat({ ...beat, isSure, age })])
   }
 
   #aside(what: Pick<Beat, 'kind' | 'entries' | 'reason'>): void {
@@ -132,10 +144,12 @@ export class Pulse {
     if (votes === undefined) return
     const view = beat.entries.map(({ process }) => process)
     if (!this.isMember(from)) {
-      this.#meet(view, beat.isSure)
+      this.#meet(view, beat)
       return
     }
     if (!this.#lease.receive(from, beat)) return
+    const foundedAt = this.#options.clock.monotonic() - beat.age * 1000
+    this.#foundedAt = Math.min(this.#foundedAt, foundedAt)
     votes.heard(processKey(from), view)
     this.#sureUntil = this.#lease.sureUntil((alive) => votes.areEnough(alive))
     this.#lookForSilent(votes)
@@ -143,16 +157,18 @@ export class Pulse {
   }
 
   /**
-   * A beat of a member of another cluster of this name: who is not sure of itself joins the other one anew, or
-   * else the smaller one does.
+   * A beat of a member of another cluster of this name, which grew up in another part of the network: who is not
+   * sure of itself joins the other one anew, else the younger one does (it waits for the older one's
+   * nodes, most likely), else the smaller one.
    */
-  #meet(theirs: readonly ProcessId[], areSure: boolean): void {
+  #meet(theirs: readonly ProcessId[], { isSure, age }: Beat): void {
     const ours = this.members
     const self = processKey(this.#options.self)
     if (theirs.length === 0 || theirs.some((process) => processKey(process) === self)) return
     const [mine, other] = [lowestOf(ours), lowestOf(theirs)]
     const better =
-      Number(areSure) - Number(this.isSure) ||
+      Number(isSure) - Number(this.isSure) ||
+      (Math.abs(age - this.age) > AGE_SECONDS ? age - this.age : 0) ||
       theirs.length - ours.length ||
       mine.nodeId - other.nodeId ||
       mine.pid - other.pid

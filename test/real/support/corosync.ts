@@ -147,6 +147,8 @@ async function openHost(t: Owner, { bridge, cable, address }: Cable): Promise<nu
   const inside = ['nsenter', '-t', `${holder.pid}`, '-n']
   const peer = ['peer', 'name', 'eth0', 'netns', `${holder.pid}`]
   await run(['ip', 'link', 'add', cable, 'type', 'veth', ...peer])
+  // The kernel takes its time with the links of a namespace that is gone.
+  t.teardown(async () => void (await tryRun(['ip', 'link', 'del', cable])))
   await run(['ip', 'link', 'set', cable, 'master', bridge, 'up'])
   await run([...inside, 'ip', 'addr', 'add', `${address}/24`, 'dev', 'eth0'])
   await run([...inside, 'ip', 'link', 'set', 'eth0', 'up'])
