@@ -27,17 +27,18 @@ export class BlockWriter {
   readonly #disk: Volume
   readonly #dice: Dice
   readonly #stride: number
-  #next = 1
+  #next: number
   #stopping = false
   #workers: Promise<void>[] = []
 
-  /** `count` blocks evenly over the disk. */
-  constructor(disk: Volume, dice: Dice, count: number) {
+  /** `count` blocks evenly over the disk, which hold `found` for good; zeros when not given. */
+  constructor(disk: Volume, dice: Dice, count: number, found?: readonly number[]) {
     this.#disk = disk
     this.#dice = dice
     this.#stride = Math.floor(disk.sizeBytes / count / BLOCK_BYTES) * BLOCK_BYTES
-    const fresh = (): Block => ({ value: 0, durable: 0, since: [], busy: false })
-    this.blocks = Array.from({ length: count }, fresh)
+    const holding = (value: number): Block => ({ value, durable: value, since: [], busy: false })
+    this.blocks = Array.from({ length: count }, (_, i) => holding(found?.[i] ?? 0))
+    this.#next = 1 + Math.max(0, ...(found ?? []))
   }
 
   start(workers = 4): void {
