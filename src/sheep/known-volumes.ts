@@ -4,7 +4,7 @@ import { LIMITS } from '../base/limits.js'
 import type { Log } from '../base/log.js'
 import { INODE_HEADER_BYTES, type InodeHeader } from '../model/inode.js'
 import { nodeKey, type SdNode } from '../model/node.js'
-import { type Oid, oidKind, oidName, oidVid } from '../model/oid.js'
+import { asVid, type Oid, oidKind, oidName, oidVid, VID_LIMIT } from '../model/oid.js'
 import {
   decodeVdiState,
   encodeVdiState,
@@ -13,13 +13,13 @@ import {
   type VdiState,
 } from '../model/vdi-state.js'
 import type { ObjectStore } from '../store/object-store.js'
-import { Op } from '../wire/sheepdog/opcodes.js'
-import { plainRequest } from '../wire/sheepdog/requests.js'
+import { nextVidOf, volumesRequest } from '../wire/sheepdog/volume-list.js'
 import { readableHeader } from './inode-io.js'
 import type { Peers } from './peers.js'
 import type { VidTable } from './vid-table.js'
 
 const ROOM_RECORDS_START = 512
+const ROOM_RECORDS_MAX = Math.floor(LIMITS.sheepdogPayloadBytesMax / VDI_STATE_BYTES)
 
 function stateOf(header: InodeHeader): VdiState {
   return {
@@ -73,6 +73,28 @@ export function exportVolumes(vids: VidTable): Buffer {
   return Buffer.concat(known.map((state) => encodeVdiState(state)))
 }
 
+/** Volumes from `firstVid` on, by id, as far as `room` bytes hold them; `nextVid` 0: there are no more. */
+export function exportPage(
+  vids: VidTable,
+  firstVid: number,
+  room: number,
+): { readonly body: Buffer; readonly nextVid: number } {
+  const records: Buffer[] = []
+  const most = Math.floor(room / VDI_STATE_BYTES)
+  for (let vid = firstVid; vid < VID_LIMIT; vid++) {
+    // Eight ids that are free cost one look: the bitmap is mostly empty.
+    if ((vid & 7) === 0 && vids.inUse[vid >>> 3] === 0) {
+      vid += 7
+      continue
+    }
+    const state = vids.isInUse(vid) ? vids.get(asVid(vid)) : undefined
+    if (state === undefined) continue
+    if (records.length === most) return { body: Buffer.concat(records), nextVid: vid }
+    records.push(encodeVdiState(state))
+  }
+  return { body: Buffer.concat(records), nextVid: 0 }
+}
+
 /**
  * Takes over what another node knows. `trusted`: it lived through what this one missed, so its word
  * counts; else both start from their disks and the later state of a volume wins.
@@ -97,23 +119,32 @@ export interface Question {
   readonly epoch: number
 }
 
-/** Asks one node; undefined when it does not answer with success. */
-export async function fetchVolumes(question: Question): Promise<Buffer | undefined> {
-  const { peers, log, node, epoch } = question
-  const most = Math.floor(LIMITS.sheepdogPayloadBytesMax / VDI_STATE_BYTES)
-  for (let room = ROOM_RECORDS_START; ; room = Math.min(room * 2, most)) {
-    const dataLength = room * VDI_STATE_BYTES
-    const head = plainRequest({ opcode: Op.GET_VDI_COPIES, epoch, dataLength })
+/** Asks one node, page by page, each given to `take`. False when it does not tell all. */
+export async function fetchVolumes(
+  { peers, log, node, epoch }: Question,
+  take: (records: Buffer) => void,
+): Promise<boolean> {
+  let [firstVid, room] = [0, ROOM_RECORDS_START]
+  for (;;) {
+    const head = volumesRequest({ epoch, firstVid, room: room * VDI_STATE_BYTES })
     try {
       const reply = await peers.call(node, head)
-      if (reply.result === Code.SUCCESS) return reply.body
-      if (reply.result !== Code.BUFFER_SMALL || room === most) {
+      if (reply.result === Code.SUCCESS) {
+        take(reply.body)
+        const next = nextVidOf(reply)
+        if (next === 0) return true
+        if (next <= firstVid) throw new RangeError(`volumes after ${firstVid} begin at ${next}`)
+        firstVid = next
+      } else if (reply.result === Code.BUFFER_SMALL && room < ROOM_RECORDS_MAX) {
+        // One of sheepdog 1.0: all at once or not at all.
+        room = Math.min(room * 2, ROOM_RECORDS_MAX)
+      } else {
         log.warn('volumes.refused', { node: nodeKey(node), result: reply.result })
-        return undefined
+        return false
       }
     } catch (error) {
       log.warn('volumes.unreachable', { node: nodeKey(node), reason: String(error) })
-      return undefined
+      return false
     }
   }
 }

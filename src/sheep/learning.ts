@@ -30,26 +30,24 @@ export async function learnVolumes(lesson: Lesson): Promise<void> {
   if (!keepOwn) state.vids.clear()
   let told = 0
   for (const node of from) {
-    const records = await ask(lesson, node)
-    if (records === undefined) continue
-    importVolumes(state.vids, records, !keepOwn)
-    told++
+    if (await ask(lesson, node)) told++
   }
   if (!keepOwn && from.length > 0 && told === 0) {
     throw new Error('no member of the cluster told which volumes there are')
   }
 }
 
-async function ask(lesson: Lesson, node: SdNode): Promise<Buffer | undefined> {
-  const { peers, log, clock, keepOwn } = lesson
+/** False when the node does not tell all it knows. */
+async function ask(lesson: Lesson, node: SdNode): Promise<boolean> {
+  const { state, peers, log, clock, keepOwn } = lesson
+  const take = (records: Buffer): void => importVolumes(state.vids, records, !keepOwn)
   const epoch = keepOwn ? 0 : lesson.epoch
   for (let attempt = 0; attempt < LEARN_ATTEMPTS; attempt++) {
-    if (!lesson.isMember(nodeKey(node))) return undefined
-    const records = await fetchVolumes({ peers, log, node, epoch })
-    if (records !== undefined) return records
+    if (!lesson.isMember(nodeKey(node))) return false
+    if (await fetchVolumes({ peers, log, node, epoch }, take)) return true
     await new Promise<void>((resolve) => {
       clock.after(LEARN_RETRY_MS, resolve)
     })
   }
-  return undefined
+  return false
 }

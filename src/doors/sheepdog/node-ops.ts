@@ -3,9 +3,10 @@ import { noBytes } from '../../base/bytes.js'
 import { Code } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import { encodeNodes, NODE_BYTES } from '../../model/node.js'
+import { VDI_STATE_BYTES } from '../../model/vdi-state.js'
 import { failed, OK, type Reply } from '../../sheep/answer.js'
 import { type Caller, park } from '../../sheep/caller.js'
-import { exportVolumes } from '../../sheep/known-volumes.js'
+import { exportPage, exportVolumes } from '../../sheep/known-volumes.js'
 import type { SheepNode } from '../../sheep/node.js'
 import { notServing } from '../../sheep/vdi-access.js'
 import type { Frame } from '../../wire/sheepdog/frame.js'
@@ -23,6 +24,7 @@ import {
 } from '../../wire/sheepdog/records.js'
 import { setClusterDefault, setNodeReply } from '../../wire/sheepdog/replies.js'
 import { decodeClusterFields, decodeVdiStateFields } from '../../wire/sheepdog/requests.js'
+import { firstVidOf, setVolumesReply } from '../../wire/sheepdog/volume-list.js'
 import type { DoorContext, Operation, OperationTable } from './context.js'
 
 /** A body as far as the asker has room for all of it. */
@@ -128,8 +130,20 @@ function volumes(context: DoorContext, request: Frame, reply: Reply, caller: Cal
       givenUp: () => reply(failed(Code.AGAIN)),
     })
   } else {
-    whole(request, reply, exportVolumes(state.vids))
+    const firstVid = firstVidOf(request)
+    if (firstVid === undefined) whole(request, reply, exportVolumes(state.vids))
+    else volumePage(context, request, reply, firstVid)
   }
+}
+
+function volumePage({ node }: DoorContext, request: Frame, reply: Reply, firstVid: number): void {
+  const room = Math.min(request.dataLength, LIMITS.sheepdogPayloadBytesMax)
+  if (room < VDI_STATE_BYTES) {
+    reply(failed(Code.BUFFER_SMALL))
+    return
+  }
+  const { body, nextVid } = exportPage(node.state.vids, firstVid, room)
+  reply({ result: Code.SUCCESS, body, fill: (head) => void setVolumesReply(head, nextVid) })
 }
 
 function kill({ kill: stop }: DoorContext, _request: Frame, reply: Reply): void {
