@@ -40,7 +40,10 @@
 #define ADDRESSES_MAX 8
 /* libcpg itself needs little; the deepest thing the thread calls is a connect. */
 #define THREAD_STACK_BYTES (2 * 1024 * 1024)
-/* Corosync answers "try again" while a membership change is under way. */
+/*
+ * Corosync answers "try again" while a membership change is under way, and "exists" as long as an earlier port of
+ * this process has not left the group altogether.
+ */
 #define CONNECT_RETRY_MS 50
 #define CONNECT_RETRIES 200
 
@@ -196,7 +199,8 @@ static cs_error_t connect_port(port_t *port) {
     status = port->kind == GROUP ? connect_group(port) : connect_quorum(port);
     if (status == CS_OK) return status;
     disconnect(port);
-    if (status != CS_ERR_TRY_AGAIN || stopped(port, CONNECT_RETRY_MS)) break;
+    bool is_passing = status == CS_ERR_TRY_AGAIN || status == CS_ERR_EXIST;
+    if (!is_passing || stopped(port, CONNECT_RETRY_MS)) break;
   }
   return status;
 }

@@ -7,7 +7,8 @@ import { nbdcopy } from './support/clients.js'
 import { planCluster, type TestCluster, type TestNode } from './support/cluster.js'
 import { type CorosyncRing, startCorosync } from './support/corosync.js'
 import { type Slot, startFlushingWriter, wrongSlots } from './support/flushing-writer.js'
-import { DOG } from './support/paths.js'
+import { scratch } from './support/owner.js'
+import { DOG, SHEEP } from './support/paths.js'
 import { start, tryRun, until } from './support/run.js'
 import { copiesSettled } from './support/same-copies.js'
 import { needing } from './support/suite.js'
@@ -160,6 +161,20 @@ realTest('the address of corosync is announced, and corosync is the default driv
   })
   t.pass()
 })
+
+realTest(
+  'without a running corosync the message says how to start it, and what else there is',
+  async (t) => {
+    const directory = await scratch(t)
+    const nowhere = ['unshare', '-n', process.execPath, SHEEP, '-f']
+    const asked = await tryRun([...nowhere, '-c', 'corosync', directory])
+    t.is(asked.code, 1)
+    t.regex(asked.stderr, /systemctl start corosync/)
+    const silent = await tryRun([...nowhere, directory])
+    t.is(silent.code, 1)
+    t.regex(silent.stderr, /no -c is given.*systemctl start corosync.*-c zookeeper:HOST.*-c local/)
+  },
+)
 
 function at(node: TestNode): string[] {
   return ['-a', node.host, '-p', `${node.port}`]

@@ -7,6 +7,7 @@ import type { ProcessId } from '../../src/world/corosync.js'
 import { NodeRandom } from '../../src/world/node/random.js'
 import { type DriverHarness, driverSuite } from './support/driver-suite.js'
 import { FakeRing } from './support/fake-corosync.js'
+import { Recorder } from './support/recorder.js'
 import { simHost } from './support/sim-host.js'
 
 const PATIENCE_MS = 60_000
@@ -47,4 +48,35 @@ test('the address is the one corosync has for this host', async (t) => {
   const world = { clock: process.clock, random: new NodeRandom() }
   const driver = await corosyncDriver({ world, corosync, log: silentLog })
   t.is(driver.localAddress(), '10.0.0.7')
+})
+
+test('an epoch of more than 1637 nodes is refused by name, in a request and in an answer', async (t) => {
+  const host = simHost()
+  const ring = new FakeRing(host)
+  const open = async (port: number): Promise<Recorder> => {
+    const { corosync, process } = ring.host(port).process()
+    const world = { clock: process.clock, random: new NodeRandom() }
+    return new Recorder(await corosyncDriver({ world, corosync, log: silentLog }), port)
+  }
+  const settled = async (joined: Promise<void>): Promise<string> => {
+    let word = ''
+    joined.then(
+      () => {
+        word = 'in'
+      },
+      (error: Error) => {
+        word = error.message
+      },
+    )
+    while (word === '') await host.advance(5)
+    return word
+  }
+  const tooLong = 'x'.repeat(48 + 1638 * 80)
+  t.regex(await settled((await open(1)).join(tooLong)), /join of 131088 bytes.* 1637 nodes/)
+  const one = await open(2)
+  t.is(await settled(one.join()), 'in')
+  one.joinRequest = () => Buffer.from(tooLong)
+  t.regex(await settled((await open(3)).join()), /accept of 131088 bytes.* 1637 nodes/)
+  one.joinRequest = () => Buffer.from('ok')
+  t.is(await settled((await open(4)).join()), 'in')
 })

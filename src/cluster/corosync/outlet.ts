@@ -21,6 +21,11 @@ export class Outlet {
     this.#clock = clock
   }
 
+  /** What was sent last has not left yet: the ring stands still or is busy. */
+  get isWaiting(): boolean {
+    return this.#waiting.length > 0
+  }
+
   /** Throws AGAIN, and sends nothing, when too much waits already. */
   send(parts: readonly Buffer[]): void {
     const bytes = parts.reduce((sum, part) => sum + part.length, 0)

@@ -129,6 +129,8 @@ export class Pulse {
   }
 
   #send(): void {
+    // Old beats are worth nothing: while they wait there is no point in more of them.
+    if (this.#options.outlet.isWaiting) return
     const beat = this.#lease.beat(this.#options.clock.monotonic(), this.members)
     const { isSure, age } = this
     this.#options.outlet.send([encodeBeat({ ...beat, isSure, age })])
