@@ -14,6 +14,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { ALL_TOOLS, ensureTools } from './real/support/packages.js'
+import { run } from './real/support/run.js'
 import { addTallies, NOTHING, type Tally, type TestLine, tapReader } from './tap.js'
 
 const PROJECT = fileURLToPath(new URL('../../', import.meta.url))
@@ -39,6 +40,7 @@ async function main(): Promise<number> {
   }
   const failures: TestLine[] = []
   let total = NOTHING
+  if (parts.some((part) => part !== 'checks')) await prepare()
   for (const part of parts) {
     total = addTallies(total, await runPart(part, values.match ?? '', failures))
   }
@@ -47,12 +49,17 @@ async function main(): Promise<number> {
   return total.failed === 0 ? 0 : 1
 }
 
+/** What the tests need besides Node, and the bindings that were left out at the build for want of headers. */
+async function prepare(): Promise<void> {
+  const lack = await ensureTools(ALL_TOOLS, say)
+  if (lack !== undefined) say(`Some clients are not here: ${lack}`)
+  await run([process.execPath, `${PROJECT}build/native-bindings/build.js`])
+}
+
 async function runPart(part: Part, match: string, failures: TestLine[]): Promise<Tally> {
   say(`\n== ${part}`)
   if (part === 'checks') return runChecks(failures)
   if (part === 'unit') return runAva(filesOf('unit', match), ['--timeout', UNIT_SILENCE], failures)
-  const lack = await ensureTools(ALL_TOOLS, say)
-  if (lack !== undefined) say(`Some clients are not here: ${lack}`)
   let total = NOTHING
   // One file after the other: each brings up clusters of its own on the same disks and processors.
   for (const file of filesOf('real', match)) {

@@ -7,7 +7,7 @@ import { CommandFailed, run, tryRun } from './run.js'
 
 const INSTALL_MS = 600_000
 
-/** Command -> Debian package. */
+/** Command, or path of a file -> Debian package. */
 const PACKAGE_OF = {
   nbdinfo: 'libnbd-bin',
   nbdcopy: 'libnbd-bin',
@@ -30,14 +30,18 @@ const PACKAGE_OF = {
   zooinspector: 'zookeeper',
   nsenter: 'util-linux',
   unshare: 'util-linux',
+  '/usr/include/corosync/cpg.h': 'libcpg-dev',
+  '/usr/include/corosync/quorum.h': 'libquorum-dev',
+  '/usr/include/corosync/cfg.h': 'libcfg-dev',
 } as const
 
 export type Tool = keyof typeof PACKAGE_OF
 
 export const ALL_TOOLS = Object.keys(PACKAGE_OF) as Tool[]
 
-/** Full path of a command, or undefined. */
+/** Full path of a command, or of a file given by its path; undefined when it is not there. */
 export function which(command: string): string | undefined {
+  if (command.startsWith('/')) return existsSync(command) ? command : undefined
   const directories = `${process.env.PATH ?? ''}:/usr/bin:/bin:/usr/sbin:/sbin`.split(':')
   return directories.map((directory) => `${directory}/${command}`).find(isExecutable)
 }
