@@ -25,6 +25,8 @@ export interface NodePlace {
   readonly driver: string
   /** Its address; loopback by default. */
   readonly host?: string
+  /** Options of its own, such as those that make it a gateway. */
+  readonly options?: readonly string[]
   /** Words before the daemon's command line, such as those that enter a network namespace. */
   readonly inside?: readonly string[]
 }
@@ -56,7 +58,7 @@ export class TestNode {
 
   /** `more`: options of the daemon beside those every test needs. */
   command(more: readonly string[] = []): string[] {
-    const { index, port, nbdPort, directory, driver } = this.place
+    const { index, port, nbdPort, directory, driver, options = [] } = this.place
     const where = ['-b', this.host, '-y', this.host, '-p', `${port}`, '-z', `${index + 1}`]
     const nbd = ['--nbd', `${this.host}:${nbdPort}`]
     const daemon = [
@@ -67,6 +69,7 @@ export class TestNode {
       driver,
       ...where,
       ...nbd,
+      ...options,
       ...more,
       directory,
     ]
