@@ -3,9 +3,11 @@
  * harm: of another cluster, with another vnode strategy, at an address nobody can reach, or with a history that
  * contradicts this one (defects C13, C14). All of it pure; what a node knows is passed in.
  */
+import type { Log } from '../base/log.js'
 import { nodeKey, type SdNode } from '../model/node.js'
+import type { EpochLog } from '../store/epoch-log.js'
 import { ClusterFlag } from '../wire/sheepdog/opcodes.js'
-import type { ClusterInfo } from '../wire/sheepdog/records.js'
+import { type ClusterInfo, decodeClusterInfo } from '../wire/sheepdog/records.js'
 import { sameMembers } from './membership.js'
 
 export interface JoinQuestion {
@@ -16,6 +18,21 @@ export interface JoinQuestion {
   readonly request: ClusterInfo
   /** What this node's log says of an epoch; undefined when it does not know it. */
   readonly nodesOf: (epoch: number) => readonly SdNode[] | undefined
+}
+
+export interface JoinOnWire extends Omit<JoinQuestion, 'request' | 'nodesOf'> {
+  readonly log: Log
+  readonly epochLog: EpochLog
+  /** As the joiner's driver brought it. Throws RangeError when it is no cluster_info. */
+  readonly request: Buffer
+}
+
+/** The same for a request as it comes, with this node's log; what is refused is logged. */
+export function judgeJoin({ log, epochLog, request, ...rest }: JoinOnWire): string | undefined {
+  const nodesOf = (epoch: number) => epochLog.read(epoch)?.nodes
+  const reason = refusalOfJoiner({ ...rest, request: decodeClusterInfo(request), nodesOf })
+  if (reason !== undefined) log.warn('join.refused', { node: nodeKey(rest.joiner), reason })
+  return reason
 }
 
 /** A sentence for the administrator of the joiner; undefined when it may come in. */

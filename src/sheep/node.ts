@@ -28,7 +28,7 @@ import { Gateway } from './gateway.js'
 import { History } from './history.js'
 import { InodeCopies } from './inode-copies.js'
 import { InodeIo } from './inode-io.js'
-import { refusalOfJoiner } from './join-rules.js'
+import { judgeJoin } from './join-rules.js'
 import { learnVolumes } from './learning.js'
 import { type Lease, leaseOf } from './lease.js'
 import { Ledgers } from './ledger.js'
@@ -196,6 +196,8 @@ export class SheepNode {
       state: this.state,
       log,
       broadcast: (head, payload) => this.ops.broadcast(head, payload),
+      epochLog,
+      since: () => Math.max(this.#info.gathered ?? 0, this.#info.forced ?? 0),
       gathered: (epoch) => this.#gathered(epoch),
     })
     this.weights = new Weights({
@@ -284,7 +286,10 @@ export class SheepNode {
 
   #events(): DriverEvents {
     return {
-      joinRefusal: (joiner, members, request) => this.#joinRefusal(joiner, members, request),
+      joinRefusal: (joiner, members, request) => {
+        const { log, epochLog } = this
+        return judgeJoin({ own: this.#info, joiner, members, log, epochLog, request })
+      },
       joinRequest: (joiner, members, request) => {
         const answer = answerJoin(this.#info, joiner, members, decodeClusterInfo(request))
         return encodeClusterInfo(answer)
@@ -319,14 +324,6 @@ export class SheepNode {
       this.state.members = sortNodes(members)
       for (const effect of step.effects) await this.#carryOut(effect)
     })
-  }
-
-  #joinRefusal(joiner: SdNode, members: readonly SdNode[], bytes: Buffer): string | undefined {
-    const request = decodeClusterInfo(bytes)
-    const nodesOf = (epoch: number) => this.epochLog.read(epoch)?.nodes
-    const reason = refusalOfJoiner({ own: this.#info, joiner, members, request, nodesOf })
-    if (reason !== undefined) this.log.warn('join.refused', { node: nodeKey(joiner), reason })
-    return reason
   }
 
   #notified(sender: SdNode, message: Buffer): void {

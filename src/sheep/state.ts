@@ -103,6 +103,15 @@ export class NodeState {
     return this.vids.get(vid)?.copies || this.settings.copies || COPIES_DEFAULT
   }
 
+  /** Of the volume that has the fewest. */
+  fewestCopies(): number {
+    let fewest = Number.POSITIVE_INFINITY
+    for (const { deleted, copies } of this.vids.all()) {
+      if (!deleted && copies > 0) fewest = Math.min(fewest, copies)
+    }
+    return Number.isFinite(fewest) ? fewest : this.settings.copies || COPIES_DEFAULT
+  }
+
   blockSizeShiftOf(vid: Vid): number {
     return (
       this.vids.get(vid)?.blockSizeShift || this.settings.blockSizeShift || BLOCK_SIZE_SHIFT_DEFAULT
