@@ -117,7 +117,7 @@ async function start(
     metaDirectory,
     epochLog,
     self,
-    throttling: options.recovery,
+    recovery: options.recovery,
     inFlightLog: await openInFlightLog({
       ...{ files: world.files, log, metaDirectory },
       durable: options.durable,

@@ -1,6 +1,7 @@
 /** The command line of `sheep` (cluster spec, section 2.1), checked. */
 import { isIP } from 'node:net'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import type { RecoveryPlan } from '../sheep/recovery/plan.js'
 import type { Role } from '../sheep/role.js'
 import type { RecoveryThrottling } from '../wire/sheepdog/records.js'
 import {
@@ -48,8 +49,7 @@ export interface SheepOptions {
   readonly role: Role
   /** Options of sheepdog 1.0 that were given and mean nothing here: the daemon starts all the same. */
   readonly ignored: readonly string[]
-  /** Undefined: as the use of the node allows. */
-  readonly recovery: RecoveryThrottling | undefined
+  readonly recovery: RecoveryPlan
 }
 
 /** What the command line asks for: to run, or just to print (help, version, an error). */
@@ -63,7 +63,6 @@ const NOT_SERVED: Readonly<Record<string, string>> = {
   '-j, --journal <options>': 'the journal',
   '-r, --http <options>': 'the HTTP front end',
   '-u, --upgrade': 'upgrading a store in place',
-  '-W, --wildcard-recovery': 'wildcard recovery',
 }
 
 /** Options that only tune what this daemon does not have: command lines that carry them keep working. */
@@ -140,6 +139,7 @@ interface Given {
   zone?: number
   ioaddr?: IoAddress
   recovery?: RecoveryThrottling
+  wildcardRecovery?: boolean
   nbd: Address[]
   gateway?: boolean
   vnodes?: number
@@ -177,6 +177,7 @@ function command(version: string, ignored: string[]): Command {
       'a fixed number of vnodes (default: computed from disk space)',
       wholeNumber('the number of vnodes', 1, 65535),
     )
+    .option('-W, --wildcard-recovery', 'the first recovery asks every node for every object')
     .option('-y, --myaddr <address>', 'announce this address to the other nodes')
     .option('-z, --zone <id>', 'fault zone', wholeNumber('a zone', 0, 2 ** 32 - 1))
     .option(
@@ -264,7 +265,7 @@ export function parseSheepOptions(argv: readonly string[], version: string): Par
       nbd: given.nbd,
       role: roleOf(given),
       ignored,
-      recovery: given.recovery,
+      recovery: { throttling: given.recovery, wildcard: given.wildcardRecovery },
     },
   }
 }

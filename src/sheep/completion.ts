@@ -49,6 +49,11 @@ export class Completion {
     void this.#options.broadcast(head, payload)
   }
 
+  /** Tells every node to hold recovery off: it would overfill this one. */
+  holdOff(): void {
+    void this.#options.broadcast(plainRequest({ opcode: Op.DISABLE_RECOVER }), Buffer.alloc(0))
+  }
+
   async heard(epoch: number, node: SdNode): Promise<void> {
     const { state, log, gathered } = this.#options
     if (epoch !== state.epoch) return

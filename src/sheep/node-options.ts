@@ -6,8 +6,8 @@ import type { StoreConfig } from '../store/config.js'
 import type { EpochLog } from '../store/epoch-log.js'
 import type { InFlightLog } from '../store/in-flight-log.js'
 import type { ObjectStore } from '../store/object-store.js'
-import type { RecoveryThrottling } from '../wire/sheepdog/records.js'
 import type { World } from '../world/world.js'
+import type { RecoveryPlan } from './recovery/plan.js'
 
 export interface NodeOptions {
   readonly world: World
@@ -19,8 +19,7 @@ export interface NodeOptions {
   readonly inFlightLog: InFlightLog
   readonly config: StoreConfig
   readonly metaDirectory: string
-  /** How fast background recovery goes to begin with; without it the node's use decides. */
-  readonly throttling?: RecoveryThrottling | undefined
+  readonly recovery?: RecoveryPlan | undefined
   /**
    * The node is over: killed, shut down, or unable to go on (then with the reason). `again`: the cluster has
    * gone on without it; started anew on its store it may come back, as after a crash.

@@ -130,9 +130,10 @@ export class SheepNode {
       witness: new Witness(options, this.state),
       clock: world.clock,
       log,
-      throttling: options.throttling,
+      plan: options.recovery,
       placed: (epoch) => this.#placed.write(this.state.settings.ctime, epoch),
       finished: (epoch) => this.#completion.announce(epoch),
+      overfull: () => this.#completion.holdOff(),
     })
     this.local = new LocalObjects({
       ...{ state: this.state, store, recovery: this.recovery },
@@ -397,7 +398,7 @@ export class SheepNode {
     this.log.info('epoch.serve', { epoch: info.epoch, nodes: info.nodes.length })
     this.recovery.knowGathered(info.gathered ?? 0)
     this.recovery.knowForced(info.forced ?? 0)
-    if (!recover.sameMembers || !wasClean) {
+    if (!recover.sameMembers || !wasClean || this.recovery.isWildcard) {
       this.recovery.start(this.#placed.read(info.ctime) ?? recover.epoch)
     }
     if (restarted) {

@@ -186,7 +186,8 @@ function format({ node }: DoorContext, request: Frame, reply: Reply): void {
   else reply(failed(refusal))
 }
 
-const FLAGS_SERVED = ClusterFlag.STRICT | ClusterFlag.AUTO_VNODES | ClusterFlag.USE_LOCK
+const FLAGS_SERVED =
+  ClusterFlag.STRICT | ClusterFlag.AUTO_VNODES | ClusterFlag.USE_LOCK | ClusterFlag.AVOID_DISKFULL
 
 /** `flags`: of the cluster as this node was started. */
 function refusalOfFormat(request: Frame, flags: number): Code | undefined {

@@ -11,7 +11,8 @@ import { fragmentOf, type Oid, objectOf, oidName, oidVid, type StoredId } from '
 import { ownersOf, type Ring } from '../../model/ring.js'
 import type { EpochLog } from '../../store/epoch-log.js'
 import type { ObjectStore } from '../../store/object-store.js'
-import type { RecoveryState, RecoveryThrottling } from '../../wire/sheepdog/records.js'
+import { ClusterFlag } from '../../wire/sheepdog/opcodes.js'
+import type { RecoveryState } from '../../wire/sheepdog/records.js'
 import type { Clock } from '../../world/world.js'
 import { equalize } from '../equal/equalize.js'
 import type { Suspects } from '../equal/suspects.js'
@@ -24,6 +25,7 @@ import { spareOwners, unaccounted } from './forgetting.js'
 import { Inventories } from './inventories.js'
 import { listMissing } from './lists.js'
 import { OBJECTS_AT_ONCE_MAX, Pace } from './pace.js'
+import { bytesToCome, type RecoveryPlan } from './plan.js'
 
 const RETRY_MS = 500
 const RETRY_MS_MAX = 5_000
@@ -38,12 +40,13 @@ export interface RecoveryOptions {
   readonly witness: Witness
   readonly clock: Clock
   readonly log: Log
-  /** How fast it goes to begin with; without it the node's use decides. */
-  readonly throttling?: RecoveryThrottling | undefined
+  readonly plan?: RecoveryPlan | undefined
   /** Nothing lies in the working area that this node does not own in `epoch`; made durable. */
   readonly placed: (epoch: number) => Promise<void>
   /** This node has everything it owns in `epoch`. */
   readonly finished: (epoch: number) => void
+  /** Recovery would overfill this node's disks: every node is to hold it off. */
+  readonly overfull: () => void
 }
 
 interface Fetch {
@@ -71,6 +74,7 @@ export class Recovery {
   readonly #log: Log
   readonly #finished: (epoch: number) => void
   readonly #placed: (epoch: number) => Promise<void>
+  readonly #overfull: () => void
   readonly #fetches = new Map<Oid, Fetch>()
   readonly #rings: EpochRings
   readonly #fetcher: Fetcher
@@ -80,6 +84,8 @@ export class Recovery {
   readonly pace: Pace
   #run: Run | undefined
   #stopped = false
+  /** Until the first recovery is over. */
+  #isWildcard: boolean
   #disks = 1
   #aside: Promise<void> = Promise.resolve()
   /** Removed in an epoch that is not gathered yet: copies of before may still be somewhere. */
@@ -98,7 +104,10 @@ export class Recovery {
     this.#log = options.log
     this.#finished = options.finished
     this.#placed = options.placed
-    const { clock, throttling } = options
+    this.#overfull = options.overfull
+    const { clock, plan = {} } = options
+    const { throttling } = plan
+    this.#isWildcard = plan.wildcard === true
     const disks = (): number => this.#disks
     this.pace = new Pace({ clock, disks, ...(throttling && { throttling }) })
     this.inventories = new Inventories(options, LIST_PAGE_BYTES_MAX)
@@ -137,6 +146,11 @@ export class Recovery {
    */
   outOfTheWay(): Promise<void> {
     return this.#aside
+  }
+
+  /** Told to look everywhere (`sheep -W`), and not through with it. */
+  get isWildcard(): boolean {
+    return this.#isWildcard
   }
 
   progress(): RecoveryState {
@@ -278,7 +292,9 @@ export class Recovery {
     const source = this.#suspects.sourceOf(oid)
     const isOurs = source === undefined || this.#state.isSelf(source)
     if (!this.#store.has(oid)) {
-      if (isOurs) return this.#fetcher.fetch(wanted, this.#gatheredEpoch)
+      const oldest = this.#gatheredEpoch
+      if (isOurs && this.#isWildcard) return this.#fetcher.fetchFromAnybody(wanted, oldest)
+      if (isOurs) return this.#fetcher.fetch(wanted, oldest)
       return this.#fetcher.fetchFrom(wanted, source)
     }
     const [state, store, peers] = [this.#state, this.#store, this.#peers]
@@ -335,15 +351,28 @@ export class Recovery {
     })
     run.phase = 1
     run.total = wanted.length
+    if (this.#state.has(ClusterFlag.AVOID_DISKFULL)) await this.#checkSpace(run, wanted)
     await this.#recoverAll(run, wanted)
     // Who was there in between decides whether older copies may be forgotten.
     for (let epoch = this.#gatheredEpoch; epoch < run.epoch; epoch++) await this.#rings.of(epoch)
     if (this.#run !== run) return
     run.phase = 2
     this.#run = undefined
+    this.#isWildcard = false
     this.#log.info('recovery.finished', { epoch: run.epoch, objects: run.total })
     // Others do not know what this node has lost: it is its word that older copies are needed no more.
     if (this.mayForget(run.epoch)) this.#finished(run.epoch)
+  }
+
+  /** A cluster told to avoid full disks holds recovery off, until somebody has made room and lets it go on. */
+  async #checkSpace(run: Run, wanted: ArrayLike<bigint>): Promise<void> {
+    const [state, store, clock] = [this.#state, this.#store, this.#clock]
+    const neededBytes = await bytesToCome(wanted, { state, store, clock })
+    const { freeBytes } = store.space()
+    if (this.#run !== run || neededBytes <= freeBytes) return
+    this.#log.error('recovery.would-fill-disk', { epoch: run.epoch, neededBytes, freeBytes })
+    this.pace.hold(true)
+    this.#overfull()
   }
 
   /** Tries until it has worked or the node stops: what stays behind could pass for current later. */

@@ -20,7 +20,7 @@ import type { Suspects } from '../equal/suspects.js'
 import type { Peers } from '../peers.js'
 import type { NodeState } from '../state.js'
 import type { Witness } from '../witness.js'
-import type { EpochRings } from './epoch-rings.js'
+import { type EpochRings, otherStorers } from './epoch-rings.js'
 
 /** Complaints about objects that cannot be had, of one epoch. */
 const OBJECTS_NAMED_MAX = 20
@@ -153,6 +153,29 @@ export class Fetcher {
     return absent || owners.length === 0 ? 'absent' : 'unknown'
   }
 
+  /**
+   * Asks every member for every epoch's copy, newest first, whoever should have it: what was placed by a history that
+   * is wrong is found as well (`sheep -W`). The price: what nobody has counts as never written.
+   */
+  async fetchFromAnybody(wanted: Wanted, oldest: number): Promise<Code> {
+    const { oid, epoch } = wanted
+    for (let target = epoch; target >= oldest; target--) {
+      const isHere = target !== epoch && this.#store.staleEpochs(oid).includes(target)
+      if (isHere)
+        return orThrow(await this.#store.restoreStale(oid, target, this.#stillWanted(wanted)))
+      for (const node of otherStorers(this.#state, this.#state.epochNodes)) {
+        const code = await this.#take(wanted, { node, target }, Flag.WILDCARD)
+        if (code === Code.SUCCESS) {
+          this.#log.info('object.found', { oid: oidName(oid), epoch: target, on: nodeKey(node) })
+          return code
+        }
+        if (code === Code.NOT_FOUND) return Code.NO_OBJ
+        if (code !== Code.NO_OBJ && code !== Code.STALE_OBJ) return Code.NETWORK_ERROR
+      }
+    }
+    return Code.NO_OBJ
+  }
+
   /** Copies that may differ: those of nodes that do not doubt their own may have been read already. */
   #surestFirst(oid: Oid, owners: readonly SdNode[]): SdNode[] {
     const doubtful = (node: SdNode): number => (this.#suspects.isDoubtful(oid, node) ? 1 : 0)
@@ -168,7 +191,7 @@ export class Fetcher {
   }
 
   /** Gets one node's copy: by name when ours of an earlier epoch has the same bytes, else as a whole. */
-  async #take(wanted: Wanted, holder: Holder): Promise<Code> {
+  async #take(wanted: Wanted, holder: Holder, flags = 0): Promise<Code> {
     const { oid } = wanted
     const stale = this.#store.staleEpochs(oid)[0]
     if (stale !== undefined && (await this.#isSame(wanted, holder, stale))) {
@@ -180,7 +203,7 @@ export class Fetcher {
     const bytes = this.#bytesOf(oid)
     const head = objectRequest({
       opcode: Op.READ_PEER,
-      flags: Flag.RECOVERY,
+      flags: Flag.RECOVERY | flags,
       epoch: wanted.epoch,
       oid,
       targetEpoch: holder.target,

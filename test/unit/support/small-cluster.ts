@@ -14,6 +14,7 @@ import { ownersOf } from '../../../src/model/ring.js'
 import { SheepClient } from '../../../src/peer/client.js'
 import { learnFromDisk } from '../../../src/sheep/known-volumes.js'
 import { SheepNode } from '../../../src/sheep/node.js'
+import type { RecoveryPlan } from '../../../src/sheep/recovery/plan.js'
 import { configFor, type Role, weightOf } from '../../../src/sheep/role.js'
 import { vdiAccess } from '../../../src/sheep/vdi-access.js'
 import { readConfig, writeConfig } from '../../../src/store/config.js'
@@ -218,12 +219,15 @@ export class SmallCluster {
   }
 
   /** Starts the machine's sheep on what is on its disk; resolves when it is a member. */
-  async boot(index: number): Promise<void> {
-    await (await this.launch(index)).joined
+  async boot(index: number, recovery: RecoveryPlan = {}): Promise<void> {
+    await (await this.launch(index, recovery)).joined
   }
 
   /** As `boot`, but gives its end to the caller: a cluster that waits for others lets nobody in. */
-  async launch(index: number): Promise<{ readonly joined: Promise<void> }> {
+  async launch(
+    index: number,
+    recovery: RecoveryPlan = {},
+  ): Promise<{ readonly joined: Promise<void> }> {
     const machine = this.machines[index]!
     const log = this.#log(machine.self.port)
     const process = new SimProcess(this.clock)
@@ -244,7 +248,7 @@ export class SmallCluster {
     if (known !== undefined) await store.syncAll()
     const self = { ...machine.self, ...weightOf(machine.role, config) }
     const node: SheepNode = new SheepNode({
-      ...{ world, log, store, config, self },
+      ...{ world, log, store, config, self, recovery },
       driver: this.#driver.driver(world.clock),
       metaDirectory: META,
       epochLog: await openEpochLog(world.files, META),
