@@ -42,7 +42,7 @@ export async function faultRun(
   for (const writer of writers) writer.start()
   let report: CopiesReport = { objects: 0, faults: [] }
   try {
-    while (performance.now() < end) {
+    while (performance.now() < end && !isOver(setting)) {
       await pause(STEP_MS_MIN + chance.below(STEP_MS_SPREAD))
       await faults.lookAfter()
       faults.settle()
@@ -50,6 +50,7 @@ export async function faultRun(
       if (action.kind !== 'rest') await faults.perform(action)
       else say(`clean ${(await faults.rest(CLEAN_MS)).toFixed(1)} s after everything was mended`)
     }
+    if (isOver(setting)) throw new Error('ended at the first wrong block')
     say(`clean ${(await faults.rest(CLEAN_MS)).toFixed(1)} s after everything was mended (end)`)
     await stopWriters(setting)
     say('reading everything through every node')
@@ -60,6 +61,11 @@ export async function faultRun(
     await stopWriters(setting)
   }
   return verdictOf(setting, report)
+}
+
+/** More faults would only cover up what went wrong. */
+function isOver({ keep, writers }: Setting): boolean {
+  return keep && writers.some(({ mismatches }) => mismatches.length > 0)
 }
 
 export function verdictOf(setting: Setting, { objects, faults: copies }: CopiesReport): Verdict {

@@ -10,6 +10,7 @@
  *   --volumes N           volumes, each with a writer of its own (3)
  *   --kill-all N          instead of the schedule: N times all daemons are killed at once
  *   --dir DIR             where the stores lie (the system's temporary directory)
+ *   --keep                a run that fails leaves its stores and logs, and ends at the first wrong block
  *   --json FILE           also write the verdict there
  *
  * Prints a time line, then a table, and ends with 1 when a byte was wrong, a client saw an error it should not
@@ -42,6 +43,7 @@ interface Options {
   readonly networks: boolean
   readonly killAll: number
   readonly top: string | undefined
+  readonly keep: boolean
   readonly json: string | undefined
 }
 
@@ -57,6 +59,7 @@ function readOptions(): Options {
       networks: { type: 'boolean', default: false },
       'kill-all': { type: 'string', default: '0' },
       dir: { type: 'string' },
+      keep: { type: 'boolean', default: false },
       json: { type: 'string' },
     },
   })
@@ -77,6 +80,7 @@ function readOptions(): Options {
     networks: values.networks || values.driver !== 'local',
     killAll: number('kill-all', values['kill-all'], 0),
     top: values.dir,
+    keep: values.keep,
     json: values.json,
   }
 }
@@ -124,8 +128,8 @@ async function main(): Promise<number> {
   try {
     const meeting = await meetingOf(options, owner)
     const chance = dice(options.seed)
-    const { nodes, volumes, redundancy, top } = options
-    const plan = { owner, meeting, nodes, spares: SPARES, volumes, redundancy, top, say }
+    const { nodes, volumes, redundancy, top, keep } = options
+    const plan = { owner, meeting, nodes, spares: SPARES, volumes, redundancy, top, keep, say }
     const setting = await prepare({ ...plan, chance: chance.fork(), patienceMs: PATIENCE_MS })
     const verdict =
       options.killAll > 0

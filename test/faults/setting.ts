@@ -1,4 +1,6 @@
 /** What both kinds of fault run share: a formatted cluster, its volumes, and somebody who uses them. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { performance } from 'node:perf_hooks'
 import { TestCluster, TestNode } from '../real/support/cluster.js'
 import { type Owner, scratch } from '../real/support/owner.js'
@@ -33,6 +35,7 @@ export interface Setting {
   readonly faults: FaultCluster
   readonly writers: readonly VerifyingWriter[]
   readonly redundancy: Redundancy
+  readonly keep: boolean
   readonly say: (line: string) => void
   /** What went wrong beside wrong bytes. */
   readonly failures: string[]
@@ -47,6 +50,8 @@ export interface SettingPlan {
   readonly redundancy: Redundancy
   readonly chance: Dice
   readonly top: string | undefined
+  /** Stores and logs of a run that failed stay. */
+  readonly keep: boolean
   readonly say: (line: string) => void
   readonly patienceMs: number
 }
@@ -93,11 +98,11 @@ export async function prepare(plan: SettingPlan): Promise<Setting> {
       }),
     )
   }
-  return { owner, cluster, faults, writers, redundancy, say, failures }
+  return { owner, cluster, faults, writers, redundancy, keep: plan.keep, say, failures }
 }
 
 async function plannedCluster(plan: SettingPlan): Promise<TestCluster> {
-  const directory = await scratch(plan.owner, plan.top)
+  const directory = await storesDirectory(plan)
   const count = plan.nodes + plan.spares
   const ports = await freePorts(2 * count)
   const driver = await plan.meeting.driver(directory)
@@ -107,6 +112,17 @@ async function plannedCluster(plan: SettingPlan): Promise<TestCluster> {
     return new TestNode({ ...own, ...plan.meeting.place(index) })
   })
   return new TestCluster(directory, nodes)
+}
+
+/** Gone with the run, unless it failed and its remains are wanted. */
+async function storesDirectory({ owner, top, keep, say }: SettingPlan): Promise<string> {
+  if (!keep) return scratch(owner, top)
+  const directory = await mkdtemp(`${top ?? tmpdir()}/sheepdog-faults-`)
+  owner.teardown(async () => {
+    if (owner.passed) await rm(directory, { recursive: true, force: true })
+    else say(`stores and logs are kept in ${directory}`)
+  })
+  return directory
 }
 
 /** Reads every block of every volume through every node that is up; complaints land with the writers. */

@@ -164,6 +164,7 @@ export class VerifyingWriter {
       }
     }
     await Promise.all(Array.from({ length: WORKERS }, worker))
+    if (!this.#stopping) failed(new NbdLost('the server closed the connection between requests'))
     client.close()
   }
 
@@ -226,7 +227,10 @@ export class VerifyingWriter {
 
   #judge(first: number, bytes: Buffer, by: string): void {
     const faults = this.model.check(first, bytes, by)
-    const stamped = faults.map((fault) => `${this.#plan.referee.now()} ${fault}`)
+    const at = this.#offsetOf(first)
+    const stamped = faults.map((fault) => {
+      return `${this.#plan.referee.now()} run of blocks at byte ${at}: ${fault}`
+    })
     this.mismatches.push(...stamped.slice(0, FAULTS_MAX - this.mismatches.length))
   }
 
