@@ -13,6 +13,8 @@ import type { Gateway } from './verifying-writer.js'
 
 /** A gateway's clients may feel a fault this long after it was mended. */
 const AFTERMATH_MS = 5_000
+/** A node may end itself this long after a cut or a pause was over. */
+const FAULT_MEMORY_MS = 60_000
 const CLEAN_POLL_MS = 200
 /** A host that can be reached answers a connect within this. */
 const CONNECT_MS = 500
@@ -107,7 +109,6 @@ export class FaultCluster {
         node.signal('SIGSTOP')
         return
       case 'leave':
-        this.#falls(keeping, 'left')
         await this.#leave(keeping)
         return
       case 'cut':
@@ -147,7 +148,7 @@ export class FaultCluster {
     for (const keeping of this.#nodes) {
       const { node, condition } = keeping
       if ((condition !== 'up' && condition !== 'cut') || !node.ended()) continue
-      const excused = condition === 'cut' || this.#hadFaultSince(keeping, 60_000)
+      const excused = condition === 'cut' || this.#hadFaultSince(keeping, FAULT_MEMORY_MS)
       const what = `node ${node.place.index} ended by itself`
       this.#options.say(`${what}${excused ? ' after its fault' : ''}`)
       if (!excused) this.#options.failure(`${what}:\n${await node.logTail()}`)
@@ -223,12 +224,15 @@ export class FaultCluster {
     this.#rises(keeping)
   }
 
-  async #leave({ node }: Keeping): Promise<void> {
+  async #leave(keeping: Keeping): Promise<void> {
+    const { node } = keeping
+    // A node that was cut or paused just now may be ending itself already.
+    const excused = this.#hadFaultSince(keeping, FAULT_MEMORY_MS)
+    this.#falls(keeping, 'left')
     const result = await node.stop()
-    if (result !== undefined && result.code !== 0) {
-      const tail = await node.logTail()
-      this.#options.failure(`node ${node.place.index} stopped with code ${result.code}:\n${tail}`)
-    }
+    if (result === undefined || result.code === 0 || excused) return
+    const tail = await node.logTail()
+    this.#options.failure(`node ${node.place.index} stopped with code ${result.code}:\n${tail}`)
   }
 
   #falls(keeping: Keeping, condition: NodeCondition): void {

@@ -1,20 +1,33 @@
 /**
- * The short form of `npm run faults`: nodes are killed, paused, stopped, wiped and added under verifying writers.
- * No byte may be wrong, no client see an error its own gateway does not explain, all copies be equal in the end.
+ * The short form of `npm run faults`: nodes are killed, paused, stopped, wiped, cut off and added under verifying
+ * writers. No byte may be wrong, no client see an error its own gateway does not explain, and all copies must be
+ * equal in the end.
  */
-import test from 'ava'
+import type { ExecutionContext } from 'ava'
 import { PROJECT } from './support/paths.js'
 import { run } from './support/run.js'
+import { needing } from './support/suite.js'
 
 const MAIN = `${PROJECT}build/test/faults/main.js`
-const LIMIT_MS = 300_000
+const LIMIT_MS = 400_000
+const MINUTES = '0.6'
 
-function faults(...words: readonly string[]) {
-  return run([process.execPath, MAIN, ...words], { timeoutMs: LIMIT_MS })
+async function faults(t: ExecutionContext, ...words: readonly string[]): Promise<void> {
+  t.timeout(LIMIT_MS + 10_000)
+  const { stdout } = await run([process.execPath, MAIN, ...words], { timeoutMs: LIMIT_MS })
+  t.regex(stdout, /^PASS$/m)
 }
 
-test.serial('local driver: faults of all kinds, one after the other and together', async (t) => {
-  t.timeout(LIMIT_MS + 10_000)
-  const { stdout } = await faults('--minutes', '0.7', '--seed', '20261121')
-  t.regex(stdout, /^PASS$/m)
-})
+const realTest = needing()
+
+realTest('local driver: faults of all kinds, one after the other and together', (t) =>
+  faults(t, '--minutes', MINUTES, '--seed', '20261121'),
+)
+
+needing('corosync')('corosync: the same, and hosts cut off from their peers', (t) =>
+  faults(t, '--driver', 'corosync', '--minutes', MINUTES, '--seed', '32'),
+)
+
+realTest('all daemons killed at once: flushed writes survive, copies are equal after it', (t) =>
+  faults(t, '--kill-all', '3', '--seed', '5'),
+)
