@@ -25,7 +25,7 @@ import type { Owner } from '../real/support/owner.js'
 import { dice } from './dice.js'
 import { faultRun, rulesOf } from './fault-run.js'
 import { killAllRun } from './kill-all-run.js'
-import { corosyncMeeting, localMeeting, type Meeting } from './meeting.js'
+import { corosyncMeeting, localMeeting, type Meeting, zookeeperMeeting } from './meeting.js'
 import { enterOwnNamespace, inOwnNamespace, startNetworks } from './networks.js'
 import { verdictTable } from './report.js'
 import { prepare, type Redundancy } from './setting.js'
@@ -95,10 +95,11 @@ function redundancyOf(text: string): Redundancy {
 
 async function meetingOf({ driver, networks, nodes }: Options, owner: Owner): Promise<Meeting> {
   const hosts =
-    networks && driver === 'local' ? await startNetworks(owner, nodes + SPARES) : undefined
+    networks && driver !== 'corosync' ? await startNetworks(owner, nodes + SPARES) : undefined
   if (driver === 'local') return localMeeting(hosts)
+  if (driver === 'zookeeper' && hosts !== undefined) return zookeeperMeeting(owner, hosts)
   if (driver === 'corosync') return corosyncMeeting(owner, nodes + SPARES)
-  throw new Error(`--driver takes local or corosync, not '${driver}'`)
+  throw new Error(`--driver takes local, zookeeper or corosync, not '${driver}'`)
 }
 
 async function main(): Promise<number> {

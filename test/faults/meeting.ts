@@ -1,8 +1,9 @@
 /** How the nodes of a fault run find each other and reach each other, by driver. */
 import { startCorosync } from '../real/support/corosync.js'
 import type { Owner } from '../real/support/owner.js'
+import { startEnsemble } from '../real/support/zookeeper.js'
 import type { Cables } from './fault-cluster.js'
-import type { Networks } from './networks.js'
+import { HUB_HOST, type Networks } from './networks.js'
 
 /** Where one node lives. */
 export interface Home {
@@ -50,5 +51,23 @@ export async function corosyncMeeting(owner: Owner, hosts: number): Promise<Meet
       heal: (node) => ring.heal([node], others(node)),
     },
     awaySeconds: [2, 20],
+  }
+}
+
+/** Shorter than production's, not shorter than a loaded machine stands. */
+const SESSION_SECONDS = 6
+
+/**
+ * An ensemble of three that all hosts reach. A cut node loses it with everything else; pauses and cuts are
+ * shorter than a session as well as longer.
+ */
+export async function zookeeperMeeting(owner: Owner, networks: Networks): Promise<Meeting> {
+  const ensemble = await startEnsemble(owner, 3, HUB_HOST)
+  const { homes, cables } = networks
+  return {
+    driver: async () => ensemble.choice('/faults', `${SESSION_SECONDS}s`),
+    place: (node) => homes[node] ?? {},
+    cables,
+    awaySeconds: [2, 3 * SESSION_SECONDS],
   }
 }

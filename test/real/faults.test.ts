@@ -3,10 +3,11 @@
  * writers. No byte may be wrong, no client see an error its own gateway does not explain, and all copies must be
  * equal in the end.
  */
-import type { ExecutionContext } from 'ava'
+import test, { type ExecutionContext } from 'ava'
+import type { Tool } from './support/packages.js'
 import { PROJECT } from './support/paths.js'
 import { run } from './support/run.js'
-import { needing } from './support/suite.js'
+import { needing, type RealTest } from './support/suite.js'
 
 const MAIN = `${PROJECT}build/test/faults/main.js`
 const LIMIT_MS = 400_000
@@ -20,12 +21,23 @@ async function faults(t: ExecutionContext, ...words: readonly string[]): Promise
 
 const realTest = needing()
 
+/** A host of one's own for each node takes root. */
+function inNetworks(...tools: readonly Tool[]): RealTest {
+  if (process.getuid?.() === 0) return needing(...tools, 'unshare', 'nsenter', 'ip')
+  return (title) => test.serial.skip(`${title} (needs root)`, () => undefined)
+}
+
 realTest('local driver: faults of all kinds, one after the other and together', (t) =>
   faults(t, '--minutes', MINUTES, '--seed', '20261121'),
 )
 
-needing('corosync')('corosync: the same, and hosts cut off from their peers', (t) =>
-  faults(t, '--driver', 'corosync', '--minutes', MINUTES, '--seed', '32'),
+inNetworks('java', 'zooinspector')('zookeeper: the same, and hosts cut off from everybody', (t) =>
+  faults(t, '--driver', 'zookeeper', '--minutes', MINUTES, '--seed', '41'),
+)
+
+inNetworks('corosync', 'corosync-cmapctl')(
+  'corosync: the same, and hosts cut off from their peers',
+  (t) => faults(t, '--driver', 'corosync', '--minutes', MINUTES, '--seed', '32'),
 )
 
 realTest('all daemons killed at once: flushed writes survive, copies are equal after it', (t) =>

@@ -13,11 +13,13 @@ const TICK_MS = 500
 const JARS = '/usr/share/java/zookeeper.jar'
 
 export class ZookeeperServer {
+  readonly host: string
   readonly port: number
   readonly #directory: string
   #process: Running | undefined
 
-  constructor(port: number, directory: string) {
+  constructor(host: string, port: number, directory: string) {
+    this.host = host
     this.port = port
     this.#directory = directory
   }
@@ -60,7 +62,7 @@ export class ZookeeperServer {
 
   #ask(word: string): Promise<string> {
     return new Promise((resolve) => {
-      const socket = createConnection({ port: this.port, host: '127.0.0.1' })
+      const socket = createConnection({ port: this.port, host: this.host })
       let said = ''
       socket.setTimeout(5000, () => socket.destroy())
       socket.on('connect', () => socket.write(word))
@@ -87,7 +89,7 @@ export class Ensemble {
   }
 
   get hosts(): string {
-    return this.servers.map(({ port }) => `127.0.0.1:${port}`).join(',')
+    return this.servers.map(({ host, port }) => `${host}:${port}`).join(',')
   }
 
   /** What `-c` gets. */
@@ -105,8 +107,8 @@ export class Ensemble {
   }
 }
 
-/** Starts `count` servers (1 or 3) that end with the test. */
-export async function startEnsemble(t: Owner, count: 1 | 3): Promise<Ensemble> {
+/** Starts `count` servers (1 or 3) that end with the test; clients find them at `host`. */
+export async function startEnsemble(t: Owner, count: 1 | 3, host = '127.0.0.1'): Promise<Ensemble> {
   const directory = await scratch(t)
   const ports = await freePorts(3 * count)
   const servers: ZookeeperServer[] = []
@@ -114,8 +116,8 @@ export async function startEnsemble(t: Owner, count: 1 | 3): Promise<Ensemble> {
     const home = `${directory}/zk${index}`
     await mkdir(`${home}/data`, { recursive: true })
     await writeFile(`${home}/data/myid`, `${index + 1}\n`)
-    await writeFile(`${home}/zoo.cfg`, configuration(home, ports, index, count))
-    servers.push(new ZookeeperServer(ports[index]!, home))
+    await writeFile(`${home}/zoo.cfg`, configuration({ home, host, ports, index, count }))
+    servers.push(new ZookeeperServer(host, ports[index]!, home))
   }
   const ensemble = new Ensemble(servers)
   t.teardown(() => ensemble.kill())
@@ -123,14 +125,22 @@ export async function startEnsemble(t: Owner, count: 1 | 3): Promise<Ensemble> {
   return ensemble
 }
 
-function configuration(home: string, ports: readonly number[], index: number, count: number) {
+interface Place {
+  readonly home: string
+  readonly host: string
+  readonly ports: readonly number[]
+  readonly index: number
+  readonly count: number
+}
+
+function configuration({ home, host, ports, index, count }: Place): string {
   const lines = [
     `tickTime=${TICK_MS}`,
     'initLimit=40',
     'syncLimit=10',
     `dataDir=${home}/data`,
     `clientPort=${ports[index]}`,
-    'clientPortAddress=127.0.0.1',
+    `clientPortAddress=${host}`,
     'admin.enableServer=false',
     '4lw.commands.whitelist=srvr,ruok',
     'maxClientCnxns=0',
