@@ -8,7 +8,9 @@ import { SmallCluster } from './support/small-cluster.js'
 
 const SIZE = 4 << 20
 const BLOCKS = 32
-const ROUNDS = 4
+const ROUNDS = 5
+/** A process that does not run for so long is thrown out. */
+const LEASE_MS = 5_000
 
 type Seen = readonly (number | string)[]
 
@@ -34,7 +36,7 @@ class Chaos {
 
   static async start(t: ExecutionContext, seed: number): Promise<Chaos> {
     const [nodes, copies] = [4 + (seed % 2), 2 + (seed % 2)]
-    const cluster = await SmallCluster.start({ seed, nodes, copies })
+    const cluster = await SmallCluster.start({ seed, nodes, copies, leaseMs: LEASE_MS })
     const client = await cluster.client(0)
     await newVdi(client, 'Alice', SIZE)
     client.close()
@@ -73,7 +75,7 @@ class Chaos {
     const home = this.#home
     const [other] = cluster.up().filter((index) => index !== home) as [number]
     const power = dice.chance(0.5)
-    const kind = dice.below(4)
+    const kind = dice.below(6)
     if (kind === 0) {
       this.trace.push(`gateway ${home}`)
       cluster.kill(home)
@@ -86,6 +88,17 @@ class Chaos {
     } else if (kind === 2) {
       this.trace.push(`all${power ? ', by power' : ''}`)
       for (const index of cluster.up()) cluster.kill(index, { power })
+    } else if (kind === 3) {
+      await this.#freeze(other)
+      cluster.kill(home)
+    } else if (kind === 4) {
+      const [, third] = cluster.up().filter((index) => index !== home) as [number, number]
+      const thawed = this.#freeze(other)
+      cluster.kill(third)
+      await clock.sleep(dice.below(1_000))
+      await cluster.boot(third)
+      await thawed
+      cluster.kill(home)
     } else {
       this.trace.push(`gateway ${home} while ${other} joins`)
       cluster.kill(other)
@@ -96,6 +109,17 @@ class Chaos {
       await joined
     }
     return kind === 2 && power
+  }
+
+  /** Stopped and continued, perhaps after the others have gone on. */
+  async #freeze(index: number): Promise<void> {
+    const { dice, clock } = this.#cluster
+    const forMs = dice.below(2 * LEASE_MS)
+    this.trace.push(`${index} stopped for ${forMs} ms`)
+    this.#cluster.freeze(index)
+    await clock.sleep(forMs)
+    this.#cluster.thaw(index)
+    await clock.sleep(dice.below(300))
   }
 
   async #bringBack(): Promise<void> {
