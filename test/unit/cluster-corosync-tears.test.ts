@@ -212,6 +212,15 @@ test('while the ring stands still nobody is sure for longer than a lease', async
   t.deepEqual(story.lost(), [])
 })
 
+test('a ring that stood still for long silences nobody', async (t) => {
+  const story = await new Story(t).with(1, 2, 3, 4)
+  story.ring.stopped = true
+  await story.pass(30_000)
+  story.ring.stopped = false
+  await story.pass(20_000)
+  t.deepEqual([story.lost(), story.sure()], [[], [1, 2, 3, 4]])
+})
+
 test('a stopped process is left behind, finds out when it goes on, and is not sure meanwhile', async (t) => {
   const story = await new Story(t).with(1, 2, 3)
   story.member(3).process.stop()

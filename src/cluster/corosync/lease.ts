@@ -63,6 +63,11 @@ export class Lease {
     return { ...SILENCE, incarnation: this.incarnation, number: this.#number, entries }
   }
 
+  /** Own beats that have not come back yet. */
+  get underWay(): number {
+    return this.#number - this.#returned
+  }
+
   /** A process has asked to join, calling itself so. */
   expect(process: ProcessId, incarnation: string): void {
     const key = processKey(process)

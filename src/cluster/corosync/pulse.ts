@@ -14,6 +14,9 @@ import { Votes } from './votes.js'
 /** A member whose process is stopped holds everybody up; after this long the others go on without it. */
 const SILENT_MS = 10_000
 
+/** Own beats that have not come back; more are not sent. */
+const UNDER_WAY_MAX = 2
+
 /** Two clusters whose ages differ by less are as old as each other. */
 const AGE_SECONDS = 2
 
@@ -129,8 +132,8 @@ export class Pulse {
   }
 
   #send(): void {
-    // Old beats are worth nothing: while they wait there is no point in more of them.
-    if (this.#options.outlet.isWaiting) return
+    // While the ring stands still beats would pile up, and then count for time in which others were silent.
+    if (this.#options.outlet.isWaiting || this.#lease.underWay >= UNDER_WAY_MAX) return
     const beat = this.#lease.beat(this.#options.clock.monotonic(), this.members)
     const { isSure, age } = this
     this.#options.outlet.send([encodeBeat({ ...beat, isSure, age })])
@@ -183,7 +186,8 @@ export class Pulse {
     const lease = this.#lease
     const silent = votes.members.find((process) => lease.silentMs(process) >= SILENT_MS)
     const incarnation = silent === undefined ? undefined : lease.incarnationOf(silent)
-    if (silent === undefined || incarnation === undefined) return
+    // Whoever is not sure of itself may be the one that hears nothing.
+    if (silent === undefined || incarnation === undefined || !this.isSure) return
     const rest = votes.members.map(processKey).filter((key) => key !== processKey(silent))
     if (!votes.areEnough(new Set(rest))) return
     this.#options.log.warn('corosync.silent', { process: processKey(silent) })

@@ -21,7 +21,7 @@ import type { SimHost, SimProcess } from './sim-host.js'
 /** From sending to delivery. */
 const TURN_MS = 1
 /** Messages a process may have under way; more is "busy". */
-const FLOW_MAX = 8
+const FLOW_MAX = 24
 
 interface Port {
   readonly process: ProcessId
@@ -46,7 +46,7 @@ export class FakeRing {
   readonly #quorum = new Map<number, Set<QuorumEvents>>()
   #nextPid = 100
   #stopped = false
-  readonly #underWay: (() => void)[] = []
+  readonly #underWay: { readonly from: ProcessId; readonly act: () => void }[] = []
   readonly #frozen = new Map<number, (() => void)[]>()
   quorate: boolean | undefined
   readonly sent: { readonly group: string; readonly parts: readonly Buffer[] }[] = []
@@ -88,7 +88,7 @@ export class FakeRing {
     parts.forEach((part, i) => {
       for (const nodeId of part) this.#parts.set(nodeId, i + 1)
     })
-    if (early) for (const act of this.#underWay.splice(0)) act()
+    if (early) for (const { act } of this.#underWay.splice(0)) act()
     for (const group of new Set(ports.map((port) => port.group))) {
       const had = ports.filter((port) => port.group === group)
       for (const to of had) if (!to.closed) this.#retell(to, had, parting)
@@ -102,7 +102,12 @@ export class FakeRing {
   /** Nothing is delivered while stopped; what was sent waits. */
   set stopped(stopped: boolean) {
     this.#stopped = stopped
-    if (!stopped) for (const act of this.#underWay.splice(0)) act()
+    if (stopped) return
+    // Who has the token sends all it has: one process after the other.
+    const waiting = this.#underWay.splice(0)
+    for (const who of new Set(waiting.map(({ from }) => from))) {
+      for (const { from, act } of waiting) if (from === who) act()
+    }
   }
 
   setQuorate(quorate: boolean): void {
@@ -129,7 +134,7 @@ export class FakeRing {
     clock.soon(() => {
       if (port.closed) return
       port.events.opened(port.process)
-      this.#inOrder(() => {
+      this.#inOrder(port.process, () => {
         if (port.closed) return
         this.#ports.push(port)
         const joined = [{ process: port.process, why: 'joined' as const }]
@@ -152,7 +157,7 @@ export class FakeRing {
 
   #send(port: Port, bytes: Buffer): void {
     port.underWay++
-    this.#inOrder(() => {
+    this.#inOrder(port.process, () => {
       port.underWay--
       if (!this.#ports.includes(port)) return
       for (const other of this.#reached(port)) {
@@ -165,7 +170,7 @@ export class FakeRing {
   /** Closed at once for its owner; the others see it in order. */
   #leave(port: Port, why: Departure): void {
     port.closed = true
-    this.#inOrder(() => {
+    this.#inOrder(port.process, () => {
       const others = this.#reached(port)
       this.#ports = this.#ports.filter((one) => one !== port)
       for (const other of others) {
@@ -227,10 +232,10 @@ export class FakeRing {
     else frozen.push(now)
   }
 
-  #inOrder(act: () => void): void {
-    this.#underWay.push(act)
+  #inOrder(from: ProcessId, act: () => void): void {
+    this.#underWay.push({ from, act })
     this.#clock.after(TURN_MS, () => {
-      if (!this.#stopped) this.#underWay.shift()?.()
+      if (!this.#stopped) this.#underWay.shift()?.act()
     })
   }
 }
