@@ -88,6 +88,7 @@ export class ZkSession {
   #waiting: Call[] = []
   #closing: Promise<void> | undefined
   #sentAt = 0
+  #openedAt = Number.NEGATIVE_INFINITY
   #provenAt = Number.NEGATIVE_INFINITY
   #cancelLook: () => void = () => undefined
   /** Called when the session is over without having been closed. */
@@ -278,6 +279,8 @@ export class ZkSession {
   }
 
   async #seek(): Promise<void> {
+    // A server that drops its clients at once must not be asked in a circle.
+    if (this.#now() - this.#openedAt < ROUND_PAUSE_MS) await this.#pause()
     while (this.#state === 'seeking') {
       const server = this.#order[this.#next++ % this.#order.length]!
       const name = `${server.host}:${server.port}`
@@ -291,11 +294,15 @@ export class ZkSession {
         this.#options.log.debug('zookeeper.connect.failed', { server: name, reason })
       }
       if (this.#next % this.#order.length === 0) {
-        await new Promise<void>((resolve) => {
-          this.#options.world.clock.after(ROUND_PAUSE_MS, resolve)
-        })
+        await this.#pause()
       }
     }
+  }
+
+  #pause(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#options.world.clock.after(ROUND_PAUSE_MS, resolve)
+    })
   }
 
   async #attach(server: ZkServer): Promise<void> {
@@ -330,6 +337,7 @@ export class ZkSession {
     this.#connection = connection
     this.#localHost = connection.localHost
     this.#state = 'open'
+    this.#openedAt = this.#now()
     this.#options.log.info('zookeeper.connected', {
       server: `${server.host}:${server.port}`,
       session: `0x${this.#id.toString(16)}`,

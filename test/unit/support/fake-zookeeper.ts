@@ -176,6 +176,10 @@ export class FakeZookeeper {
     this.#delete(path, -1)
   }
 
+  set(path: string, data: Buffer): void {
+    this.#set(path, data, -1)
+  }
+
   put(path: string, data: Buffer, flags = 0): string {
     return this.#create(path, data, flags, 0n)
   }
