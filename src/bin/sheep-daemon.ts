@@ -11,6 +11,7 @@ import { defaultZone, nodeKey, type SdNode } from '../model/node.js'
 import { countedAccess } from '../sheep/counted-access.js'
 import { learnFromDisk } from '../sheep/known-volumes.js'
 import { SheepNode } from '../sheep/node.js'
+import { PatientAccess } from '../sheep/patient-access.js'
 import { configFor, refusalOfRole, weightOf } from '../sheep/role.js'
 import { vdiAccess } from '../sheep/vdi-access.js'
 import { encodeConfig, readConfig, writeConfig } from '../store/config.js'
@@ -161,7 +162,7 @@ async function start(
   }
   try {
     const source = volumeSource({
-      objects: countedAccess(node.gateway, node.stats),
+      objects: countedAccess(new PatientAccess(node), node.stats),
       vdis: vdiAccess(node),
       clock: world.clock,
       log,

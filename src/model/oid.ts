@@ -29,6 +29,10 @@ export function objectOf(id: StoredId): Oid {
   return BigInt.asUintN(64, id) as Oid
 }
 
+export function isFragment(id: StoredId): id is FragmentId {
+  return id >> FRAGMENT_SHIFT !== 0n
+}
+
 /** Index of a fragment, -1 for a replica. */
 export function fragmentOf(id: StoredId): number {
   return Number(id >> FRAGMENT_SHIFT) - 1

@@ -18,11 +18,28 @@ const DATA_STRIPS: readonly number[] = [2, 4, 8, 16]
 /** Strips a policy byte names; undefined for replication. Throws RangeError on an impossible byte. */
 export function stripsOf(policy: number): Strips | undefined {
   if (policy === 0) return undefined
-  const strips = { data: (policy >> 4) * 2, parity: policy & 15 }
-  if (!DATA_STRIPS.includes(strips.data) || strips.parity === 0) {
+  if (!isPossiblePolicy(policy)) {
     throw new RangeError(`impossible copy policy 0x${policy.toString(16)}`)
   }
-  return strips
+  return { data: (policy >> 4) * 2, parity: policy & 15 }
+}
+
+export function isPossiblePolicy(policy: number): boolean {
+  return policy === 0 || (DATA_STRIPS.includes((policy >> 4) * 2) && (policy & 15) !== 0)
+}
+
+/** Of a coded object the policy says how many fragments there are, whatever else was asked for. */
+export function copiesUnder({ copies, policy }: Redundancy): number {
+  const strips = stripsOf(policy)
+  return strips === undefined ? copies : strips.data + strips.parity
+}
+
+/** Copies and policy byte belong together; `copies` 0 and impossible policies (defect P16) do not. */
+export function isRedundancy({ copies, policy }: Redundancy): boolean {
+  if (!isPossiblePolicy(policy)) return false
+  const strips = stripsOf(policy)
+  if (strips !== undefined) return copies === strips.data + strips.parity
+  return copies >= 1 && copies <= LIMITS.copiesMax
 }
 
 /** `3` or `4:2`; undefined when it is neither. */

@@ -13,6 +13,7 @@ import type { Selector } from '../model/access.js'
 import { NAME_BYTES } from '../model/inode.js'
 import { type NodeKey, nodeKey, type SdNode } from '../model/node.js'
 import { asVid, type Vid } from '../model/oid.js'
+import { isRedundancy } from '../model/policy.js'
 import { UNLOCKED } from '../model/vdi-state.js'
 import { decodeClusterMessage, encodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
 import { Frame, HEADER_BYTES } from '../wire/sheepdog/frame.js'
@@ -313,7 +314,7 @@ export class ClusterOps {
     const known = vids.get(vid) ?? {
       vid,
       copies,
-      policy: 0,
+      policy: this.#policyFrom(fields),
       blockSizeShift,
       snapshot: false,
       deleted: false,
@@ -322,6 +323,13 @@ export class ClusterOps {
     }
     vids.put(fields.base === 0 ? known : { ...known, parent: asVid(fields.base) })
     if (fields.snapId !== 0) this.#handLockOn(vid)
+  }
+
+  /** The answer to NEW_VDI does not tell the policy; it follows from the question (protocol spec, 9.6). */
+  #policyFrom({ base, copies, policy }: Required<VdiFields>): number {
+    const { vids, settings } = this.#options.state
+    if (base !== 0) return vids.get(asVid(base))?.policy ?? settings.policy
+    return copies === 0 ? settings.policy : policy
   }
 
   /** A snapshot makes a new working volume: whoever held the old one holds that. */
@@ -382,9 +390,9 @@ export class ClusterOps {
 
 /** Anybody may send an announcement; what comes of it decides about sizes and placement. */
 function isSane({ newVid, copies, policy, blockSizeShift }: VdiStateFields): boolean {
-  const { blockSizeShiftMin, blockSizeShiftMax, copiesMax } = LIMITS
+  const { blockSizeShiftMin, blockSizeShiftMax } = LIMITS
   const shiftIsSane = blockSizeShift >= blockSizeShiftMin && blockSizeShift <= blockSizeShiftMax
-  return newVid !== 0 && policy === 0 && copies <= copiesMax && shiftIsSane
+  return newVid !== 0 && isRedundancy({ copies, policy }) && shiftIsSane
 }
 
 /** Ends a turn without meaning: nodes of sheepdog 1.0 do nothing on it either. */

@@ -6,40 +6,29 @@
  * repeating it is harmless: a retry writes the same bytes to the same place on every copy.
  */
 import { Code, type Done, retryOf } from '../base/codes.js'
+import type { Log } from '../base/log.js'
 import type { ObjectAccess, ObjectRef, SlotUpdate } from '../model/access.js'
 import { refRange, slotRange } from '../model/inode.js'
-import type { SdNode } from '../model/node.js'
-import { inodeOid, type Oid, oidKind, oidVid, type Vid } from '../model/oid.js'
+import { inodeOid, type Oid, type Vid } from '../model/oid.js'
 import { ClusterFlag, Flag, Op } from '../wire/sheepdog/opcodes.js'
 import { objectRequest } from '../wire/sheepdog/requests.js'
 import type { World } from '../world/world.js'
+import { CodedObjects } from './coded-objects.js'
 import { clearedRefs, droppedRefs } from './dropped-refs.js'
 import type { Settling, Track } from './equal/settling.js'
+import { askEveryNode, type Question } from './every-node.js'
+import type { Layouts } from './layouts.js'
 import type { LocalObjects } from './local-objects.js'
 import { moreTelling, replyCode } from './outcome.js'
 import type { Peers } from './peers.js'
+import { PlacedRef } from './placed-ref.js'
 import type { DroppedRef } from './reclaim.js'
 import { readRemote } from './remote-read.js'
-import type { NodeState, View } from './state.js'
+import type { NodeState } from './state.js'
 import { Traffic } from './traffic.js'
 
 const RETRY_MS_MIN = 10
 const RETRY_MS_MAX = 1_000
-
-class PlacedRef implements ObjectRef {
-  readonly oid: Oid
-  readonly vid: Vid
-  readonly isData: boolean
-  view: View | undefined
-  local = false
-  remotes: readonly SdNode[] = []
-
-  constructor(oid: Oid) {
-    this.oid = oid
-    this.vid = oidVid(oid)
-    this.isData = oidKind(oid) === 'data'
-  }
-}
 
 /** One operation on all owners of an object, as sent to each of them. */
 interface FanOut {
@@ -56,20 +45,14 @@ interface Sending {
   readonly track: Track
 }
 
-/** One request to all nodes about a volume. */
-interface Everywhere {
-  readonly opcode: number
-  readonly vid: Vid
-  readonly heir: Vid | undefined
-  readonly onSelf: (done: Done) => void
-}
-
 export interface GatewayOptions {
   readonly state: NodeState
   readonly local: LocalObjects
   readonly peers: Peers
   readonly settling: Settling
-  readonly world: Pick<World, 'clock' | 'random'>
+  readonly layouts: Layouts
+  readonly log: Log
+  readonly world: Pick<World, 'clock' | 'random' | 'strips'>
   /** References a slot update dropped, after it has become durable and before anybody is told. */
   readonly dropped: (refs: readonly DroppedRef[]) => void
   /** Called with them before the update: what must survive a crash in between is recorded. */
@@ -87,6 +70,7 @@ export class Gateway implements ObjectAccess {
   readonly #dropped: GatewayOptions['dropped']
   readonly #aboutToDrop: GatewayOptions['aboutToDrop']
   readonly #beforeCreate: GatewayOptions['beforeCreate']
+  readonly #coded: CodedObjects
   readonly #traffic = new Traffic()
   #stopping = false
 
@@ -99,6 +83,11 @@ export class Gateway implements ObjectAccess {
     this.#dropped = options.dropped
     this.#aboutToDrop = options.aboutToDrop
     this.#beforeCreate = options.beforeCreate
+    this.#coded = new CodedObjects({
+      ...options,
+      strips: options.world.strips,
+      retry: (code, attempt, done, again) => this.#retry(code, attempt, done, again),
+    })
   }
 
   ref(oid: Oid): PlacedRef {
@@ -114,7 +103,9 @@ export class Gateway implements ObjectAccess {
   }
 
   read(ref: ObjectRef, offset: number, into: Uint8Array, done: Done): void {
-    this.#readTry(ref as PlacedRef, offset, into, done, 0)
+    const placed = ref as PlacedRef
+    if (this.#isCoded(placed)) this.#coded.read(placed, offset, into, done)
+    else this.#readTry(placed, offset, into, done, 0)
   }
 
   write(ref: ObjectRef, offset: number, data: Uint8Array, durable: boolean, done: Done): void {
@@ -124,10 +115,11 @@ export class Gateway implements ObjectAccess {
       return
     }
     this.#traffic.begin(placed.vid)
-    this.#write(placed, offset, data, durable, (code) => {
+    const finish: Done = (code) => {
       this.end(placed.vid)
       done(code)
-    })
+    }
+    this.#write(placed, offset, data, durable, finish)
   }
 
   create(
@@ -159,8 +151,13 @@ export class Gateway implements ObjectAccess {
   }
 
   remove(oid: Oid, done: Done): void {
+    const ref = this.ref(oid)
+    if (this.#isCoded(ref)) {
+      this.#coded.remove(ref, done)
+      return
+    }
     const head = { opcode: Op.REMOVE_PEER, flags: 0, offset: 0, data: undefined }
-    this.#everywhere(this.ref(oid), done, {
+    this.#everywhere(ref, done, {
       ...head,
       onLocal: (epoch, localDone) => this.#local.remove(epoch, oid, localDone),
     })
@@ -207,6 +204,10 @@ export class Gateway implements ObjectAccess {
     this.#traffic.end(vid)
   }
 
+  get stopping(): boolean {
+    return this.#stopping
+  }
+
   /** Operations that wait for a better membership fail now. */
   stop(): void {
     this.#stopping = true
@@ -218,6 +219,10 @@ export class Gateway implements ObjectAccess {
     const { ring } = this.#state.view
     if (ring.zones === 0) return true
     return this.#state.has(ClusterFlag.STRICT) && ring.zones < this.#state.copiesOf(vid)
+  }
+
+  #isCoded(ref: PlacedRef): boolean {
+    return ref.mayBeCoded && this.#state.policyOf(ref.vid) !== 0
   }
 
   #place(ref: PlacedRef): void {
@@ -273,13 +278,17 @@ export class Gateway implements ObjectAccess {
 
   #write(ref: PlacedRef, offset: number, data: Uint8Array, durable: boolean, done: Done): void {
     this.#tracked(ref, done, (track, ended) => {
+      if (this.#isCoded(ref)) {
+        this.#coded.write({ ref, track }, offset, data, durable, ended)
+        return
+      }
       this.#onOwners({ ref, track }, ended, {
         opcode: Op.WRITE_PEER,
         flags: Flag.WRITE | (durable ? Flag.DIRECT : Flag.CACHE),
         offset,
         data,
         onLocal: (epoch, localDone) => {
-          const write = { epoch, oid: ref.oid, offset, data }
+          const write = { epoch, id: ref.oid, offset, data }
           this.#local.write(write, durable, localDone)
         },
       })
@@ -291,13 +300,21 @@ export class Gateway implements ObjectAccess {
       done(Code.HALT)
       return
     }
+    if (this.#isCoded(ref)) {
+      this.#beforeCreate(ref.oid, () => {
+        const create = (track: Track, ended: Done): void =>
+          this.#coded.create({ ref, track }, offset, data, ended)
+        this.#tracked(ref, done, create)
+      })
+      return
+    }
     const what: FanOut = {
       opcode: Op.CREATE_AND_WRITE_PEER,
       flags: Flag.WRITE | Flag.DIRECT,
       offset,
       data,
       onLocal: (epoch, localDone) => {
-        const create = { epoch, oid: ref.oid, offset, data }
+        const create = { epoch, id: ref.oid, offset, data }
         this.#local.create(create, localDone)
       },
     }
@@ -325,20 +342,19 @@ export class Gateway implements ObjectAccess {
 
   /** Has every owner compare its copy; tries until all have it on record, or this node stops. */
   #distrust(ref: PlacedRef, done: () => void): void {
-    this.#everywhere(
-      ref,
-      (code) => {
-        if (code !== Code.SUCCESS) this.#settling.leaveOpen(ref.oid)
-        done()
-      },
-      {
+    const told: Done = (code) => {
+      if (code !== Code.SUCCESS) this.#settling.leaveOpen(ref.oid)
+      done()
+    }
+    if (this.#isCoded(ref)) this.#coded.distrust(ref, told)
+    else
+      this.#everywhere(ref, told, {
         opcode: Op.SUSPECT,
         flags: 0,
         offset: 0,
         data: undefined,
         onLocal: (epoch, localDone) => this.#local.distrust(epoch, ref.oid, localDone),
-      },
-    )
+      })
   }
 
   /** A write to all owners, again under the next membership as long as that may help. */
@@ -405,32 +421,11 @@ export class Gateway implements ObjectAccess {
     if (ref.local) what.onLocal(epoch, one)
   }
 
-  /** One request to every storage node; nodes of sheepdog 1.0 do not know it and need not. */
-  #everyNode(what: Everywhere, done: Done, attempt = 0): void {
-    const nodes = this.#state.view.ring.nodes.filter((node) => !this.#state.isSelf(node))
-    const { epoch } = this.#state
-    let waiting = nodes.length + 1
-    let outcome: Code = Code.SUCCESS
-    const one = (code: Code): void => {
-      if (code !== Code.INVALID_PARMS) outcome = moreTelling(outcome, code)
-      if (--waiting > 0) return
-      if (outcome === Code.SUCCESS && epoch !== this.#state.epoch) outcome = Code.OLD_NODE_VER
-      if (outcome === Code.SUCCESS && !this.#state.isSure()) outcome = Code.WAIT_FOR_JOIN
-      if (outcome === Code.SUCCESS) done(outcome)
-      else {
-        this.#retry(outcome, attempt, done, () => this.#everyNode(what, done, attempt + 1))
-      }
-    }
-    for (const node of nodes) {
-      const head = objectRequest({
-        opcode: what.opcode,
-        epoch,
-        oid: inodeOid(what.vid),
-        ...(what.heir === undefined ? {} : { cowOid: inodeOid(what.heir) }),
-      })
-      this.#peers.request(node, head, undefined, (reply) => one(replyCode(reply)))
-    }
-    what.onSelf(one)
+  #everyNode(question: Question, done: Done, attempt = 0): void {
+    askEveryNode({ state: this.#state, peers: this.#peers }, question, (code) => {
+      if (code === Code.SUCCESS) done(code)
+      else this.#retry(code, attempt, done, () => this.#everyNode(question, done, attempt + 1))
+    })
   }
 
   /** Slots that stop naming objects: durable before anything is taken away, then accounted for. */

@@ -13,12 +13,15 @@ import {
   slotArray,
 } from '../model/inode.js'
 import { inodeOid, oidName, type Vid } from '../model/oid.js'
+import { isPossiblePolicy } from '../model/policy.js'
 import type { Gateway } from './gateway.js'
 
 /** Clients write headers: they may say anything. Throws VDI_READ for what no volume can be. */
 export function readableHeader(bytes: Buffer): InodeHeader {
   try {
-    return decodeInodeHeader(bytes)
+    const header = decodeInodeHeader(bytes)
+    if (isPossiblePolicy(header.policy)) return header
+    throw new RangeError(`impossible copy policy 0x${header.policy.toString(16)}`)
   } catch (error) {
     if (error instanceof RangeError) throw new SheepError(Code.VDI_READ, error.message)
     throw error

@@ -95,7 +95,7 @@ export class Ledgers {
     const isOver = applyTo(bytes, exists, change)
     if (!isOver) {
       // Nobody says when the others have counted: a caller without a name.
-      const create = { epoch, oid: change.ledger, offset: 0, data: bytes, caller: new Caller() }
+      const create = { epoch, id: change.ledger, offset: 0, data: bytes, caller: new Caller() }
       return done((ended) => local.create(create, ended))
     }
     return exists ? done((ended) => local.remove(epoch, change.ledger, ended)) : Code.SUCCESS

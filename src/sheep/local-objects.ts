@@ -6,7 +6,18 @@
  * have fetched the object before it, and the gateway will write again under the new membership.
  */
 import { Code, type Done } from '../base/codes.js'
-import { type Oid, objectBytes, oidVid, type Vid } from '../model/oid.js'
+import {
+  fragmentId,
+  isFragment,
+  type Oid,
+  objectBytes,
+  objectOf,
+  oidKind,
+  oidVid,
+  type StoredId,
+  type Vid,
+} from '../model/oid.js'
+import { stripsOf } from '../model/policy.js'
 import type { ObjectStore } from '../store/object-store.js'
 import { Caller, park } from './caller.js'
 import type { InFlight } from './equal/in-flight.js'
@@ -17,6 +28,25 @@ import type { NodeState } from './state.js'
 /** Serial comparison: negative when `a` is the older epoch. */
 function compareEpochs(a: number, b: number): number {
   return (a - b) | 0
+}
+
+/** What the header of a peer's request says of the object. */
+export interface PeerTarget {
+  readonly oid: Oid
+  /** 0: replicated, or the peer does not say. */
+  readonly policy: number
+  readonly index: number
+}
+
+/** Copies of these epochs will do; both ends belong to it. */
+export interface EpochRange {
+  readonly from: number
+  readonly to: number
+}
+
+/** `epochs`: newest first. */
+export function newestIn(epochs: readonly number[], { from, to }: EpochRange): number | undefined {
+  return epochs.find((epoch) => epoch >= from && epoch <= to)
 }
 
 /** Nobody hears it; but what was asked for counts as ended. */
@@ -33,7 +63,7 @@ export interface LocalObjectsOptions {
 /** A write as it reaches the copies of this node. */
 export interface LocalWrite {
   readonly epoch: number
-  readonly oid: Oid
+  readonly id: StoredId
   readonly offset: number
   readonly data: Uint8Array
   /** Who sends it; this node's own gateway when not given. */
@@ -64,24 +94,24 @@ export class LocalObjects {
     return this.#parked
   }
 
-  has(oid: Oid): boolean {
-    return this.#store.has(oid)
+  has(id: StoredId): boolean {
+    return this.#store.has(id)
   }
 
   read(
     epoch: number,
-    oid: Oid,
+    id: StoredId,
     offset: number,
     into: Uint8Array,
     done: Done,
     caller: Caller = this.#self,
   ): void {
-    const again = (): void => this.read(epoch, oid, offset, into, done, caller)
+    const again = (): void => this.read(epoch, id, offset, into, done, caller)
     if (!this.#admit(epoch, done, again, caller)) return
     this.#recovery.pace.clientOperation()
-    if (this.#inBounds(oid, offset, into.length, done)) {
-      if (this.#mayServe(oid)) this.#store.read(oid, offset, into, done)
-      else this.#ensure(oid, done, again, caller)
+    if (this.#inBounds(id, offset, into.length, done)) {
+      if (this.#mayServe(id)) this.#store.read(id, offset, into, done)
+      else this.#ensure(id, done, again, caller)
     }
   }
 
@@ -91,22 +121,23 @@ export class LocalObjects {
    */
   readForRecovery(
     epoch: number,
-    targetEpoch: number,
-    oid: Oid,
+    target: EpochRange,
+    id: StoredId,
     into: Uint8Array,
     done: Done,
     caller: Caller = this.#self,
   ): void {
-    const again = (): void => this.readForRecovery(epoch, targetEpoch, oid, into, done, caller)
+    const again = (): void => this.readForRecovery(epoch, target, id, into, done, caller)
     if (!this.#admit(epoch, done, again, caller)) return
-    if (this.#store.has(oid)) {
-      this.#store.read(oid, 0, into, done)
+    if (this.#store.has(id)) {
+      this.#store.read(id, 0, into, done)
       return
     }
-    const lacks = this.#recovery.reasonOfLack(oid, targetEpoch)
-    if (lacks === Code.NOT_FOUND) done(lacks)
+    const lacks = this.#recovery.reasonOfLack(objectOf(id), target.from)
+    const stale = newestIn(this.#store.staleEpochs(id), target)
+    if (lacks === Code.NOT_FOUND || stale === undefined) done(lacks)
     else {
-      this.#store.readStale(oid, targetEpoch, 0, into).then(
+      this.#store.readStale(id, stale, 0, into).then(
         (code) => done(code === Code.NO_OBJ ? lacks : code),
         () => done(Code.EIO),
       )
@@ -114,60 +145,61 @@ export class LocalObjects {
   }
 
   write(write: LocalWrite, durable: boolean, done: Done): void {
-    const { epoch, oid, offset, data, caller = this.#self } = write
+    const { epoch, id, offset, data, caller = this.#self } = write
     const again = (): void => this.write(write, durable, done)
     if (!this.#admit(epoch, done, again, caller)) return
     this.#recovery.pace.clientOperation()
-    if (!this.#inBounds(oid, offset, data.length, done)) return
-    if (!this.#mayServe(oid)) {
-      this.#ensure(oid, done, again, caller)
+    if (!this.#inBounds(id, offset, data.length, done)) return
+    if (!this.#mayServe(id)) {
+      this.#ensure(id, done, again, caller)
       return
     }
     this.#recorded(write, done, again, () => {
-      this.#store.write(oid, offset, data, { durable }, this.#sameEpoch(done))
+      this.#store.write(id, offset, data, { durable }, this.#sameEpoch(done))
     })
   }
 
   create(create: LocalWrite, done: Done): void {
-    const { epoch, oid, offset, data, caller = this.#self } = create
+    const { epoch, id, offset, data, caller = this.#self } = create
     const begin = (): void => this.create(create, done)
     if (!this.#admit(epoch, done, begin, caller)) return
-    if (!this.#inBounds(oid, offset, data.length, done)) return
-    if (this.#store.has(oid) && this.#suspects.holds(oid)) {
-      this.#ensure(oid, done, begin, caller)
+    if (!this.#inBounds(id, offset, data.length, done)) return
+    if (this.#store.has(id) && this.#suspects.holds(objectOf(id))) {
+      this.#ensure(id, done, begin, caller)
       return
     }
-    const bytes = this.bytesOf(oid)
+    const bytes = this.bytesOf(id)
     const stillWanted = (): boolean => this.#state.epoch === epoch
-    const request = { id: oid, bytes, offset, data, stillWanted }
-    this.#recovery.exists(oid)
+    const request = { id, bytes, offset, data, stillWanted }
+    this.#recovery.exists(objectOf(id))
     const settled = caller.unlessGone(gaveUp(done), () => {
       this.#recorded(create, done, begin, () => {
         this.#store.create(request, this.#sameEpoch(done))
       })
     })
-    this.#recovery.settled(oid, settled)
+    this.#recovery.settled(id, settled)
   }
 
-  remove(epoch: number, oid: Oid, done: Done, caller: Caller = this.#self): void {
-    const begin = (): void => this.remove(epoch, oid, done, caller)
+  remove(epoch: number, id: StoredId, done: Done, caller: Caller = this.#self): void {
+    const begin = (): void => this.remove(epoch, id, done, caller)
     if (!this.#admit(epoch, done, begin, caller)) return
     const forgotten = caller.unlessGone(gaveUp(done), () => {
       if (!this.#admit(epoch, done, begin, caller)) return
       const removed = this.#sameEpoch((code) => {
-        if (code === Code.SUCCESS) this.#suspects.forget(oid)
+        if (code === Code.SUCCESS) this.#suspects.forget(objectOf(id))
         done(code)
       })
-      this.#store.remove(oid, removed)
+      this.#removeOthers(id, () => this.#store.remove(id, removed))
     })
-    this.#recovery.forget(oid, forgotten)
+    this.#recovery.forget(id, forgotten)
   }
 
   /** A write failed on some copies: they are compared before this one is served again. */
   distrust(epoch: number, oid: Oid, done: Done, caller: Caller = this.#self): void {
     const again = (): void => this.distrust(epoch, oid, done, caller)
     if (!this.#admit(epoch, done, again, caller)) return
-    if (this.#store.has(oid)) this.#suspects.distrust(oid, this.#sameEpoch(done))
+    const isHere = this.#store.piecesOf(oid).some((piece) => this.#store.has(piece))
+    if (isHere) this.#suspects.distrust(oid, this.#sameEpoch(done))
     else done(Code.SUCCESS)
   }
 
@@ -175,8 +207,36 @@ export class LocalObjects {
     this.#store.flush(vid, done)
   }
 
-  bytesOf(oid: Oid): number {
-    return objectBytes(oid, this.#state.blockSizeShiftOf(oidVid(oid)))
+  /**
+   * Under which id this node stores what a peer asks for. AGAIN: the peer knows more of the volume than this node,
+   * which has not been told yet. INVALID_PARMS: there is no such fragment. Sheepdog 1.0 does not tell the policy.
+   */
+  storedId({ oid, policy, index }: PeerTarget): StoredId | Code {
+    const coding = this.#state.codingOf(oid)
+    const isKnown = this.#state.vids.get(oidVid(oid)) !== undefined || oidKind(oid) === 'attribute'
+    if (policy !== coding && (policy !== 0 || !isKnown)) return Code.AGAIN
+    const strips = stripsOf(coding)
+    if (strips === undefined) return oid
+    return index < strips.data + strips.parity ? fragmentId(oid, index) : Code.INVALID_PARMS
+  }
+
+  /** Of the object as a whole, or of one fragment of it. */
+  bytesOf(id: StoredId): number {
+    const shift = this.#state.blockSizeShiftOf(oidVid(id))
+    if (!isFragment(id)) return objectBytes(id, shift)
+    return 2 ** shift / (stripsOf(this.#state.codingOf(id))?.data ?? 1)
+  }
+
+  /** Fragments of other indexes, of earlier memberships: they would pass for the object with who was away. */
+  #removeOthers(id: StoredId, then: () => void): void {
+    const others = isFragment(id) ? this.#store.piecesOf(objectOf(id)) : []
+    const next = (): void => {
+      const other = others.pop()
+      if (other === undefined) then()
+      else if (other === id) next()
+      else this.#store.remove(other, next)
+    }
+    next()
   }
 
   /** True: go on now. False: `done` has been or will be called, perhaps by way of `again`. */
@@ -206,8 +266,8 @@ export class LocalObjects {
   }
 
   /** The copy is here, and is the one every owner has. */
-  #mayServe(oid: Oid): boolean {
-    return this.#store.has(oid) && !this.#suspects.holds(oid)
+  #mayServe(id: StoredId): boolean {
+    return this.#store.has(id) && !this.#suspects.holds(objectOf(id))
   }
 
   /**
@@ -215,37 +275,37 @@ export class LocalObjects {
    * admitted then need not be any more.
    */
   #recorded(
-    { epoch, oid, caller = this.#self }: LocalWrite,
+    { epoch, id, caller = this.#self }: LocalWrite,
     done: Done,
     again: () => void,
     act: () => void,
   ): void {
-    if (!this.#hasOtherCopies(oid)) {
+    if (!this.#hasOtherCopies(id)) {
       if (this.#admit(epoch, done, again, caller)) act()
       return
     }
-    this.#inFlight.begin(oid, caller.origin, (code) => {
+    this.#inFlight.begin(objectOf(id), caller.origin, (code) => {
       if (code !== Code.SUCCESS) done(code)
       else if (this.#admit(epoch, done, again, caller)) act()
     })
   }
 
-  #hasOtherCopies(oid: Oid): boolean {
-    return this.#state.view.ring.zones > 1 && this.#state.copiesOf(oidVid(oid)) > 1
+  #hasOtherCopies(id: StoredId): boolean {
+    return this.#state.view.ring.zones > 1 && this.#state.copiesOf(oidVid(id)) > 1
   }
 
-  #inBounds(oid: Oid, offset: number, length: number, done: Done): boolean {
-    if (offset + length <= this.bytesOf(oid)) return true
+  #inBounds(id: StoredId, offset: number, length: number, done: Done): boolean {
+    if (offset + length <= this.bytesOf(id)) return true
     done(Code.INVALID_PARMS)
     return false
   }
 
-  #ensure(oid: Oid, done: Done, again: () => void, caller: Caller): void {
+  #ensure(id: StoredId, done: Done, again: () => void, caller: Caller): void {
     const there = caller.unlessGone(gaveUp(done), (code: Code) => {
       if (code === Code.SUCCESS) again()
       else done(code)
     })
-    this.#recovery.ensure(oid, there)
+    this.#recovery.ensure(id, there)
   }
 
   #sameEpoch(done: Done): Done {

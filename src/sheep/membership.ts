@@ -209,6 +209,7 @@ export interface FormatRequest {
   readonly ctime: bigint
   readonly flags: number
   readonly copies: number
+  readonly policy: number
   readonly blockSizeShift: number
   readonly store: string
 }
@@ -222,7 +223,6 @@ export function onFormat(
   return {
     ...own,
     ...format,
-    policy: 0,
     epoch: 1,
     status: 'ok',
     recoveryDisabled: false,

@@ -122,7 +122,7 @@ export class SheepNode {
     this.suspects = equal.suspects
     this.#settling = equal.settling
     this.recovery = new Recovery({
-      state: this.state,
+      ...{ state: this.state, strips: world.strips },
       store,
       epochLog,
       peers: this.peers,
@@ -140,7 +140,7 @@ export class SheepNode {
       ...{ inFlight: this.inFlight, suspects: this.suspects },
     })
     this.gateway = new Gateway({
-      state: this.state,
+      ...{ state: this.state, layouts: this.recovery.layouts, log },
       local: this.local,
       peers: this.peers,
       settling: this.#settling,

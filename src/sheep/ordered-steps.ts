@@ -4,6 +4,7 @@
  */
 import { Code } from '../base/codes.js'
 import type { SdNode } from '../model/node.js'
+import { copiesUnder, isPossiblePolicy } from '../model/policy.js'
 import type { ClusterMessage } from '../wire/sheepdog/cluster-message.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
 import { Op } from '../wire/sheepdog/opcodes.js'
@@ -52,10 +53,12 @@ export function onMessage(place: Place, message: ClusterMessage): OrderedStep | 
 function formatRequest(request: Frame): FormatRequest {
   const fields = decodeClusterFields(request)
   const end = request.body.indexOf(0)
+  const policy = isPossiblePolicy(fields.policy) ? fields.policy : 0
   return {
     ctime: fields.ctime,
     flags: fields.clusterFlags,
-    copies: fields.copies || COPIES_DEFAULT,
+    copies: copiesUnder({ copies: fields.copies || COPIES_DEFAULT, policy }),
+    policy,
     blockSizeShift: fields.blockSizeShift || BLOCK_SIZE_SHIFT_DEFAULT,
     store: request.body.subarray(0, end < 0 ? undefined : end).toString('latin1'),
   }

@@ -1,6 +1,7 @@
 /** What a node knows of its cluster, and the view of it that requests run under. */
 import { type NodeKey, nodeKey, type SdNode } from '../model/node.js'
-import type { Oid, Vid } from '../model/oid.js'
+import { type Oid, oidKind, oidVid, type StoredId, type Vid } from '../model/oid.js'
+import { isPossiblePolicy, stripsOf } from '../model/policy.js'
 import { buildRing, ownersOf, type Ring } from '../model/ring.js'
 import { ClusterFlag } from '../wire/sheepdog/opcodes.js'
 import type { ClusterStatus } from '../wire/sheepdog/records.js'
@@ -103,13 +104,30 @@ export class NodeState {
     return this.vids.get(vid)?.copies || this.settings.copies || COPIES_DEFAULT
   }
 
-  /** Of the volume that has the fewest. */
+  /** Of the volume that has the fewest. A coded one can lose its parity, like so many copies and one. */
   fewestCopies(): number {
     let fewest = Number.POSITIVE_INFINITY
-    for (const { deleted, copies } of this.vids.all()) {
-      if (!deleted && copies > 0) fewest = Math.min(fewest, copies)
+    for (const { vid, deleted, copies } of this.vids.all()) {
+      const strips = deleted ? undefined : stripsOf(this.policyOf(vid))
+      if (strips !== undefined) fewest = Math.min(fewest, strips.parity + 1)
+      else if (!deleted && copies > 0) fewest = Math.min(fewest, copies)
     }
     return Number.isFinite(fewest) ? fewest : this.settings.copies || COPIES_DEFAULT
+  }
+
+  /** Policy byte of a volume; one that cannot be counts as replication: nobody opens such a volume. */
+  policyOf(vid: Vid): number {
+    const known = this.vids.get(vid)
+    const policy = known === undefined ? this.settings.policy : known.policy
+    return policy === 0 || isPossiblePolicy(policy) ? policy : 0
+  }
+
+  /** Policy byte by which an object is stored: inodes, B-trees and ledgers are always replicated. */
+  codingOf(oid: StoredId): number {
+    const policy = this.policyOf(oidVid(oid))
+    if (policy === 0) return 0
+    const kind = oidKind(oid)
+    return kind === 'data' || kind === 'vmstate' || kind === 'attribute' ? policy : 0
   }
 
   blockSizeShiftOf(vid: Vid): number {

@@ -25,6 +25,7 @@ import {
   slotsOf,
 } from '../model/inode.js'
 import { asVid, inodeOid, type Vid } from '../model/oid.js'
+import { copiesUnder, isPossiblePolicy } from '../model/policy.js'
 import type { VdiFields } from '../wire/sheepdog/requests.js'
 import type { Clock } from '../world/world.js'
 import type { Gateway } from './gateway.js'
@@ -156,6 +157,12 @@ export class VdiService {
     if (base !== working && base.snapCtime === 0n) {
       throw new SheepError(Code.INVALID_PARMS, 'a branch begins at a snapshot')
     }
+    if (!this.#isWritable(working)) {
+      throw new SheepError(
+        Code.HALT,
+        'fewer zones than fragments: its writes could not be waited for',
+      )
+    }
     const time = sdTime(this.#clock.now())
     const header = newHeader({
       copies: base.copies,
@@ -183,6 +190,11 @@ export class VdiService {
       throw error
     }
     return header
+  }
+
+  /** Writes of a coded volume wait while there are too few zones, and a snapshot waits for them. */
+  #isWritable({ copies, policy }: InodeHeader): boolean {
+    return policy === 0 || this.#state.view.ring.zones >= copies
   }
 
   /** Runs the steps of a creation; when one fails the half-made inode goes. */
@@ -254,9 +266,10 @@ export class VdiService {
 
   #format(fields: Required<VdiFields>): Format {
     const { settings } = this.#state
+    const redundancy = fields.copies === 0 ? settings : fields
     return {
-      copies: fields.copies || settings.copies,
-      policy: fields.copies === 0 ? settings.policy : fields.policy,
+      copies: copiesUnder(redundancy),
+      policy: redundancy.policy,
       blockSizeShift: fields.blockSizeShift || settings.blockSizeShift,
     }
   }
@@ -270,7 +283,8 @@ interface Content {
 function checkRequest(name: string, fields: Required<VdiFields>): void {
   const { copies, policy, storePolicy, blockSizeShift } = fields
   if (name === '') throw new SheepError(Code.INVALID_PARMS, 'a VDI needs a name')
-  if (policy !== 0 || storePolicy !== 0) throw new SheepError(Code.NO_SUPPORT)
+  if (storePolicy !== 0) throw new SheepError(Code.NO_SUPPORT)
+  if (!isPossiblePolicy(policy)) throw new SheepError(Code.INVALID_PARMS, 'an impossible policy')
   if (copies > LIMITS.copiesMax) throw new SheepError(Code.INVALID_PARMS)
   if (blockSizeShift === 0) return
   if (blockSizeShift < LIMITS.blockSizeShiftMin || blockSizeShift > LIMITS.blockSizeShiftMax) {

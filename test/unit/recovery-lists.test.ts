@@ -75,7 +75,7 @@ function inquiry(clock: VirtualClock, answers: ReadonlyMap<number, Answer>): Inq
     ...{ clock, others, log: silentLog, epoch: EPOCH, fresh: false },
     store: storeOf([1n, 2n]),
     peers: peersOf(answers),
-    owns: (oid: Oid) => oid % 10n !== 0n,
+    holds: (oid: Oid) => (oid % 10n === 0n ? undefined : oid),
     suspects: () => [],
     isCurrent: () => true,
     pause: () => clock.sleep(10),

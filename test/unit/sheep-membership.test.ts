@@ -151,7 +151,8 @@ test('a departure makes the next epoch of a running cluster, and nothing of a wa
 })
 
 test('a format begins epoch 1 with whoever is there, sorted and weighed, and forgets', (t) => {
-  const request = { ctime: 99n, flags: ClusterFlag.AUTO_VNODES, copies: 3, blockSizeShift: 22 }
+  const flags = ClusterFlag.AUTO_VNODES
+  const request = { ctime: 99n, flags, copies: 3, policy: 0, blockSizeShift: 22 }
   const big = node(7002, 3 * GB)
   const members = [c, big, a]
   const next = onFormat(info({ epoch: 9, gathered: 8 }), { ...request, store: 'plain' }, members)

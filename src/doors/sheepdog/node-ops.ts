@@ -3,6 +3,7 @@ import { noBytes } from '../../base/bytes.js'
 import { Code } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import { encodeNodes, NODE_BYTES } from '../../model/node.js'
+import { isPossiblePolicy, isRedundancy } from '../../model/policy.js'
 import { VDI_STATE_BYTES } from '../../model/vdi-state.js'
 import { failed, OK, type Reply } from '../../sheep/answer.js'
 import { type Caller, park } from '../../sheep/caller.js'
@@ -195,7 +196,8 @@ function refusalOfFormat(request: Frame, flags: number): Code | undefined {
   const end = request.body.indexOf(0)
   const store = request.body.subarray(0, end < 0 ? undefined : end).toString('latin1')
   if (store !== 'plain') return Code.NO_STORE
-  if (policy !== 0 || (clusterFlags & ~FLAGS_SERVED) !== 0) return Code.NO_SUPPORT
+  if ((clusterFlags & ~FLAGS_SERVED) !== 0) return Code.NO_SUPPORT
+  if (!isPossiblePolicy(policy)) return Code.INVALID_PARMS
   if (((clusterFlags ^ flags) & ClusterFlag.AUTO_VNODES) !== 0) return Code.INVALID_VNODES_STRATEGY
   if (copies > LIMITS.copiesMax || ctime === 0n) return Code.INVALID_PARMS
   if (blockSizeShift === 0) return undefined
@@ -208,12 +210,10 @@ function refusalOfFormat(request: Frame, flags: number): Code | undefined {
 /** Every node believes an announcement: one that names an impossible volume must not reach them. */
 function announce({ node }: DoorContext, request: Frame, reply: Reply): void {
   const { newVid, copies, policy, blockSizeShift } = decodeVdiStateFields(request)
-  const { blockSizeShiftMin, blockSizeShiftServed, copiesMax } = LIMITS
+  const { blockSizeShiftMin, blockSizeShiftServed } = LIMITS
   const isSane =
     newVid !== 0 &&
-    policy === 0 &&
-    copies >= 1 &&
-    copies <= copiesMax &&
+    isRedundancy({ copies, policy }) &&
     blockSizeShift >= blockSizeShiftMin &&
     blockSizeShift <= blockSizeShiftServed
   if (isSane) node.ops.submit(request, reply)

@@ -2,9 +2,10 @@
 import { Code, codeOf, type Done } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import { encodeNodes } from '../../model/node.js'
-import { type Oid, oidVid } from '../../model/oid.js'
+import { type Oid, oidVid, type StoredId } from '../../model/oid.js'
 import { failed, OK, type Reply } from '../../sheep/answer.js'
 import { type Caller, park } from '../../sheep/caller.js'
+import type { SheepNode } from '../../sheep/node.js'
 import type { Frame } from '../../wire/sheepdog/frame.js'
 import { decodeListRequest, setListReply } from '../../wire/sheepdog/object-list.js'
 import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
@@ -13,8 +14,21 @@ import { decodeRefFields, objectFields } from '../../wire/sheepdog/requests.js'
 import type { DoorContext, Operation, OperationTable } from './context.js'
 import { distrust, settled, suspects } from './in-flight-ops.js'
 
+/** Which copy or fragment a request is about; undefined: `reply` has refused it. */
+function storedId(node: SheepNode, request: Frame, reply: Reply): StoredId | undefined {
+  const id = node.local.storedId({
+    oid: objectFields.oid(request),
+    policy: objectFields.policy(request),
+    index: objectFields.fragment(request),
+  })
+  if (typeof id === 'bigint') return id
+  reply(failed(id))
+  return undefined
+}
+
 function read({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
-  const oid = objectFields.oid(request)
+  const oid = storedId(node, request, reply)
+  if (oid === undefined) return
   const length = request.dataLength
   node.stats.add('peerReads')
   if (length > node.local.bytesOf(oid)) {
@@ -24,7 +38,8 @@ function read({ node }: DoorContext, request: Frame, reply: Reply, caller: Calle
   const body = Buffer.allocUnsafe(length)
   const done: Done = (code) => reply(code === Code.SUCCESS ? { result: code, body } : failed(code))
   if (request.has(Flag.RECOVERY)) {
-    const target = objectFields.targetEpoch(request)
+    const to = objectFields.targetEpoch(request)
+    const target = { from: objectFields.sinceEpoch(request) || to, to }
     node.local.readForRecovery(request.epoch, target, oid, body, done, caller)
   } else {
     node.local.read(request.epoch, oid, objectFields.offset(request), body, done, caller)
@@ -32,27 +47,30 @@ function read({ node }: DoorContext, request: Frame, reply: Reply, caller: Calle
 }
 
 function write({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
-  const oid = objectFields.oid(request)
+  const oid = storedId(node, request, reply)
+  if (oid === undefined) return
   const offset = objectFields.offset(request)
   const durable = !request.has(Flag.CACHE)
   node.stats.add('peerWrites')
   const { epoch, body } = request
-  const write = { epoch, oid, offset, data: body, caller }
+  const write = { epoch, id: oid, offset, data: body, caller }
   node.local.write(write, durable, (code) => reply(failed(code)))
 }
 
 function create({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
-  const oid = objectFields.oid(request)
+  const oid = storedId(node, request, reply)
+  if (oid === undefined) return
   const offset = objectFields.offset(request)
   node.stats.add('peerWrites')
   const { epoch, body } = request
-  const create = { epoch, oid, offset, data: body, caller }
+  const create = { epoch, id: oid, offset, data: body, caller }
   node.local.create(create, (code) => reply(failed(code)))
 }
 
 function remove({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   node.stats.add('peerRemoves')
-  const oid = objectFields.oid(request)
+  const oid = storedId(node, request, reply)
+  if (oid === undefined) return
   node.local.remove(request.epoch, oid, (code) => reply(failed(code)), caller)
 }
 
@@ -165,7 +183,8 @@ function hash(context: DoorContext, request: Frame, reply: Reply, caller: Caller
     return
   }
   const { epoch } = node.state
-  const oid = objectFields.oid(request)
+  const oid = storedId(node, request, reply)
+  if (oid === undefined) return
   const bytes = node.local.bytesOf(oid)
   const found = node.store.has(oid)
     ? node.store.hash(oid, bytes)
@@ -181,7 +200,8 @@ function hash(context: DoorContext, request: Frame, reply: Reply, caller: Caller
 }
 
 function exists({ node }: DoorContext, request: Frame, reply: Reply): void {
-  reply(node.store.has(objectFields.oid(request)) ? OK : failed(Code.NO_OBJ))
+  const id = storedId(node, request, reply)
+  if (id !== undefined) reply(node.store.has(id) ? OK : failed(Code.NO_OBJ))
 }
 
 function allExist({ node }: DoorContext, request: Frame, reply: Reply): void {

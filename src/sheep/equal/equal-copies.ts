@@ -33,7 +33,7 @@ export function equalCopies(options: EqualCopiesOptions): EqualCopies {
   const inFlight = new InFlight({ clock, log: inFlightLog, store })
   const suspects = new Suspects({
     ...{ state, inFlight, peers, clock, log },
-    isHere: (oid) => store.has(oid),
+    isHere: (oid) => store.has(oid) || store.piecesOf(oid).some((id) => store.has(id)),
     isAnywhere: (oid) => store.piecesOf(oid).length > 0,
     added: options.compare,
   })

@@ -49,6 +49,8 @@ export class Suspects {
   readonly #options: SuspectsOptions
   /** Here, and not compared yet. */
   readonly #open = new Set<Oid>()
+  /** Compared as far as possible: served, but to be compared again with those who are away. */
+  readonly #lent = new Set<Oid>()
   /** Compared; the record stays until the whole cluster has finished the epoch. */
   readonly #closed = new Set<Oid>()
   /** What this node told of at the beginning of the epoch. */
@@ -65,7 +67,8 @@ export class Suspects {
 
   /** True while the object must not be served: not heard from all, or not compared. */
   holds(oid: Oid): boolean {
-    return this.#round !== undefined || (this.#open.size > 0 && this.#open.has(oid))
+    if (this.#round !== undefined) return true
+    return this.#open.size > 0 && this.#open.has(oid) && !this.#lent.has(oid)
   }
 
   /** Objects still to be compared; of some there is no working copy here. */
@@ -88,6 +91,19 @@ export class Suspects {
     return listed === 'all' || listed?.has(nodeKey(node)) === true
   }
 
+  /** Some node told of the object in this epoch. */
+  isListed(oid: Oid): boolean {
+    return this.#listed.has(oid)
+  }
+
+  /**
+   * The copy here fits those of all owners that are there, and may be used until the membership changes. Of coded
+   * objects one that comes back must not use its own.
+   */
+  lend(oid: Oid): void {
+    if (this.#open.has(oid)) this.#lent.add(oid)
+  }
+
   /** Writes to these were in flight and nobody knows on which copies. Takes effect with the next epoch. */
   add(oids: readonly Oid[]): void {
     const { inFlight, isAnywhere } = this.#options
@@ -98,6 +114,7 @@ export class Suspects {
       }
       inFlight.hold(oid, (code) => this.#recorded(oid, code))
       this.#open.add(oid)
+      this.#lent.delete(oid)
       this.#closed.delete(oid)
     }
   }
@@ -108,6 +125,7 @@ export class Suspects {
     this.#round = { epoch, waiting: before }
     this.#told = [...this.#open].slice(0, SUSPECTS_MAX)
     this.#isGathered = false
+    this.#lent.clear()
     this.#listed.clear()
     this.#list(nodeKey(this.#options.state.self), this.#told)
   }
@@ -141,6 +159,7 @@ export class Suspects {
     this.#options.inFlight.hold(oid, (code) => {
       if (code === Code.SUCCESS) {
         this.#closed.delete(oid)
+        this.#lent.delete(oid)
         this.#open.add(oid)
         if (!this.#listed.has(oid)) this.#listed.set(oid, 'all')
         this.#options.added(oid)
@@ -230,7 +249,10 @@ export class Suspects {
     this.#list(key, oids)
     for (const oid of oids) {
       if (!isHere(oid)) continue
-      const isOwner = state.owners(oid, oidVid(oid)).some((node) => state.isSelf(node))
+      // What is here of a coded object is what this node owns, also while there are too few zones for it.
+      const isOwner =
+        state.codingOf(oid) !== 0 ||
+        state.owners(oid, oidVid(oid)).some((node) => state.isSelf(node))
       if (!isOwner) continue
       this.#open.add(oid)
       this.#closed.delete(oid)

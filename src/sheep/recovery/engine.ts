@@ -6,9 +6,9 @@
  */
 import { Code, type Done, SheepError } from '../../base/codes.js'
 import type { Log } from '../../base/log.js'
+import type { StripMath } from '../../base/strips.js'
 import { nodeKey } from '../../model/node.js'
-import { fragmentOf, type Oid, objectOf, oidName, oidVid, type StoredId } from '../../model/oid.js'
-import { ownersOf, type Ring } from '../../model/ring.js'
+import { isFragment, type Oid, objectOf, oidName, type StoredId } from '../../model/oid.js'
 import type { EpochLog } from '../../store/epoch-log.js'
 import type { ObjectStore } from '../../store/object-store.js'
 import { ClusterFlag } from '../../wire/sheepdog/opcodes.js'
@@ -16,9 +16,11 @@ import type { RecoveryState } from '../../wire/sheepdog/records.js'
 import type { Clock } from '../../world/world.js'
 import { equalize } from '../equal/equalize.js'
 import type { Suspects } from '../equal/suspects.js'
+import { type Holdings, Layouts } from '../layouts.js'
 import type { Peers } from '../peers.js'
 import type { NodeState } from '../state.js'
 import type { Witness } from '../witness.js'
+import { CodedFetcher, type WantedFragment } from './coded.js'
 import { EpochRings, otherStorers } from './epoch-rings.js'
 import { Fetcher, type Wanted } from './fetch.js'
 import { spareOwners, unaccounted } from './forgetting.js'
@@ -32,6 +34,7 @@ const RETRY_MS_MAX = 5_000
 const LIST_PAGE_BYTES_MAX = 1024 * 1024
 
 export interface RecoveryOptions {
+  readonly strips?: StripMath | undefined
   readonly state: NodeState
   readonly store: ObjectStore
   readonly epochLog: EpochLog
@@ -75,11 +78,14 @@ export class Recovery {
   readonly #finished: (epoch: number) => void
   readonly #placed: (epoch: number) => Promise<void>
   readonly #overfull: () => void
-  readonly #fetches = new Map<Oid, Fetch>()
+  readonly #fetches = new Map<StoredId, Fetch>()
   readonly #rings: EpochRings
   readonly #fetcher: Fetcher
   /** What this node tells others of what it has. */
   readonly inventories: Inventories
+  readonly #codedFetcher: CodedFetcher
+  /** Where the fragments of coded objects are. */
+  readonly layouts: Layouts
   /** What background recovery waits for before each object. */
   readonly pace: Pace
   #run: Run | undefined
@@ -113,6 +119,8 @@ export class Recovery {
     this.inventories = new Inventories(options, LIST_PAGE_BYTES_MAX)
     this.#rings = new EpochRings(options)
     this.#fetcher = new Fetcher({ ...options, rings: this.#rings })
+    this.layouts = new Layouts(options.state, this.#rings)
+    this.#codedFetcher = new CodedFetcher({ ...options, layouts: this.layouts })
   }
 
   /** Starts over for the view that has just been set; `from` is the epoch the objects were placed by. */
@@ -166,6 +174,7 @@ export class Recovery {
     this.#gatheredEpoch = 1
     this.#witness.reset()
     this.#fetcher.forced = 0
+    this.#codedFetcher.forced = 0
     this.#rings.clear()
     this.#removed.clear()
     for (const fetch of this.#fetches.values()) fetch.forgotten = true
@@ -179,6 +188,7 @@ export class Recovery {
   /** An administrator gave up on what was missing then: copies from before it count without their witnesses. */
   knowForced(epoch: number): void {
     this.#fetcher.forced = Math.max(this.#fetcher.forced, epoch)
+    this.#codedFetcher.forced = this.#fetcher.forced
   }
 
   /**
@@ -216,12 +226,12 @@ export class Recovery {
    * Calls `done` once the object is here and its copy the one all owners have; NO_OBJ when nobody has it. Callers are
    * served in order.
    */
-  ensure(oid: Oid, done: Done): void {
-    if (this.#store.has(oid) && !this.#suspects.holds(oid)) {
+  ensure(oid: StoredId, done: Done): void {
+    if (this.#mayServe(oid)) {
       done(Code.SUCCESS)
       return
     }
-    if (this.#removed.has(oid)) {
+    if (this.#removed.has(objectOf(oid))) {
       done(Code.NO_OBJ)
       return
     }
@@ -232,8 +242,11 @@ export class Recovery {
     }
     const fetch: Fetch = { waiters: [done], forgotten: false }
     this.#fetches.set(oid, fetch)
-    const wanted = { oid, epoch: this.#state.epoch, isWanted: () => !fetch.forgotten }
-    this.#bring(wanted).then(
+    const how = { epoch: this.#state.epoch, isWanted: () => !fetch.forgotten }
+    const brought = isFragment(oid)
+      ? this.#bringFragment({ id: oid, ...how })
+      : this.#bring({ oid, ...how })
+    brought.then(
       (code) => this.#fetched(oid, fetch, code),
       (error: unknown) => {
         this.#log.warn('recovery.object.failed', { oid: oidName(oid), reason: String(error) })
@@ -243,17 +256,23 @@ export class Recovery {
     )
   }
 
+  /** The copy is here, and is the one every owner has. */
+  #mayServe(id: StoredId): boolean {
+    return this.#store.has(id) && !this.#suspects.holds(objectOf(id))
+  }
+
   /** One more object here is to be compared; done in the background until it has worked. */
   compare(oid: Oid): void {
-    this.ensure(oid, () => {
-      if (!this.#stopped && this.#suspects.holds(oid) && this.#store.has(oid)) {
+    const id = this.#store.piecesOf(oid).find((piece) => this.#store.has(piece)) ?? oid
+    this.ensure(id, () => {
+      if (!this.#stopped && this.#suspects.holds(oid) && this.#store.has(id)) {
         this.#clock.after(RETRY_MS, () => this.compare(oid))
       }
     })
   }
 
   /** Runs `then` when no fetch of the object is under way. */
-  settled(oid: Oid, then: () => void): void {
+  settled(oid: StoredId, then: () => void): void {
     const under = this.#fetches.get(oid)
     if (under === undefined) then()
     else under.waiters.push(then)
@@ -271,8 +290,8 @@ export class Recovery {
   }
 
   /** The object is about to be removed: no fetch must bring it back. */
-  forget(oid: Oid, then: () => void): void {
-    if (this.#gatheredEpoch < this.#state.epoch) this.#removed.add(oid)
+  forget(oid: StoredId, then: () => void): void {
+    if (this.#gatheredEpoch < this.#state.epoch) this.#removed.add(objectOf(oid))
     const under = this.#fetches.get(oid)
     if (under !== undefined) under.forgotten = true
     this.settled(oid, then)
@@ -282,6 +301,21 @@ export class Recovery {
     this.#stopped = true
     this.#run = undefined
     this.pace.callOff()
+  }
+
+  /** Gets the fragment, or makes the one that is here fit the others. */
+  async #bringFragment(wanted: WantedFragment): Promise<Code> {
+    await new Promise<void>((resolve) => this.#suspects.whenGathered(resolve))
+    if (this.#state.epoch !== wanted.epoch) return Code.NETWORK_ERROR
+    const oid = objectOf(wanted.id)
+    const isDoubtful = this.#suspects.isListed(oid)
+    if (!this.#store.has(wanted.id)) {
+      return this.#codedFetcher.fetch({ ...wanted, isDoubtful }, this.#gatheredEpoch)
+    }
+    const { code, isFinal } = await this.#codedFetcher.reconcile(wanted)
+    if (code === Code.SUCCESS && isFinal) this.#suspects.equal(oid)
+    else if (code === Code.SUCCESS) this.#suspects.lend(oid)
+    return code
   }
 
   /** Fetches the object, or compares the copy that is here. */
@@ -314,8 +348,10 @@ export class Recovery {
    */
   async outdated(placed: number): Promise<void> {
     const last = this.#epochLog.latest()
-    const ring = placed < last ? await this.#rings.of(last) : undefined
-    if (ring !== undefined) await this.#store.setAside(placed, (id) => !this.#owns(ring, id))
+    if (placed < last) {
+      const holds = await this.layouts.holdings(last)
+      await this.#store.setAside(placed, (id) => holds(objectOf(id)) !== id)
+    }
     await this.#store.setAside(last, () => true)
   }
 
@@ -324,17 +360,20 @@ export class Recovery {
     return this.#rings.fillLog()
   }
 
-  #fetched(oid: Oid, fetch: Fetch, code: Code): void {
+  #fetched(oid: StoredId, fetch: Fetch, code: Code): void {
     this.#fetches.delete(oid)
     for (const waiter of fetch.waiters) waiter(code)
   }
 
   async #work(run: Run, from: number): Promise<void> {
     const { ring } = this.#state.view
-    const owns = (id: StoredId): boolean => this.#owns(ring, id)
+    let holds: Holdings | undefined
     // One after the other: what the move before has not come to yet would get this one's epoch.
-    this.#aside = this.#aside.then(() => this.#setAside(run, from, (id) => !owns(id)))
+    this.#aside = this.#aside.then(async () => {
+      holds = await this.#setAside(run, from)
+    })
     await this.#aside
+    if (holds === undefined) return
     const wanted = await listMissing({
       store: this.#store,
       peers: this.#peers,
@@ -343,7 +382,7 @@ export class Recovery {
       epoch: run.epoch,
       fresh: run.fresh,
       others: this.#state.self.vnodes > 0 ? otherStorers(this.#state, ring.nodes) : [],
-      owns,
+      holds,
       // A comparison is a part of recovery: older copies are needed until all are equal.
       suspects: () => this.#suspects.open(),
       isCurrent: () => this.#run === run,
@@ -352,7 +391,7 @@ export class Recovery {
     run.phase = 1
     run.total = wanted.length
     if (this.#state.has(ClusterFlag.AVOID_DISKFULL)) await this.#checkSpace(run, wanted)
-    await this.#recoverAll(run, wanted)
+    await this.#recoverAll(run, wanted, holds)
     // Who was there in between decides whether older copies may be forgotten.
     for (let epoch = this.#gatheredEpoch; epoch < run.epoch; epoch++) await this.#rings.of(epoch)
     if (this.#run !== run) return
@@ -376,33 +415,27 @@ export class Recovery {
   }
 
   /** Tries until it has worked or the node stops: what stays behind could pass for current later. */
-  async #setAside(run: Run, from: number, gone: (id: StoredId) => boolean): Promise<void> {
+  async #setAside(run: Run, from: number): Promise<Holdings | undefined> {
     for (;;) {
       try {
-        await this.#store.setAside(from, gone)
+        const holds = await this.layouts.holdings(run.epoch)
+        await this.#store.setAside(from, (id) => holds(objectOf(id)) !== id)
         await this.#witness.save()
         await this.#placed(run.epoch)
-        return
+        return holds
       } catch (error) {
         this.#log.error('recovery.set-aside.failed', { epoch: run.epoch, reason: String(error) })
-        if (this.#run !== run) return
+        if (this.#run !== run) return undefined
         await this.#pause()
       }
     }
   }
 
-  /** Fragments are kept: what a coded object needs is decided by its index. */
-  #owns(ring: Ring, id: StoredId): boolean {
-    if (fragmentOf(id) >= 0) return true
-    const copies = this.#state.copiesOf(oidVid(id))
-    return ownersOf(ring, objectOf(id), copies).some((node) => this.#state.isSelf(node))
-  }
-
   /** Works the list off, again and again until each object is here or proves to be gone. */
-  async #recoverAll(run: Run, wanted: ArrayLike<bigint>): Promise<void> {
+  async #recoverAll(run: Run, wanted: ArrayLike<bigint>, holds: Holdings): Promise<void> {
     let left = wanted
     for (let waitMs = RETRY_MS; ; waitMs = Math.min(2 * waitMs, RETRY_MS_MAX)) {
-      left = await this.#recoverOnce(run, left)
+      left = await this.#recoverOnce(run, left, holds)
       if (left.length === 0 || this.#run !== run) return
       const fields = { epoch: run.epoch, objects: left.length, first: oidName(left[0] as Oid) }
       this.#log.warn('recovery.objects.unavailable', fields)
@@ -411,7 +444,7 @@ export class Recovery {
   }
 
   /** Those that cannot be had now. */
-  async #recoverOnce(run: Run, wanted: ArrayLike<bigint>): Promise<Oid[]> {
+  async #recoverOnce(run: Run, wanted: ArrayLike<bigint>, holds: Holdings): Promise<Oid[]> {
     const failed: Oid[] = []
     let next = 0
     const worker = async (): Promise<void> => {
@@ -419,7 +452,8 @@ export class Recovery {
         const oid = wanted[next++] as Oid
         const done = await this.pace.turn()
         if (done === undefined) return
-        const code = await new Promise<Code>((resolve) => this.ensure(oid, resolve))
+        const id = holds(oid) ?? oid
+        const code = await new Promise<Code>((resolve) => this.ensure(id, resolve))
         done()
         if (code === Code.SUCCESS || code === Code.NO_OBJ) run.finished++
         else failed.push(oid)

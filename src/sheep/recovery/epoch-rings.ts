@@ -26,6 +26,8 @@ export class EpochRings {
   readonly #epochLog: EpochLog
   readonly #peers: Peers
   readonly #rings = new Map<number, Ring>()
+  /** Questions under way: the answer is written to one file. */
+  readonly #asked = new Map<number, Promise<readonly SdNode[] | undefined>>()
 
   constructor({ state, epochLog, peers }: EpochRingsOptions) {
     this.#state = state
@@ -58,8 +60,16 @@ export class EpochRings {
     }
   }
 
+  #askFor(epoch: number): Promise<readonly SdNode[] | undefined> {
+    const asked = this.#asked.get(epoch)
+    if (asked !== undefined) return asked
+    const asking = this.#ask(epoch).finally(() => this.#asked.delete(epoch))
+    this.#asked.set(epoch, asking)
+    return asking
+  }
+
   /** The nodes of an epoch this node did not live through, from whoever did. */
-  async #askFor(epoch: number): Promise<readonly SdNode[] | undefined> {
+  async #ask(epoch: number): Promise<readonly SdNode[] | undefined> {
     // Gateways know them as well; while no storage node is there, they alone do.
     for (const node of this.#state.members.filter((member) => !this.#state.isSelf(member))) {
       const head = objectRequest({

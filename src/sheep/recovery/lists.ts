@@ -12,6 +12,7 @@ import type { ObjectStore } from '../../store/object-store.js'
 import type { Frame } from '../../wire/sheepdog/frame.js'
 import { ID_BYTES, listRequest, nextCursor } from '../../wire/sheepdog/object-list.js'
 import type { Clock } from '../../world/world.js'
+import type { Holdings } from '../layouts.js'
 import type { Peers } from '../peers.js'
 
 const PAGE_BYTES = 1024 * 1024
@@ -29,7 +30,7 @@ export interface Inquiry {
   readonly epoch: number
   /** Everybody else who holds objects. */
   readonly others: readonly SdNode[]
-  readonly owns: (oid: Oid) => boolean
+  readonly holds: Holdings
   /** What was created in this very epoch may be missing here, too. */
   readonly fresh: boolean
   /** Objects that are wanted although they are here. */
@@ -47,21 +48,25 @@ export async function listMissing(inquiry: Inquiry): Promise<BigUint64Array> {
     await considerList(inquiry, node, wanted)
     if (!inquiry.isCurrent()) return new BigUint64Array()
   }
-  for (const oid of inquiry.suspects())
-    if (inquiry.store.has(oid) && inquiry.owns(oid)) wanted.add(oid)
+  for (const oid of inquiry.suspects()) {
+    const id = inquiry.holds(oid)
+    if (id !== undefined && inquiry.store.has(id)) wanted.add(oid)
+  }
   const ids = wanted.take()
   return ids.length <= SORTED_MAX ? ids.sort() : ids
 }
 
 async function consider(
-  { store, clock, owns, isCurrent }: Inquiry,
+  { store, clock, holds, isCurrent }: Inquiry,
   ids: BigUint64Array,
   wanted: IdSet,
 ): Promise<void> {
   for (let at = 0; at < ids.length && isCurrent(); at += IDS_AT_ONCE) {
     for (const id of ids.subarray(at, at + IDS_AT_ONCE)) {
       const oid = id as Oid
-      if (id !== 0n && !store.has(oid) && owns(oid)) wanted.add(id)
+      if (id === 0n || store.has(oid)) continue
+      const wantedId = holds(oid)
+      if (wantedId !== undefined && !store.has(wantedId)) wanted.add(id)
     }
     await new Promise<void>((resolve) => clock.soon(resolve))
   }

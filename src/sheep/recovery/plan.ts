@@ -1,5 +1,6 @@
 /** What a node is told about its recovery when it is started, and what recovery asks before it fills a disk. */
 import { type Oid, objectBytes, oidKind, oidVid } from '../../model/oid.js'
+import { stripsOf } from '../../model/policy.js'
 import type { ObjectStore } from '../../store/object-store.js'
 import type { RecoveryThrottling } from '../../wire/sheepdog/records.js'
 import type { Clock } from '../../world/world.js'
@@ -29,7 +30,8 @@ export async function bytesToCome(
     const oid = wanted[at] as Oid
     const isNew = !store.has(oid) && store.staleEpochs(oid).length === 0
     if (oidKind(oid) === 'data' && isNew) {
-      bytes += objectBytes(oid, state.blockSizeShiftOf(oidVid(oid)))
+      const parts = stripsOf(state.codingOf(oid))?.data ?? 1
+      bytes += objectBytes(oid, state.blockSizeShiftOf(oidVid(oid))) / parts
     }
     if (at % IDS_AT_ONCE === IDS_AT_ONCE - 1) {
       await new Promise<void>((resolve) => clock.soon(resolve))

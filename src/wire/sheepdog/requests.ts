@@ -18,6 +18,8 @@ export interface ObjectFields {
   readonly policy?: number
   readonly fragment?: number
   readonly targetEpoch?: number
+  /** Reads of a recovery: copies from this epoch up to the target will do. Sheepdog 1.0 ignores the field. */
+  readonly sinceEpoch?: number
   readonly offset?: number
 }
 
@@ -70,6 +72,7 @@ export function objectRequest(fields: Start & ObjectFields): Buffer {
   const head = start(fields)
   head.writeBigUInt64LE(fields.oid, 16)
   if (fields.cowOid !== undefined) head.writeBigUInt64LE(fields.cowOid, 24)
+  else head.writeUInt32LE(fields.sinceEpoch ?? 0, 24)
   head[32] = fields.copies ?? 0
   head[33] = fields.policy ?? 0
   head[34] = fields.fragment ?? 0
@@ -131,6 +134,7 @@ export const objectFields = {
   copies: (frame: Frame): number => frame.head[32]!,
   policy: (frame: Frame): number => frame.head[33]!,
   fragment: (frame: Frame): number => frame.head[34]!,
+  sinceEpoch: (frame: Frame): number => frame.head.readUInt32LE(24),
   targetEpoch: (frame: Frame): number => frame.head.readUInt32LE(36),
   offset: (frame: Frame): number => frame.head.readUInt32LE(40),
 }

@@ -14,6 +14,7 @@ import { ownersOf } from '../../../src/model/ring.js'
 import { SheepClient } from '../../../src/peer/client.js'
 import { learnFromDisk } from '../../../src/sheep/known-volumes.js'
 import { SheepNode } from '../../../src/sheep/node.js'
+import { PatientAccess } from '../../../src/sheep/patient-access.js'
 import type { RecoveryPlan } from '../../../src/sheep/recovery/plan.js'
 import { configFor, type Role, weightOf } from '../../../src/sheep/role.js'
 import { vdiAccess } from '../../../src/sheep/vdi-access.js'
@@ -43,6 +44,8 @@ const DISK_BYTES = 8 * 1024 ** 3
 export interface SmallClusterOptions {
   readonly nodes?: number
   readonly copies?: number
+  /** Erasure coding by default, as a policy byte. */
+  readonly policy?: number
   readonly seed?: number
   readonly blockSizeShift?: number
   readonly flags?: number
@@ -269,7 +272,7 @@ export class SmallCluster {
       },
     })
     const source = volumeSource({
-      ...{ objects: node.gateway, vdis: vdiAccess(node), clock: world.clock, log },
+      ...{ objects: new PatientAccess(node), vdis: vdiAccess(node), clock: world.clock, log },
     })
     machine.running = { node, server, card, process, source, over: undefined }
     return { joined: node.join() }
@@ -355,6 +358,7 @@ export class SmallCluster {
       dataLength: body.length,
       ctime: 0x1234n,
       copies: this.#options.copies ?? 2,
+      policy: this.#options.policy ?? 0,
       clusterFlags: strategy | (this.#options.flags ?? 0),
       blockSizeShift: this.#options.blockSizeShift ?? 20,
     })

@@ -1,0 +1,120 @@
+/**
+ * The cluster as block doors use it. A coded object cannot be written while there are fewer zones than fragments, and
+ * not be read while fewer than its data fragments are left. Clients of the sheepdog protocol hear so (HALT) and
+ * may try again; a guest on a block device would take the error for a broken disk. It waits instead, as it does for
+ * any silent node, until enough nodes are back.
+ */
+import { Code, type Done } from '../base/codes.js'
+import type { Log } from '../base/log.js'
+import type { ObjectAccess, ObjectRef, SlotUpdate } from '../model/access.js'
+import { type Oid, oidVid, type Vid, vidName } from '../model/oid.js'
+import type { Gateway } from './gateway.js'
+import type { NodeState, View } from './state.js'
+
+export interface PatientAccessOptions {
+  readonly gateway: Gateway
+  readonly state: NodeState
+  readonly log: Log
+}
+
+export class PatientAccess implements ObjectAccess {
+  readonly #gateway: Gateway
+  readonly #state: NodeState
+  readonly #log: Log
+  /** Operations of each volume that wait. */
+  readonly #waiting = new Map<Vid, number>()
+
+  constructor({ gateway, state, log }: PatientAccessOptions) {
+    this.#gateway = gateway
+    this.#state = state
+    this.#log = log
+  }
+
+  ref(oid: Oid): ObjectRef {
+    return this.#gateway.ref(oid)
+  }
+
+  read(ref: ObjectRef, offset: number, into: Uint8Array, done: Done): void {
+    const { view } = this.#state
+    this.#gateway.read(ref, offset, into, (code) => {
+      if (!this.#waits(ref, code)) done(code)
+      else this.#later(view, ref, () => this.read(ref, offset, into, done))
+    })
+  }
+
+  write(ref: ObjectRef, offset: number, data: Uint8Array, durable: boolean, done: Done): void {
+    const { view } = this.#state
+    this.#gateway.write(ref, offset, data, durable, (code) => {
+      if (!this.#waits(ref, code)) done(code)
+      else this.#later(view, ref, () => this.write(ref, offset, data, durable, done))
+    })
+  }
+
+  create(
+    ref: ObjectRef,
+    offset: number,
+    data: Uint8Array,
+    source: ObjectRef | undefined,
+    done: Done,
+  ): void {
+    const { view } = this.#state
+    this.#gateway.create(ref, offset, data, source, (code) => {
+      if (!this.#waits(ref, code)) done(code)
+      else this.#later(view, ref, () => this.create(ref, offset, data, source, done))
+    })
+  }
+
+  setSlots(update: SlotUpdate, done: Done): void {
+    this.#gateway.setSlots(update, done)
+  }
+
+  flush(vid: Vid, done: Done): void {
+    this.#gateway.flush(vid, done)
+  }
+
+  isSure(): boolean {
+    return this.#gateway.isSure()
+  }
+
+  whenSure(go: () => void, fail: Done): void {
+    this.#gateway.whenSure(go, fail)
+  }
+
+  begin(vid: Vid): boolean {
+    return this.#gateway.begin(vid)
+  }
+
+  end(vid: Vid): void {
+    this.#gateway.end(vid)
+  }
+
+  /** A node that stops, or that was left alone, has nothing to wait for. */
+  #waits({ oid }: ObjectRef, code: Code): boolean {
+    const mayEnd = this.#state.status === 'ok' && !this.#gateway.stopping
+    return code === Code.HALT && mayEnd && this.#state.codingOf(oid) !== 0
+  }
+
+  /** Runs `again` under another membership than `view`, now if there is one. */
+  #later(view: View, { oid }: ObjectRef, again: () => void): void {
+    if (this.#state.view !== view) {
+      again()
+      return
+    }
+    const vid = oidVid(oid)
+    const waiting = this.#waiting.get(vid) ?? 0
+    if (waiting === 0) this.#tell('volume.waits', vid)
+    this.#waiting.set(vid, waiting + 1)
+    this.#state.afterViewChange(() => {
+      const left = this.#waiting.get(vid)! - 1
+      if (left > 0) this.#waiting.set(vid, left)
+      else this.#waiting.delete(vid)
+      again()
+    })
+  }
+
+  #tell(event: string, vid: Vid): void {
+    const { ring } = this.#state.view
+    const reason = 'fewer zones than fragments: start nodes in other zones'
+    this.#log.warn(event, { vid: vidName(vid), zones: ring.zones, reason })
+  }
+}

@@ -1,0 +1,269 @@
+/**
+ * Where the fragment of a coded object comes from: layout by layout backwards (see `layouts.ts`), from the node
+ * that had it then, or from any `data` others by decoding.
+ *
+ * The rule of replicas holds for fragments as it stands. A write is acknowledged only when every owner of its
+ * epoch has its fragment. So when one living owner of a layout lacks its own, nothing was acknowledged under that
+ * layout, and what the one before knew is as good. When fewer than `data` owners are left and all that live have
+ * theirs, nobody can tell: the object waits for the others instead of going back in time.
+ *
+ * Fragments read one after the other may differ by writes that are under way. Such a write needs this node too:
+ * it waits here for the fragment and overwrites what was mixed.
+ */
+import { Code, SheepError, toCode } from '../../base/codes.js'
+import type { Log } from '../../base/log.js'
+import type { StripMath } from '../../base/strips.js'
+import type { ErasureCode } from '../../model/erasure.js'
+import { type NodeKey, nodeKey, type SdNode } from '../../model/node.js'
+import {
+  type FragmentId,
+  fragmentId,
+  fragmentOf,
+  objectOf,
+  oidName,
+  oidVid,
+} from '../../model/oid.js'
+import { ownersOf } from '../../model/ring.js'
+import type { ObjectStore } from '../../store/object-store.js'
+import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
+import { objectRequest } from '../../wire/sheepdog/requests.js'
+import { codeFor } from '../coding.js'
+import type { Layouts } from '../layouts.js'
+import { type EpochRange, newestIn } from '../local-objects.js'
+import type { Peers } from '../peers.js'
+import type { NodeState, View } from '../state.js'
+import type { Witness } from '../witness.js'
+
+export interface CodedFetcherOptions {
+  readonly state: NodeState
+  readonly store: ObjectStore
+  readonly layouts: Layouts
+  readonly witness: Witness
+  readonly peers: Peers
+  readonly log: Log
+  readonly strips?: StripMath | undefined
+}
+
+/** One fragment to be had under the membership of `epoch`. */
+export interface WantedFragment {
+  readonly id: FragmentId
+  readonly epoch: number
+  /** False: the object has been removed meanwhile, and nothing must bring it back. */
+  readonly isWanted: () => boolean
+  /** Writes to it were cut off while this node may have been away: its own older fragment may not fit. */
+  readonly isDoubtful?: boolean
+}
+
+type Found = 'found' | 'absent' | 'removed' | 'unknown' | 'unreachable'
+
+/** The fragments of one layout: who was to have which, in the order of their index. */
+interface Place {
+  readonly wanted: WantedFragment
+  readonly code: ErasureCode
+  readonly owners: readonly SdNode[]
+  /** Labels a copy of this layout can have. */
+  readonly range: EpochRange
+}
+
+/** What a node says about its fragment. 'silent': it lost a disk since and cannot tell. */
+type Presence = 'present' | 'absent' | 'removed' | 'unreachable' | 'gone' | 'silent'
+
+export class CodedFetcher {
+  readonly #options: CodedFetcherOptions
+  /** As for replicas: the newest epoch an administrator forced; 0: none. */
+  forced = 0
+
+  constructor(options: CodedFetcherOptions) {
+    this.#options = options
+  }
+
+  /** As the `Fetcher` of replicas. Rejects with a SheepError of this node's disk. */
+  async fetch(wanted: WantedFragment, oldest: number): Promise<Code> {
+    const { state, layouts, log } = this.#options
+    const { id, epoch } = wanted
+    const code = codeFor(state.codingOf(id), this.#options.strips)
+    if (code === undefined) return Code.INVALID_PARMS
+    for (let to = epoch; to >= oldest; ) {
+      const layout: View | 'none' | 'unknown' = await layouts.at(to, code.width)
+      if (layout === 'unknown') return Code.NETWORK_ERROR
+      if (layout === 'none') return Code.NO_OBJ
+      const owners = ownersOf(layout.ring, objectOf(id), code.width)
+      const range = { from: layout.epoch, to }
+      const found = await this.#fromLayout({ wanted, code, owners, range })
+      if (found === 'found') return Code.SUCCESS
+      if (found === 'removed') return Code.NO_OBJ
+      if (found === 'unreachable' || state.epoch !== epoch) return Code.NETWORK_ERROR
+      if (found === 'unknown' && layout.epoch >= this.forced) {
+        log.error('object.holders.gone', { oid: oidName(id), epoch: layout.epoch })
+        return Code.STALE_OBJ
+      }
+      to = layout.epoch - 1
+    }
+    return Code.NO_OBJ
+  }
+
+  async #fromLayout(place: Place): Promise<Found> {
+    const { code, owners } = place
+    const answers = await Promise.all(owners.map((_, index) => this.#ask(place, index)))
+    if (answers.includes('removed')) return 'removed'
+    const present = answers.flatMap((answer, index) => (answer === 'present' ? [index] : []))
+    if (present.length >= code.strips.data) {
+      const outcome = await this.#take(place, present)
+      if (outcome === Code.SUCCESS) return 'found'
+      return outcome === Code.NOT_FOUND ? 'removed' : 'unreachable'
+    }
+    if (answers.includes('unreachable')) return 'unreachable'
+    return answers.includes('absent') ? 'absent' : 'unknown'
+  }
+
+  /** A read of nothing tells whether it is there. */
+  async #ask(place: Place, index: number): Promise<Presence> {
+    const { state } = this.#options
+    const node = place.owners[index]!
+    if (state.isSelf(node)) {
+      if (this.#ownLabel(place, index) !== undefined) return 'present'
+      return this.#options.witness.knows(place.range.from) ? 'absent' : 'silent'
+    }
+    if (!this.#lives(node)) return 'gone'
+    const reply = await this.#read(place, index, 0)
+    if (reply.code === Code.SUCCESS) return 'present'
+    if (reply.code === Code.NOT_FOUND) return 'removed'
+    if (reply.code === Code.STALE_OBJ) return 'silent'
+    return reply.code === Code.NO_OBJ ? 'absent' : 'unreachable'
+  }
+
+  #lives(node: SdNode): boolean {
+    const key: NodeKey = nodeKey(node)
+    return this.#options.state.members.some((member) => nodeKey(member) === key)
+  }
+
+  /** Epoch of this node's own copy of one index, 'working', or undefined. */
+  #ownLabel({ wanted, range }: Place, index: number): number | 'working' | undefined {
+    const id = fragmentId(objectOf(wanted.id), index)
+    if (this.#options.store.has(id)) return 'working'
+    return newestIn(this.#options.store.staleEpochs(id), range)
+  }
+
+  /** Brings the fragment here: by name, from whoever has it, or decoded. */
+  async #take(place: Place, present: readonly number[]): Promise<Code> {
+    const { state, store } = this.#options
+    const { wanted, code } = place
+    const index = fragmentOf(wanted.id)
+    const stillWanted = (): boolean => state.epoch === wanted.epoch && wanted.isWanted()
+    const label = this.#ownLabel(place, index)
+    const others = present.filter((one) => one !== index)
+    const isOthersWord = wanted.isDoubtful === true && others.length >= code.strips.data
+    if (!isOthersWord && typeof label === 'number' && state.isSelf(place.owners[index]!)) {
+      const restored = await store.restoreStale(wanted.id, label, stillWanted)
+      if (restored === Code.SUCCESS || restored === Code.NETWORK_ERROR) return restored
+      throw new SheepError(restored)
+    }
+    const bytes = this.#bytesOf(wanted.id, code)
+    const isThere = present.includes(index) && !isOthersWord
+    const needed = isThere ? [index] : others.slice(0, code.strips.data)
+    const data = await this.#content(place, needed)
+    if (typeof data === 'number') return data
+    return new Promise((resolve, reject) => {
+      store.create({ id: wanted.id, bytes, offset: 0, data, stillWanted }, (result) => {
+        const isOurs = result !== Code.SUCCESS && result !== Code.NETWORK_ERROR
+        if (isOurs) reject(new SheepError(result))
+        else resolve(result)
+      })
+    })
+  }
+
+  /**
+   * The fragment that is here may not fit the others, because a write was cut off: those of the first `data` owners
+   * that have theirs are right, whatever of the write they have, and the others are made from them.
+   */
+  async reconcile(wanted: WantedFragment): Promise<{ code: Code; isFinal: boolean }> {
+    const { state, store, layouts } = this.#options
+    const coding = codeFor(state.codingOf(wanted.id), this.#options.strips)
+    if (coding === undefined) return { code: Code.INVALID_PARMS, isFinal: false }
+    const layout = await layouts.at(wanted.epoch, coding.width)
+    if (typeof layout === 'string') return { code: Code.NETWORK_ERROR, isFinal: false }
+    const owners = ownersOf(layout.ring, objectOf(wanted.id), coding.width)
+    const range = { from: layout.epoch, to: wanted.epoch }
+    const place: Place = { wanted, code: coding, owners, range }
+    const answers = await Promise.all(owners.map((_, index) => this.#ask(place, index)))
+    if (answers.includes('removed')) return { code: Code.NO_OBJ, isFinal: false }
+    if (answers.includes('unreachable')) return { code: Code.NETWORK_ERROR, isFinal: false }
+    const isFinal = !answers.includes('gone')
+    const present = answers.flatMap((answer, index) => (answer === 'present' ? [index] : []))
+    const right = present.slice(0, coding.strips.data)
+    if (right.length < coding.strips.data || right.includes(fragmentOf(wanted.id))) {
+      return { code: Code.SUCCESS, isFinal }
+    }
+    const bytes = this.#bytesOf(wanted.id, coding)
+    const [data, own] = [await this.#content(place, right), Buffer.allocUnsafe(bytes)]
+    if (typeof data === 'number') return { code: data, isFinal }
+    const result = await new Promise<Code>((resolve) => store.read(wanted.id, 0, own, resolve))
+    if (state.epoch !== wanted.epoch) return { code: Code.OLD_NODE_VER, isFinal }
+    if (!wanted.isWanted()) return { code: Code.NO_OBJ, isFinal }
+    if (result !== Code.SUCCESS || own.equals(data)) return { code: result, isFinal }
+    const code = await new Promise<Code>((resolve) =>
+      store.write(wanted.id, 0, data, { durable: true }, resolve),
+    )
+    return { code, isFinal }
+  }
+
+  /** The wanted fragment from those named: as it is, or made from `data` of them. */
+  async #content(place: Place, needed: readonly number[]): Promise<Uint8Array | Code> {
+    const { wanted, code } = place
+    const index = fragmentOf(wanted.id)
+    const bytes = this.#bytesOf(wanted.id, code)
+    const replies = await Promise.all(needed.map((one) => this.#read(place, one, bytes)))
+    const fragments: (Uint8Array | undefined)[] = []
+    for (const [at, { code: result, body }] of replies.entries()) {
+      if (result !== Code.SUCCESS) return result === Code.NO_OBJ ? Code.NETWORK_ERROR : result
+      fragments[needed[at]!] = body
+    }
+    return fragments[index] ?? code.rebuild(index, fragments)
+  }
+
+  /** The first `bytes` of a fragment from its owner in a layout; this node's own from its disk. */
+  async #read(place: Place, index: number, bytes: number): Promise<{ code: Code; body: Buffer }> {
+    const { state, peers } = this.#options
+    const node = place.owners[index]!
+    if (state.isSelf(node)) return this.#readOwn(place, index, bytes)
+    const { wanted, range } = place
+    const head = objectRequest({
+      opcode: Op.READ_PEER,
+      flags: Flag.RECOVERY,
+      epoch: wanted.epoch,
+      oid: objectOf(wanted.id),
+      copies: place.code.width,
+      policy: state.codingOf(wanted.id),
+      fragment: index,
+      sinceEpoch: range.from,
+      targetEpoch: range.to,
+      dataLength: bytes,
+    })
+    const reply = await peers.call(node, head).catch(() => undefined)
+    const body = reply?.body ?? Buffer.alloc(0)
+    if (reply === undefined) return { code: Code.NETWORK_ERROR, body }
+    const isShort = reply.result === Code.SUCCESS && body.length !== bytes
+    return { code: isShort ? Code.NETWORK_ERROR : toCode(reply.result), body }
+  }
+
+  async #readOwn(
+    place: Place,
+    index: number,
+    bytes: number,
+  ): Promise<{ code: Code; body: Buffer }> {
+    const { store } = this.#options
+    const id = fragmentId(objectOf(place.wanted.id), index)
+    const body = Buffer.alloc(bytes)
+    const label = this.#ownLabel(place, index)
+    if (label === undefined) return { code: Code.NO_OBJ, body }
+    if (label === 'working') {
+      const code = await new Promise<Code>((resolve) => store.read(id, 0, body, resolve))
+      return { code, body }
+    }
+    return { code: await store.readStale(id, label, 0, body), body }
+  }
+
+  #bytesOf(id: FragmentId, code: ErasureCode): number {
+    return code.share(2 ** this.#options.state.blockSizeShiftOf(oidVid(id)))
+  }
+}
