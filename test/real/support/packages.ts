@@ -28,6 +28,7 @@ const PACKAGE_OF = {
   java: 'default-jre-headless',
   // The one command in the path of the package with the server's jars.
   zooinspector: 'zookeeper',
+  bridge: 'iproute2',
   nsenter: 'util-linux',
   unshare: 'util-linux',
   '/usr/include/corosync/cpg.h': 'libcpg-dev',
