@@ -3,6 +3,7 @@
 import { codeText } from '../base/codes.js'
 import { Op } from '../wire/sheepdog/opcodes.js'
 import { plainRequest } from '../wire/sheepdog/requests.js'
+import { alterCluster } from './alter-copy.js'
 import { format } from './cluster-format.js'
 import { info } from './cluster-info.js'
 import { recover } from './cluster-recover.js'
@@ -21,7 +22,7 @@ const shutdown: Subcommand = {
 
 export const cluster: Noun = {
   name: 'cluster',
-  subcommands: [info, format, shutdown, recover, reweight],
+  subcommands: [info, format, shutdown, recover, reweight, alterCluster],
 }
 
 async function runShutdown({ sheep }: Context): Promise<number> {

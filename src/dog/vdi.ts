@@ -1,4 +1,5 @@
 /** The noun `vdi`. */
+import { alterVdi } from './alter-copy.js'
 import type { Noun } from './command.js'
 import { create } from './vdi-create.js'
 import { remove, rollback } from './vdi-delete.js'
@@ -10,5 +11,8 @@ import { graph, tree } from './vdi-tree.js'
 
 export const vdi: Noun = {
   name: 'vdi',
-  subcommands: [create, snapshot, clone, remove, rollback, list, tree, graph, resize, read, write],
+  subcommands: [
+    ...[create, snapshot, clone, remove, rollback, list, tree, graph, resize, read, write],
+    alterVdi,
+  ],
 }

@@ -5,6 +5,7 @@ import { asVid, type Vid } from './oid.js'
 export const VDI_STATE_BYTES = 1428
 const NODE_ID_BYTES = 40
 const DOOR_OFFSET = 9
+const LEAST_OFFSET = 10
 
 /** 1 unlocked, 2 locked by one, 3 shared (multipath). */
 export type LockState = 'unlocked' | 'locked' | 'shared'
@@ -33,6 +34,8 @@ export interface VdiLock {
 export interface VdiState {
   readonly vid: Vid
   readonly copies: number
+  /** The fewest it has had since everybody had everything; absent when that is `copies`. */
+  readonly leastCopies?: number
   readonly policy: number
   readonly blockSizeShift: number
   readonly snapshot: boolean
@@ -77,8 +80,9 @@ export function encodeVdiState(state: VdiState): Buffer {
   bytes[6] = state.deleted ? 1 : 0
   bytes[7] = state.policy
   bytes[8] = state.blockSizeShift
-  // A pad byte of sheepdog 1.0's record, which never reads it.
+  // Pad bytes of sheepdog 1.0's record, which never reads them.
   bytes[DOOR_OFFSET] = state.lock.door ? 1 : 0
+  bytes[LEAST_OFFSET] = state.leastCopies ?? 0
   bytes.writeUInt32LE(state.parent, 12)
   bytes.writeUInt32LE(LOCK_NUMBERS[state.lock.state], 16)
   if (state.lock.owner !== undefined) writeNodeId(bytes, 20, state.lock.owner)
@@ -107,9 +111,11 @@ export function decodeVdiState(from: Buffer, at = 0): VdiState {
     if (coherence === undefined) throw new RangeError('vdi_state with an unknown coherence')
     return { coherence, node: readNodeId(from, at + 188 + NODE_ID_BYTES * i) }
   })
+  const leastCopies = from[at + LEAST_OFFSET]!
   return {
     vid: asVid(from.readUInt32LE(at)),
     copies: from[at + 4]!,
+    ...(leastCopies > 0 && { leastCopies }),
     snapshot: from[at + 5] !== 0,
     deleted: from[at + 6] !== 0,
     policy: from[at + 7]!,

@@ -100,6 +100,12 @@ export class History {
     await this.#save(info, false)
   }
 
+  /** The default of volumes made from now on. */
+  async recordCopies(copies: number): Promise<void> {
+    this.#config = { ...this.#config, copies }
+    await writeConfig(this.#files, this.#metaDirectory, this.#config)
+  }
+
   /** What this node announces; durable before it does. */
   async recordSpace(spaceBytes: number): Promise<void> {
     this.#config = { ...this.#config, spaceBytes }

@@ -8,7 +8,12 @@ import { asVid, type Vid } from '../model/oid.js'
 import type { ObjectStore } from '../store/object-store.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
 import { Op } from '../wire/sheepdog/opcodes.js'
-import { objectFields } from '../wire/sheepdog/requests.js'
+import {
+  decodeClusterFields,
+  decodeVdiStateFields,
+  objectFields,
+} from '../wire/sheepdog/requests.js'
+import type { Alterations } from './alterations.js'
 import { type Answer, failed, OK } from './answer.js'
 import type { Completion } from './completion.js'
 import type { Recovery } from './recovery/engine.js'
@@ -21,6 +26,8 @@ export interface Duties {
   readonly store: ObjectStore
   readonly completion: Completion
   readonly weights: Weights
+  readonly alterations: Alterations
+  readonly recordCopies: (copies: number) => Promise<void>
   readonly recovery: Recovery
   readonly shutDown: () => void
   readonly volumeChanged: (vid: Vid) => void
@@ -55,6 +62,29 @@ const switchRecovery =
     return OK
   }
 
+/** The default of new volumes; what there is keeps its copies. */
+async function alterCluster({ state, recordCopies }: Duties, request: Frame): Promise<Answer> {
+  const { copies } = decodeClusterFields(request)
+  state.settings = { ...state.settings, copies }
+  await recordCopies(copies)
+  return OK
+}
+
+/** The node that was asked brings the epoch about in which the new number counts. */
+function alterVolume(
+  { state, alterations, weights }: Duties,
+  request: Frame,
+  sender: SdNode,
+): Answer {
+  const { newVid, copies } = decodeVdiStateFields(request)
+  const known = state.vids.get(newVid)
+  if (known === undefined) return failed(Code.NO_VDI)
+  if (known.policy !== 0) return failed(Code.NO_SUPPORT)
+  if (known.copies === copies) return OK
+  alterations.announce(newVid, copies)
+  return state.isSelf(sender) ? failed(weights.nextEpoch()) : OK
+}
+
 export const NODE_OPERATIONS: ReadonlyMap<number, NodeOperation> = new Map<number, NodeOperation>([
   /** Carried out before it gets here, with the change of membership it means. */
   [Op.MAKE_FS, () => OK],
@@ -66,6 +96,8 @@ export const NODE_OPERATIONS: ReadonlyMap<number, NodeOperation> = new Map<numbe
     },
   ],
   [Op.COMPLETE_RECOVERY, memberComplete],
+  [Op.ALTER_CLUSTER_COPY, alterCluster],
+  [Op.ALTER_VDI_COPY, alterVolume],
   [Op.REWEIGHT, async ({ weights }) => failed(await weights.measure())],
   [Op.DISABLE_RECOVER, switchRecovery(true)],
   [Op.ENABLE_RECOVER, switchRecovery(false)],

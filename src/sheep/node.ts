@@ -16,6 +16,7 @@ import { decodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
 import { type ClusterInfo, decodeClusterInfo, encodeClusterInfo } from '../wire/sheepdog/records.js'
 import type { World } from '../world/world.js'
+import { Alterations } from './alterations.js'
 import { type Answer, failed } from './answer.js'
 import { Caretaker, INTENTS } from './caretaker.js'
 import { ClusterOps } from './cluster-ops.js'
@@ -87,6 +88,7 @@ export class SheepNode {
   readonly #placed: Placed
   readonly #lease: Lease
   readonly #completion: Completion
+  readonly #alterations: Alterations
   readonly #settling: Settling
   readonly #duties: Duties
   #info: ClusterInfo
@@ -201,17 +203,17 @@ export class SheepNode {
       since: () => Math.max(this.#info.gathered ?? 0, this.#info.forced ?? 0),
       gathered: (epoch) => this.#gathered(epoch),
     })
+    this.#alterations = new Alterations({ ...options, ...world, vids: this.state.vids })
     this.weights = new Weights({
-      state: this.state,
-      store,
-      driver: options.driver,
-      log,
+      ...{ ...options, state: this.state },
       record: (spaceBytes) => this.#history.recordSpace(spaceBytes),
     })
     this.#duties = {
       state: this.state,
       store,
       weights: this.weights,
+      alterations: this.#alterations,
+      recordCopies: (copies) => this.#history.recordCopies(copies),
       completion: this.#completion,
       recovery: this.recovery,
       shutDown: () => this.#shutDown(),
@@ -388,6 +390,7 @@ export class SheepNode {
     const restarted = this.state.status === 'wait'
     const wasClean = this.#history.wasCleanShutdown
     await this.#history.record(info)
+    await this.#alterations.apply(info.ctime)
     this.#applySettings(info)
     this.#completion.reset()
     if (this.#suspended) return
@@ -455,6 +458,7 @@ export class SheepNode {
   async #gathered(epoch: number): Promise<void> {
     if (!this.recovery.mayForget(epoch)) return
     await this.#history.recordGathered(epoch)
+    await this.#alterations.clear(this.state.settings.ctime)
     // A format may be ordered already that this node has not carried out yet.
     const isCurrent = this.#info.ctime === this.state.settings.ctime
     if (isCurrent) this.#info = { ...this.#info, gathered: epoch }

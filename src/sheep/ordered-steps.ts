@@ -40,6 +40,8 @@ export function onMessage(place: Place, message: ClusterMessage): OrderedStep | 
       return { next: { ...own, status: 'shutdown' }, effects: [] }
     case Op.DISABLE_RECOVER:
       return { next: { ...own, recoveryDisabled: true }, effects: [] }
+    case Op.ALTER_CLUSTER_COPY:
+      return { next: { ...own, copies: decodeClusterFields(request).copies }, effects: [] }
     case Op.ENABLE_RECOVER:
       return { next: { ...own, recoveryDisabled: false }, effects: [] }
     case Op.FORCE_RECOVER:

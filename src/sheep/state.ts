@@ -104,13 +104,18 @@ export class NodeState {
     return this.vids.get(vid)?.copies || this.settings.copies || COPIES_DEFAULT
   }
 
+  /** Of its owners in an earlier epoch the first so many had every write. */
+  leastCopiesOf(vid: Vid): number {
+    return this.vids.get(vid)?.leastCopies ?? this.copiesOf(vid)
+  }
+
   /** Of the volume that has the fewest. A coded one can lose its parity, like so many copies and one. */
   fewestCopies(): number {
     let fewest = Number.POSITIVE_INFINITY
-    for (const { vid, deleted, copies } of this.vids.all()) {
+    for (const { vid, deleted, copies, leastCopies } of this.vids.all()) {
       const strips = deleted ? undefined : stripsOf(this.policyOf(vid))
       if (strips !== undefined) fewest = Math.min(fewest, strips.parity + 1)
-      else if (!deleted && copies > 0) fewest = Math.min(fewest, copies)
+      else if (!deleted && copies > 0) fewest = Math.min(fewest, leastCopies ?? copies)
     }
     return Number.isFinite(fewest) ? fewest : this.settings.copies || COPIES_DEFAULT
   }

@@ -149,3 +149,26 @@ test('the number of vnodes goes to the sheep as it was typed', async (t) => {
   t.is(request?.body.readInt32LE(0), 300)
   t.true(request?.has(Flag.WRITE))
 })
+
+test('copies are altered as 1.0 did, in the cluster before the inode', async (t) => {
+  const nodes = Array.from({ length: 6 }, (_, i) => node(7020 + i))
+  const sheep = new FakeSheep(nodes)
+  sheep.answers.set(Op.ALTER_VDI_COPY, () => ({}))
+  sheep.answers.set(Op.ALTER_CLUSTER_COPY, (request) => {
+    sheep.formatted = { ...sheep.formatted, copies: decodeClusterFields(request).copies }
+    return {}
+  })
+  sheep.nowMs = 1e12
+  await runDog(sheep, ['cluster', 'format', '-c', '3'])
+  for (const name of ['ac', 'img', 'ec']) await runDog(sheep, ['vdi', 'create', name, '8M'])
+  await runDog(sheep, ['vdi', 'snapshot', 'img'])
+  sheep.setPolicy('ec', 0x22)
+  for (const { argv, stdin, line, answer } of readGolden('alter-copy')) {
+    const result = await runDog(sheep, argv, stdin === undefined ? {} : { stdin })
+    t.is(asTranscript(result), answer.join('\n').trimEnd(), `alter-copy.txt:${line}`)
+  }
+  const order = sheep.opcodes.filter((op) =>
+    [Op.ALTER_VDI_COPY, Op.WRITE_OBJ].includes(op as never),
+  )
+  t.deepEqual(order.slice(-2), [Op.ALTER_VDI_COPY, Op.WRITE_OBJ])
+})

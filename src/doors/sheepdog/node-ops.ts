@@ -207,6 +207,24 @@ function refusalOfFormat(request: Frame, flags: number): Code | undefined {
   return sane ? undefined : Code.INVALID_PARMS
 }
 
+/** Only replicas, only as many as there can be. */
+function alterCluster({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const { copies, policy } = decodeClusterFields(request)
+  const refusal = policy !== 0 || node.state.settings.policy !== 0 ? Code.NO_SUPPORT : undefined
+  if (refusal !== undefined) reply(failed(refusal))
+  else if (copies < 1 || copies > LIMITS.copiesMax) reply(failed(Code.INVALID_PARMS))
+  else node.ops.submit(request, reply)
+}
+
+function alterVolume({ node }: DoorContext, request: Frame, reply: Reply): void {
+  const { newVid, copies, policy } = decodeVdiStateFields(request)
+  const known = node.state.vids.get(newVid)
+  if (known === undefined || known.deleted) reply(failed(Code.NO_VDI))
+  else if (policy !== 0 || known.policy !== 0) reply(failed(Code.NO_SUPPORT))
+  else if (copies < 1 || copies > LIMITS.copiesMax) reply(failed(Code.INVALID_PARMS))
+  else node.ops.submit(request, reply)
+}
+
 /** Every node believes an announcement: one that names an impossible volume must not reach them. */
 function announce({ node }: DoorContext, request: Frame, reply: Reply): void {
   const { newVid, copies, policy, blockSizeShift } = decodeVdiStateFields(request)
@@ -254,6 +272,8 @@ export const NODE_OPERATIONS: OperationTable = new Map([
   [Op.GET_VNODES, always(vnodes)],
   [Op.SET_VNODES, running(setVnodes)],
   [Op.REWEIGHT, running(inOrder)],
+  [Op.ALTER_CLUSTER_COPY, running(alterCluster)],
+  [Op.ALTER_VDI_COPY, running(alterVolume)],
   [Op.FORCE_RECOVER, always(inOrder)],
   [
     Op.GET_STORE_LIST,

@@ -129,6 +129,7 @@ export class Fetcher {
     const { oid, epoch } = wanted
     const owners = ownersOf(ring, oid, this.#state.copiesOf(oidVid(oid)))
     const living = new Set<NodeKey>(this.#state.members.map(nodeKey))
+    const sure = owners.slice(0, this.#state.leastCopiesOf(oidVid(oid)))
     let absent = false
     let unreachable = false
     if (owners.some((node) => this.#state.isSelf(node))) {
@@ -137,14 +138,14 @@ export class Fetcher {
         if (code === Code.SUCCESS) return 'found'
         throw new SheepError(code)
       }
-      absent = this.#witness.knows(target)
+      absent = this.#witness.knows(target) && sure.some((node) => this.#state.isSelf(node))
     }
     for (const node of this.#surestFirst(oid, owners)) {
       if (this.#state.isSelf(node) || !living.has(nodeKey(node))) continue
       const code = await this.#take(wanted, { node, target })
       if (code === Code.SUCCESS) return 'found'
       if (code === Code.NOT_FOUND) return 'removed'
-      if (code === Code.NO_OBJ) absent = true
+      if (code === Code.NO_OBJ) absent ||= sure.includes(node)
       // It lost a disk since and cannot tell: as if it were gone.
       else if (code !== Code.STALE_OBJ) unreachable = true
     }

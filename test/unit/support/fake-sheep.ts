@@ -101,6 +101,13 @@ export class FakeSheep {
       .readUInt32LE()
   }
 
+  /** Gives a working volume a copy policy, which this sheep does not make any use of. */
+  setPolicy(name: string, policy: number): void {
+    const { vid } = this.#family(name).find((one) => one.snapCtime === 0n)!
+    const header = { ...this.header(vid), policy }
+    this.#object(inodeOid(vid)).write(0, encodeInodeHeader(header))
+  }
+
   /** The opcodes asked for so far, for tests of what goes over the wire. */
   get opcodes(): number[] {
     return this.requests.map((request) => request.opcode)
