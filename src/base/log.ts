@@ -13,3 +13,8 @@ const ignore = (): void => undefined
 
 /** A log that keeps nothing: for tools and tests that do not look at it. */
 export const silentLog: Log = { error: ignore, warn: ignore, info: ignore, debug: ignore }
+
+/** Anything thrown, for a field of a log event: with its stack when there is one. */
+export function describe(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error)
+}

@@ -8,6 +8,7 @@
 import { Code, type Done } from '../base/codes.js'
 import {
   fragmentId,
+  fragmentOf,
   isFragment,
   type Oid,
   objectBytes,
@@ -22,6 +23,7 @@ import type { ObjectStore } from '../store/object-store.js'
 import { Caller, park } from './caller.js'
 import type { InFlight } from './equal/in-flight.js'
 import type { Suspects } from './equal/suspects.js'
+import { moreTelling } from './outcome.js'
 import type { Recovery } from './recovery/engine.js'
 import type { NodeState } from './state.js'
 
@@ -163,7 +165,7 @@ export class LocalObjects {
     const { epoch, id, offset, data, caller = this.#self } = create
     const begin = (): void => this.create(create, done)
     if (!this.#admit(epoch, done, begin, caller)) return
-    if (!this.#inBounds(id, offset, data.length, done)) return
+    if (!this.#inBounds(id, offset, data.length, done) || this.#isWithheld(id, done)) return
     if (this.#store.has(id) && this.#suspects.holds(objectOf(id))) {
       this.#ensure(id, done, begin, caller)
       return
@@ -174,7 +176,7 @@ export class LocalObjects {
     this.#recovery.exists(objectOf(id))
     const settled = caller.unlessGone(gaveUp(done), () => {
       this.#recorded(create, done, begin, () => {
-        this.#store.create(request, this.#sameEpoch(done))
+        this.#store.create(request, this.#sameEpoch(this.#settling(id, done)))
       })
     })
     this.#recovery.settled(id, settled)
@@ -182,9 +184,10 @@ export class LocalObjects {
 
   remove(epoch: number, id: StoredId, done: Done, caller: Caller = this.#self): void {
     const begin = (): void => this.remove(epoch, id, done, caller)
-    if (!this.#admit(epoch, done, begin, caller)) return
+    if (!this.#admit(epoch, done, begin, caller) || this.#isWithheld(id, done)) return
     const forgotten = caller.unlessGone(gaveUp(done), () => {
       if (!this.#admit(epoch, done, begin, caller)) return
+      this.#state.lost.synced(id)
       const removed = this.#sameEpoch((code) => {
         if (code === Code.SUCCESS) this.#suspects.forget(objectOf(id))
         done(code)
@@ -203,8 +206,30 @@ export class LocalObjects {
     else done(Code.SUCCESS)
   }
 
+  /** Objects of which acknowledged writes were lost with a disk have to be here again first. */
   flush(vid: Vid, done: Done): void {
-    this.#store.flush(vid, done)
+    const { lost } = this.#state
+    const { losses } = lost
+    if (!lost.isSettled) {
+      done(Code.NETWORK_ERROR)
+      return
+    }
+    // What went while it was being flushed has not been.
+    const sameDisks: Done = (code) =>
+      done(code === Code.SUCCESS && lost.losses !== losses ? Code.NETWORK_ERROR : code)
+    const gone = lost.unsyncedOf(vid).filter((id) => this.#owns(id))
+    let waiting = gone.length + 1
+    let outcome: Code = Code.SUCCESS
+    const one = (code: Code): void => {
+      // Nobody else has it: what was written cannot be made durable any more.
+      const isOver = code === Code.NO_OBJ || code === Code.STALE_OBJ
+      outcome = moreTelling(outcome, isOver ? Code.EIO : code)
+      if (--waiting > 0) return
+      if (outcome === Code.SUCCESS) this.#store.flush(vid, sameDisks)
+      else done(outcome)
+    }
+    for (const id of gone) this.#recovery.ensure(id, this.#settling(id, one))
+    one(Code.SUCCESS)
   }
 
   /**
@@ -306,6 +331,29 @@ export class LocalObjects {
       else done(code)
     })
     this.#recovery.ensure(id, there)
+  }
+
+  #owns(id: StoredId): boolean {
+    const owners = this.#state.owners(objectOf(id), oidVid(id))
+    const index = fragmentOf(id)
+    const wanted = index < 0 ? owners : owners.slice(index, index + 1)
+    return wanted.some((node) => this.#state.isSelf(node))
+  }
+
+  /** The object is here, durably, once this succeeds. */
+  #settling(id: StoredId, done: Done): Done {
+    return (code) => {
+      if (code === Code.SUCCESS) this.#state.lost.synced(id)
+      done(code)
+    }
+  }
+
+  /** Nothing happens to an object in the epoch it was lost in. True: `done` has been called. */
+  #isWithheld(id: StoredId, done: Done): boolean {
+    const { lost, epoch } = this.#state
+    if (this.#store.has(id) || !lost.isWithheld(id, epoch)) return false
+    done(Code.NETWORK_ERROR)
+    return true
   }
 
   #sameEpoch(done: Done): Done {

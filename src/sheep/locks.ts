@@ -1,6 +1,7 @@
 /** Volume locks as a step function: every node runs it on the same events (protocol spec, section 13). */
 import { type NodeId, sameNode, UNLOCKED, type VdiLock } from '../model/vdi-state.js'
 import { LockType } from '../wire/sheepdog/opcodes.js'
+import type { VidTable } from './vid-table.js'
 
 const PARTICIPANTS_MAX = 31
 
@@ -35,6 +36,14 @@ export function released(lock: VdiLock, type: number, by: NodeId): VdiLock {
 export function afterDeparture(lock: VdiLock, node: NodeId): VdiLock {
   if (lock.door && lock.owner !== undefined && sameNode(lock.owner, node)) return UNLOCKED
   return lock.state === 'shared' ? without(lock, node) : lock
+}
+
+/** A node left: what it held is free. */
+export function releaseLocksOf(node: NodeId, vids: VidTable): void {
+  for (const { vid, lock } of vids.all()) {
+    const next = afterDeparture(lock, node)
+    if (next !== lock) vids.setLock(vid, next)
+  }
 }
 
 function without(lock: VdiLock, node: NodeId): VdiLock {

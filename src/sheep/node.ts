@@ -6,7 +6,7 @@
  * volumes) is done one after the other behind a queue, in the same order.
  */
 import { Code } from '../base/codes.js'
-import type { Log } from '../base/log.js'
+import { describe, type Log } from '../base/log.js'
 import type { ClusterDriver, DriverEvents } from '../cluster/driver.js'
 import { nodeKey, type SdNode, sortNodes } from '../model/node.js'
 import type { Vid } from '../model/oid.js'
@@ -34,7 +34,7 @@ import { learnVolumes } from './learning.js'
 import { type Lease, leaseOf } from './lease.js'
 import { Ledgers } from './ledger.js'
 import { LocalObjects } from './local-objects.js'
-import { afterDeparture } from './locks.js'
+import { releaseLocksOf } from './locks.js'
 import {
   answerJoin,
   type Effect,
@@ -44,6 +44,7 @@ import {
   type RecoverFrom,
   type Step,
 } from './membership.js'
+import { NodeDisks } from './node-disks.js'
 import { type Duties, NODE_OPERATIONS } from './node-operations.js'
 import type { NodeOptions } from './node-options.js'
 import { onMessage } from './ordered-steps.js'
@@ -74,6 +75,7 @@ export class SheepNode {
   readonly inodes: InodeIo
   readonly ledgers: Ledgers
   readonly ops: ClusterOps
+  readonly disks: NodeDisks
   readonly store: ObjectStore
   readonly epochLog: EpochLog
   readonly stats = new Stats()
@@ -157,7 +159,8 @@ export class SheepNode {
       gateway: this.gateway,
       local: this.local,
       peers: this.peers,
-      isRecovering: () => this.recovery.progress().inRecovery,
+      isRecovering: () =>
+        this.recovery.progress().inRecovery || this.state.lost.epoch >= this.state.epoch,
     })
     this.reclaim = new Reclaim({
       state: this.state,
@@ -222,6 +225,8 @@ export class SheepNode {
     this.#history = new History({ ...options, files: world.files, clock: world.clock })
     this.#info = this.#history.clusterInfo()
     this.#applySettings(this.#info)
+    const { state, recovery, ops } = this
+    this.disks = new NodeDisks({ ...options, state, recovery, ops, fail: (why) => this.#fail(why) })
   }
 
   /** Becomes a member; resolves when this node has been accepted and has done what followed. */
@@ -274,7 +279,7 @@ export class SheepNode {
     this.state.status = this.state.status === 'shutdown' ? 'shutdown' : 'killed'
     this.state.wakeViewWaiters()
     this.ops.abandon(Code.KILLED)
-    await this.store.close()
+    if (!(await this.disks.close())) this.#shutDownClean = false
     this.inFlight.stop()
     // Only now is everything where the mark says it is.
     if (this.#shutDownClean && this.inFlight.isEmpty)
@@ -367,10 +372,7 @@ export class SheepNode {
       case 'left':
         this.peers.drop(effect.node)
         this.suspects.add(this.inFlight.unsettledBy(nodeKey(effect.node)))
-        for (const { vid, lock } of this.state.vids.all()) {
-          const next = afterDeparture(lock, effect.node)
-          if (next !== lock) this.state.vids.setLock(vid, next)
-        }
+        releaseLocksOf(effect.node, this.state.vids)
         this.#memberWent = true
     }
   }
@@ -389,9 +391,10 @@ export class SheepNode {
     await this.recovery.outOfTheWay()
     const restarted = this.state.status === 'wait'
     const wasClean = this.#history.wasCleanShutdown
+    this.#applySettings(info)
+    await this.disks.beforeServing(recover.epoch)
     await this.#history.record(info)
     await this.#alterations.apply(info.ctime)
-    this.#applySettings(info)
     this.#completion.reset()
     if (this.#suspended) return
     this.state.status = 'ok'
@@ -412,6 +415,7 @@ export class SheepNode {
     }
     if (restarted || this.#memberWent) this.#caretaker.settleSoon(restarted)
     this.#memberWent = false
+    this.disks.served()
   }
 
   async #format(info: ClusterInfo): Promise<void> {
@@ -493,8 +497,4 @@ export class SheepNode {
     this.ops.abandon(Code.KILLED)
     this.#over(reason)
   }
-}
-
-function describe(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : String(error)
 }

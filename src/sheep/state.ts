@@ -5,6 +5,7 @@ import { isPossiblePolicy, stripsOf } from '../model/policy.js'
 import { buildRing, ownersOf, type Ring } from '../model/ring.js'
 import { ClusterFlag } from '../wire/sheepdog/opcodes.js'
 import type { ClusterStatus } from '../wire/sheepdog/records.js'
+import { Lost } from './lost.js'
 import { VidTable } from './vid-table.js'
 
 export interface Settings {
@@ -42,6 +43,8 @@ export class NodeState {
   self: SdNode
   readonly selfKey: NodeKey
   readonly vids = new VidTable()
+  /** What this node had and lost. */
+  readonly lost = new Lost()
   status: ClusterStatus = 'wait'
   settings: Settings = UNFORMATTED
   /** False: the others may have gone on without this node, nothing may be served (lease.ts). */

@@ -74,7 +74,8 @@ export class Witness {
   }
 
   #forget(before: number): void {
-    this.#since = { ctime: this.#ctime, epoch: before }
+    const known = this.#since?.ctime === this.#ctime ? this.#since.epoch : 0
+    this.#since = { ctime: this.#ctime, epoch: Math.max(known, before) }
     this.#saved = false
   }
 }

@@ -61,6 +61,23 @@ export class Catalog {
     return ids.filter((id) => this.working.has(id) || this.stale.has(id))
   }
 
+  /**
+   * Forgets everything on a disk, one entry a step: the ids it had anything of, with repeats, and undefined for
+   * entries of other disks.
+   */
+  *forget(disk: number): Iterable<StoredId | undefined> {
+    for (const [id, at] of this.working) {
+      if (at === disk) this.working.delete(id)
+      yield at === disk ? id : undefined
+    }
+    for (const [id, copies] of this.stale) {
+      const rest = copies.filter((copy) => copy.disk !== disk)
+      if (rest.length === 0) this.stale.delete(id)
+      else if (rest.length < copies.length) this.stale.set(id, rest)
+      yield rest.length < copies.length ? id : undefined
+    }
+  }
+
   clear(): void {
     this.working.clear()
     this.stale.clear()

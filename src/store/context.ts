@@ -11,16 +11,23 @@ import type { Lanes } from './lanes.js'
 import { workingFileName } from './names.js'
 import { requestSync, type SharedSync } from './shared-sync.js'
 
+/** Kept free of payload on each disk, for inodes, ledgers and the small files: this share, or this much. */
+const RESERVE_SHARE = 64
+const RESERVE_BYTES_MAX = 64 * 1024 * 1024
+
 export interface StoreContext {
   readonly files: Files
   readonly clock: Clock
   readonly log: Log
   readonly durable: boolean
-  readonly disks: DiskSet
+  /** Replaced when a disk comes or goes. */
+  disks: DiskSet
   readonly catalog: Catalog
   readonly lanes: Lanes
   readonly handles: Handles
   readonly onDiskError: (path: string) => void
+  /** What an operation on a failing disk ends with: NETWORK_ERROR once somebody takes such disks out of use. */
+  diskErrorCode: Code
   /** Volumes with objects that are removed, but would be back after a power cut. */
   readonly removedOf: Set<Vid>
   /** Set at the end: nothing is opened any more. */
@@ -28,7 +35,7 @@ export interface StoreContext {
 }
 
 export function diskAt(context: StoreContext, index: number): Disk {
-  return context.disks.disks[index]!
+  return context.disks.at(index)
 }
 
 export function workingPath(disk: Disk, id: StoredId): string {
@@ -37,16 +44,18 @@ export function workingPath(disk: Disk, id: StoredId): string {
 
 /**
  * The code for an error on a disk. A missing file is NO_OBJ only while the disk's directory is there;
- * EIO is told to the disk's keeper.
+ * EIO is told to the disk's keeper, who takes it out of use. On a disk that is out everything is NETWORK_ERROR.
  */
 export function judge(context: StoreContext, disk: Disk, event: string, error: unknown): Code {
+  // Its keeper knows already; whoever asks again finds the object elsewhere, or not here.
+  if (disk.gone) return Code.NETWORK_ERROR
   const code = codeOfErrno(error)
   const lost = code === Code.NO_OBJ && !isThere(context.files, disk.path)
   if (code !== Code.EIO && !lost) return code
   const message = error instanceof Error ? error.message : String(error)
   context.log.error(event, { disk: disk.path, errno: errnoOf(error), message })
   context.onDiskError(disk.path)
-  return Code.EIO
+  return context.diskErrorCode
 }
 
 function isThere(files: Files, path: string): boolean {
@@ -56,6 +65,20 @@ function isThere(files: Files, path: string): boolean {
     // A directory that cannot even be asked for is as good as gone; the caller reports EIO.
     return false
   }
+}
+
+/** True when `bytes` of payload fit and the reserve stays. A disk that cannot be asked says so when written to. */
+export function hasRoom({ files, log }: StoreContext, disk: Disk, bytes: number): boolean {
+  try {
+    return files.space(disk.path).freeBytes >= bytes + reserveBytes(disk.weightBytes)
+  } catch (error) {
+    log.debug('store.space-unknown', { disk: disk.path, errno: errnoOf(error) })
+    return true
+  }
+}
+
+function reserveBytes(weightBytes: number): number {
+  return Math.min(RESERVE_BYTES_MAX, Math.floor(weightBytes / RESERVE_SHARE))
 }
 
 /** Makes what happened to the names of a directory durable, unless the store runs without syncs. */

@@ -9,7 +9,15 @@
 import { Code } from '../base/codes.js'
 import { objectOf, oidKind, oidVid, type StoredId } from '../model/oid.js'
 import type { OpenFile } from '../world/world.js'
-import { diskAt, judge, occupied, type StoreContext, syncNames, workingPath } from './context.js'
+import {
+  diskAt,
+  hasRoom,
+  judge,
+  occupied,
+  type StoreContext,
+  syncNames,
+  workingPath,
+} from './context.js'
 import type { Disk } from './disks.js'
 import { errnoOf } from './errno.js'
 import { syncFile, writeRuns } from './file-io.js'
@@ -35,7 +43,9 @@ export async function createObject(context: StoreContext, request: CreateRequest
   const { catalog, handles, files } = context
   const { id } = request
   const before = catalog.working.get(id)
-  const disk = before === undefined ? context.disks.choose(objectOf(id)) : diskAt(context, before)
+  const disk = before === undefined ? roomyDisk(context, request) : diskAt(context, before)
+  if (disk === undefined) return Code.NO_SPACE
+  if (disk.gone) return Code.NETWORK_ERROR
   const path = workingPath(disk, id)
   const temporary = `${disk.path}/${temporaryFileName(id)}`
   let file: OpenFile
@@ -48,15 +58,33 @@ export async function createObject(context: StoreContext, request: CreateRequest
   try {
     await files.rename(temporary, path)
   } catch (error) {
-    file.close()
+    shut(context, file, temporary)
     await discard(context, temporary)
     return missingIsFailure(judge(context, disk, 'store.create-failed', error))
+  }
+  if (disk.gone) {
+    shut(context, file, path)
+    return Code.NETWORK_ERROR
   }
   catalog.working.set(id, disk.index)
   handles.retire(id)
   handles.adopt(id, disk, file)
   disk.usedBytes += occupied(context, path) - usedBefore
   return promiseName(context, disk)
+}
+
+/**
+ * The disk the ring names for a new object, or the next one with room: a disk that is full does not close those
+ * beside it. Undefined when none has any. What the cluster keeps about its volumes may use the last bytes too, so
+ * that a full disk can still be emptied.
+ */
+function roomyDisk(context: StoreContext, { id, bytes }: CreateRequest): Disk | undefined {
+  const kind = oidKind(id)
+  const isPayload = kind === 'data' || kind === 'vmstate'
+  for (const disk of context.disks.inOrder(objectOf(id))) {
+    if (!isPayload || hasRoom(context, disk, bytes)) return disk
+  }
+  return undefined
 }
 
 async function promiseName(context: StoreContext, disk: Disk): Promise<Code> {
@@ -85,7 +113,7 @@ async function writeTemporary(
     if (context.durable) await syncFile(file)
     return file
   } catch (error) {
-    file.close()
+    shut(context, file, path)
     await discard(context, path)
     throw error
   }
@@ -108,6 +136,15 @@ async function reserve(file: OpenFile, request: CreateRequest): Promise<void> {
   const kind = oidKind(request.id)
   if (kind === 'inode' || kind === 'ledger') await file.truncate(request.bytes)
   else await file.allocate(request.bytes)
+}
+
+/** Closes a file nobody will use; what it held does not count. */
+function shut({ log }: StoreContext, file: OpenFile, path: string): void {
+  try {
+    file.close()
+  } catch (error) {
+    log.warn('store.close-failed', { path, errno: errnoOf(error) })
+  }
 }
 
 /** Takes an unfinished file away. If that fails too the next create or the next start does it. */

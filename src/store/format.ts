@@ -21,7 +21,10 @@ export async function formatDisks(context: StoreContext): Promise<void> {
       await empty(context, disk.stalePath, (name) => parseStaleName(name) !== undefined)
       await Promise.all([syncNames(context, disk.names), syncNames(context, disk.staleNames)])
     } catch (error) {
-      throw new SheepError(formatFailure(context, disk, error))
+      const code = formatFailure(context, disk, error)
+      // A disk that is taken out of use brings nothing back: what is on it is put out of sight when it is plugged.
+      if (code !== Code.NETWORK_ERROR || context.disks.disks.length === 1)
+        throw new SheepError(code)
     }
     disk.usedBytes = 0
   }

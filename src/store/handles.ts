@@ -39,8 +39,8 @@ export interface HandleOptions {
   readonly limit: number
   /** False: nothing is ever synced, so nothing is ever dirty. */
   readonly durable: boolean
-  /** A file could not be synced. */
-  readonly syncFailed: (handle: OpenObject, error: Error) => void
+  /** A file could not be synced: what to answer from now on. */
+  readonly syncFailed: (handle: OpenObject, error: Error) => Code
   /** A clean file could not be closed in order; it counts as closed. */
   readonly closeFailed: (handle: OpenObject, error: unknown) => void
 }
@@ -51,7 +51,7 @@ export class Handles {
   private readonly options: HandleOptions
   private readonly table = new Map<StoredId, OpenObject>()
   private readonly dirty = new Map<Vid, Set<OpenObject>>()
-  private readonly failed = new Map<Vid, Set<StoredId>>()
+  private readonly failed = new Map<Vid, Map<StoredId, Code>>()
   /** Operations that wait for a descriptor; whoever comes later waits behind them. */
   private readonly starved: (() => void)[] = []
   private serving = false
@@ -80,6 +80,8 @@ export class Handles {
     const known = this.peek(id)
     if (known !== undefined) return known
     if ((this.starved.length > 0 && !this.serving) || !this.makeRoom(1)) return undefined
+    // It went while this one waited for a descriptor: its file may be an old one by now.
+    if (disk.gone) throw new Error(`${disk.path} is out of use`)
     const path = `${disk.path}/${workingFileName(id)}`
     return this.enter(id, disk, this.options.files.open(path, { write: true }))
   }
@@ -162,26 +164,33 @@ export class Handles {
     else others.add(handle)
   }
 
-  /** Makes every completed write to the object durable. EIO when it is or becomes `failed`. */
+  /** Makes every completed write to the object durable. The code of its failure when it is or becomes `failed`. */
   syncObject(handle: OpenObject, done: Done): void {
     if (!this.options.durable) {
       done(Code.SUCCESS)
       return
     }
     handle.sync.request((error) => {
-      done(error !== null || this.hasFailed(handle.id) ? Code.EIO : Code.SUCCESS)
+      if (handle.disk.gone) done(Code.NETWORK_ERROR)
+      else done(this.failureOf(handle.id) ?? (error === null ? Code.SUCCESS : Code.EIO))
     })
   }
 
-  hasFailed(id: StoredId): boolean {
-    return this.failed.size > 0 && (this.failed.get(oidVid(id))?.has(id) ?? false)
+  failureOf(id: StoredId): Code | undefined {
+    return this.failed.size > 0 ? this.failed.get(oidVid(id))?.get(id) : undefined
+  }
+
+  /** What is to be retried does not hide what is not. */
+  private failureAmong(vid: Vid): Code {
+    const codes = [...(this.failed.get(vid)?.values() ?? [])]
+    return codes.find((code) => code !== Code.NETWORK_ERROR) ?? codes[0] ?? Code.SUCCESS
   }
 
   /** Makes every write to objects of `vid` that completed before this call durable. */
   flush(vid: Vid, done: Done): void {
     const dirty = this.dirty.get(vid)
     if (dirty === undefined) {
-      done(this.failed.has(vid) ? Code.EIO : Code.SUCCESS)
+      done(this.failureAmong(vid))
       return
     }
     const waiting = [...dirty]
@@ -202,7 +211,7 @@ export class Handles {
       }
       pumping = false
       if (running === 0 && waiting.length === 0) {
-        done(this.failed.has(vid) ? Code.EIO : Code.SUCCESS)
+        done(this.failureAmong(vid))
       }
     }
     pump()
@@ -211,6 +220,18 @@ export class Handles {
   /** Volumes with something to flush or with something lost. */
   unsettledVids(): Vid[] {
     return [...new Set([...this.dirty.keys(), ...this.failed.keys()])]
+  }
+
+  /** The same for all objects of a disk that is out of use; those whose writes were not all durable. */
+  retireDisk(disk: Disk, isOn: (id: StoredId) => boolean): StoredId[] {
+    const unsynced = [...this.failed.values()].flatMap((ids) => [...ids.keys()].filter(isOn))
+    for (const [id, handle] of [...this.table]) {
+      if (handle.disk !== disk) continue
+      if (handle.dirty) unsynced.push(id)
+      this.retire(id)
+    }
+    for (const id of unsynced) this.forgive(id)
+    return unsynced
   }
 
   /** Forgets every file, synced or not. */
@@ -223,11 +244,11 @@ export class Handles {
     if (handle.retired) return
     if (error !== null) {
       const vid = oidVid(handle.id)
+      const code = this.options.syncFailed(handle, error)
       const others = this.failed.get(vid)
-      if (others === undefined) this.failed.set(vid, new Set([handle.id]))
-      else others.add(handle.id)
+      if (others === undefined) this.failed.set(vid, new Map([[handle.id, code]]))
+      else others.set(handle.id, code)
       this.markClean(handle)
-      this.options.syncFailed(handle, error)
     } else if (handle.sync.current) this.markClean(handle)
   }
 

@@ -114,7 +114,8 @@ export class ObjectIo {
   private finishWrite(handle: OpenObject, error: unknown, how: WriteHow, done: Done): void {
     const { durable, handles } = this.context
     handles.markDirty(handle)
-    if (error !== undefined) done(this.failure(handle, 'store.write-failed', error))
+    if (handle.disk.gone) done(Code.NETWORK_ERROR)
+    else if (error !== undefined) done(this.failure(handle, 'store.write-failed', error))
     else if (how.durable && durable) handles.syncObject(handle, done)
     else done(Code.SUCCESS)
   }
@@ -148,10 +149,12 @@ export class ObjectIo {
     })
   }
 
-  private diskOf(id: StoredId): Disk | typeof Code.NO_OBJ | typeof Code.SHUTDOWN {
+  private diskOf(id: StoredId): Disk | Code {
     if (this.context.closed) return Code.SHUTDOWN
     const index = this.context.catalog.working.get(id)
-    return index === undefined ? Code.NO_OBJ : diskAt(this.context, index)
+    if (index === undefined) return Code.NO_OBJ
+    const disk = diskAt(this.context, index)
+    return disk.gone ? Code.NETWORK_ERROR : disk
   }
 
   /** An object whose file was taken away behind our back is not here any more. */

@@ -22,7 +22,36 @@ export interface CreateRequest {
   readonly stillWanted?: () => boolean
 }
 
+/** What went with a disk. */
+export interface LostObjects {
+  /** Everything it had any copy or piece of, stale ones included. */
+  readonly everything: ReadonlySet<StoredId>
+  /** Working objects with acknowledged writes that no flush had made durable. */
+  readonly unsynced: ReadonlySet<StoredId>
+}
+
+/** The disks themselves. Paths are given without a slash at the end. */
+export interface DiskControl {
+  /** Tells of each disk once, when it answers with an I/O error: also of those that did before this call. */
+  watch(failed: (path: string) => void): void
+  /** Disks in use. */
+  paths(): string[]
+  /** Disks whose loss is not recorded: dropped since the start, or missing at the start. */
+  unrecorded(): string[]
+  /** Takes a failing disk out of use. Rejects with an Error when it is none, or the last one. */
+  drop(path: string): Promise<LostObjects>
+  /** The same with a disk that works. */
+  unplug(path: string): Promise<LostObjects>
+  /** Durably: the unrecorded disks went in `epoch`, and stay out until they are plugged. */
+  recordLoss(epoch: number): Promise<void>
+  /** The cluster is another one: disks that are out held objects of the one before. */
+  formatted(): Promise<void>
+  /** Takes a disk in, now and at later starts. Rejects with an Error that says why not. */
+  plug(path: string): Promise<void>
+}
+
 export interface ObjectStore {
+  readonly diskControl: DiskControl
   /**
    * Fills `into`; past the end of a short file it is zeros. NO_OBJ when absent.
    * Completes before it returns when the bytes are in the page cache.

@@ -6,14 +6,16 @@ import type { World } from '../world/world.js'
 import { Catalog } from './catalog.js'
 import { judge, type StoreContext, syncNames } from './context.js'
 import { createObject, isSaneCreate, removeObject } from './create.js'
-import { type DiskOptions, openDisks } from './disks.js'
+import { DiskChanges } from './disk-changes.js'
+import { startDisks } from './disk-start.js'
+import type { DiskOptions } from './disks.js'
 import { formatDisks } from './format.js'
 import { Handles } from './handles.js'
 import { digest, readZeroFilled } from './hashing.js'
 import { takeInventory } from './inventory.js'
 import { Lanes } from './lanes.js'
 import { isSaneRange, ObjectIo } from './object-io.js'
-import type { CreateRequest, ObjectStore, WriteHow } from './object-store.js'
+import type { CreateRequest, DiskControl, ObjectStore, WriteHow } from './object-store.js'
 import { scanDisks } from './scan.js'
 import { purgeStale, removeStaleCopies, restoreStale, setAside, useStale } from './stale.js'
 
@@ -29,12 +31,13 @@ export interface PlainStoreOptions extends DiskOptions, Pick<World, 'files' | 'c
 /** Opens the disks and learns what is on them. Rejects with an Error that names the directory. */
 export async function openPlainStore(options: PlainStoreOptions): Promise<PlainStore> {
   const { files, clock, log, durable } = options
+  const { set, table } = await startDisks(options)
   const context: StoreContext = {
     files,
     clock,
     log,
     durable,
-    disks: openDisks(options),
+    disks: set,
     catalog: new Catalog(),
     lanes: new Lanes(),
     handles: new Handles({
@@ -44,20 +47,27 @@ export async function openPlainStore(options: PlainStoreOptions): Promise<PlainS
       syncFailed: ({ disk }, error) => judge(context, disk, 'store.sync-failed', error),
       closeFailed: ({ disk }, error) => judge(context, disk, 'store.close-failed', error),
     }),
-    onDiskError: options.onDiskError ?? (() => undefined),
+    onDiskError: (path) => {
+      options.onDiskError?.(path)
+      changes.failed(path)
+    },
+    diskErrorCode: Code.EIO,
     removedOf: new Set(),
     closed: false,
   }
-  await scanDisks(context)
-  return new PlainStore(context)
+  const changes = new DiskChanges(context, options, table)
+  await scanDisks(context, changes)
+  return new PlainStore(context, changes)
 }
 
 export class PlainStore implements ObjectStore {
   private readonly context: StoreContext
   private readonly io: ObjectIo
+  readonly diskControl: DiskControl
 
-  constructor(context: StoreContext) {
+  constructor(context: StoreContext, diskControl: DiskControl) {
     this.context = context
+    this.diskControl = diskControl
     this.io = new ObjectIo(context)
   }
 
@@ -111,9 +121,12 @@ export class PlainStore implements ObjectStore {
     const { catalog, handles } = this.context
     const pieces = catalog.piecesOf(oid)
     let waiting = 1
-    const one = (): void => {
+    let outcome: Code = Code.SUCCESS
+    const one = (code: Code): void => {
+      if (code !== Code.SUCCESS) outcome = code
       if (--waiting > 0) return
-      done(pieces.some((id) => handles.hasFailed(id)) ? Code.EIO : Code.SUCCESS)
+      const failed = pieces.map((id) => handles.failureOf(id)).find((code) => code !== undefined)
+      done(failed ?? outcome)
     }
     for (const id of pieces) {
       const handle = handles.dirtyOf(id)
@@ -121,7 +134,7 @@ export class PlainStore implements ObjectStore {
       waiting++
       handles.syncObject(handle, one)
     }
-    one()
+    one(Code.SUCCESS)
   }
 
   private syncRemovals(vid: Vid, done: Done): void {
@@ -142,7 +155,17 @@ export class PlainStore implements ObjectStore {
 
   async syncAll(): Promise<void> {
     const { disks, files } = this.context
-    await Promise.all(disks.disks.map((disk) => files.syncAll(disk.path)))
+    await Promise.all(
+      disks.disks.map(async (disk) => {
+        try {
+          await files.syncAll(disk.path)
+        } catch (error) {
+          // What is on a failing disk is not kept anyway; its keeper has been told.
+          const code = judge(this.context, disk, 'store.sync-failed', error)
+          if (code !== this.context.diskErrorCode) throw error
+        }
+      }),
+    )
   }
 
   hash(id: StoredId, bytes: number): Promise<Buffer | undefined> {
@@ -201,6 +224,7 @@ export class PlainStore implements ObjectStore {
     const leave = await this.context.lanes.holdAll()
     try {
       await formatDisks(this.context)
+      await this.diskControl.formatted()
     } finally {
       leave()
     }

@@ -5,6 +5,7 @@
 import { objectOf, type StoredId } from '../model/oid.js'
 import { diskAt, occupied, type StoreContext } from './context.js'
 import type { Disk } from './disks.js'
+import { errnoOf } from './errno.js'
 import { turn } from './file-io.js'
 import {
   isTemporaryName,
@@ -13,15 +14,25 @@ import {
   TWIN_PREFIX,
   workingFileName,
 } from './names.js'
+import type { DiskControl } from './object-store.js'
 
 /** Names handled before the event loop gets its turn. */
 const NAMES_AT_ONCE = 512
 
-/** Fills the catalog of a store that serves nobody yet. Rejects with errno errors. */
-export async function scanDisks(context: StoreContext): Promise<void> {
+/**
+ * Fills the catalog of a store that serves nobody yet. A disk that cannot be read is left out when there are
+ * others. Rejects with errno errors.
+ */
+export async function scanDisks(context: StoreContext, control: DiskControl): Promise<void> {
   for (const disk of context.disks.disks) {
-    await forNames(context, disk.path, (name) => foundWorking(context, disk, name))
-    await forNames(context, disk.stalePath, (name) => foundStale(context, disk, name))
+    try {
+      await forNames(context, disk.path, (name) => foundWorking(context, disk, name))
+      await forNames(context, disk.stalePath, (name) => foundStale(context, disk, name))
+    } catch (error) {
+      if (errnoOf(error) === '' || context.disks.disks.length === 1) throw error
+      context.log.error('store.scan-failed', { disk: disk.path, errno: errnoOf(error) })
+      await control.drop(disk.path)
+    }
   }
   const { working, stale } = context.catalog
   context.log.info('store.scanned', { working: working.size, stale: stale.size })

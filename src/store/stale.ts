@@ -70,7 +70,8 @@ export async function setAside(
   for (const disk of touched) {
     await Promise.all([syncNames(context, disk.names), syncNames(context, disk.staleNames)]).catch(
       (error: unknown) => {
-        failure = judge(context, disk, 'store.set-aside-not-durable', error)
+        const code = judge(context, disk, 'store.set-aside-not-durable', error)
+        if (!disk.gone) failure = code
       },
     )
   }
@@ -94,6 +95,8 @@ async function moveAside(
       if (code !== Code.SUCCESS) return code
     }
     const disk = diskAt(context, index)
+    // What went with its disk is out of the way.
+    if (disk.gone) return Code.SUCCESS
     const from = workingPath(disk, id)
     const copy: StaleCopy = { epoch, disk: index }
     try {
@@ -106,6 +109,7 @@ async function moveAside(
     } catch (error) {
       return judge(context, disk, 'store.set-aside-failed', error)
     }
+    if (disk.gone) return Code.SUCCESS
     touched.add(disk)
     catalog.working.delete(id)
     catalog.addStale(id, copy)
@@ -142,6 +146,7 @@ export async function restoreStale(context: StoreContext, request: RestoreReques
       if (code === Code.NO_OBJ) catalog.removeStale(id, copy)
       return code
     }
+    if (disk.gone) return Code.NETWORK_ERROR
     disk.usedBytes += occupied(context, to)
     catalog.working.set(id, disk.index)
     return Code.SUCCESS

@@ -78,8 +78,9 @@ test('erasing an inode or a ledger gives its blocks back', async (t) => {
 })
 
 test('the weight is the free space at first use and stays', async (t) => {
-  const { files, store } = await freshFakeStore()
+  const files = new FakeFiles()
   const { freeBytes } = files.space(OBJ)
+  const store = await openFakeStore(files)
   t.is(store.spaceBytes, freeBytes)
   await create(store, data(1), 'x')
   await store.close()

@@ -325,6 +325,7 @@ test('a format that fails says so', async (t) => {
 
 test('without durability nothing is ever synced and everything is acknowledged', async (t) => {
   const { files, store } = await freshFakeStore({ durable: false })
+  files.calls.length = 0
   t.is(await create(store, data(1), 'x'), Code.SUCCESS)
   t.is(await write(store, data(1), 0, 'y', true), Code.SUCCESS)
   t.is(await flush(store), Code.SUCCESS)

@@ -43,12 +43,13 @@ objectStoreSuite('memory, nothing cached, two descriptors', () => {
 
 objectStoreSuite('disk', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'sheep-store-'))
-  const { files, clock } = nodeWorld()
+  const { files, clock, random } = nodeWorld()
   return underTest(
     () =>
       openPlainStore({
         files,
         clock,
+        random,
         log: silentLog,
         metaDirectory: directory,
         disks: [],

@@ -185,6 +185,8 @@ test('a disk is chosen by the next virtual disk on the ring, wrapping', (t) => {
     stalePath: `${path}/.stale`,
     weightBytes,
     usedBytes: 0,
+    id: path,
+    gone: false,
     names: new SharedSync((done) => done(null)),
     staleNames: new SharedSync((done) => done(null)),
   })

@@ -137,6 +137,12 @@ export class Recovery {
     })
   }
 
+  /** Objects went while `epoch` was served; durable. Rejects with an errno error. */
+  async declareLost(epoch: number): Promise<void> {
+    this.#witness.lost(epoch)
+    await this.#witness.save()
+  }
+
   /** Looks once more for what this node owns and lacks in the epoch it is in: a disk came, or went (`lost`). */
   restart({ lost }: { readonly lost: boolean }): void {
     if (lost) this.#witness.lost(this.#state.epoch)
@@ -161,6 +167,11 @@ export class Recovery {
     return this.#isWildcard
   }
 
+  /** Every node has everything it owns in this epoch, and nothing is under way here. */
+  get isWhole(): boolean {
+    return this.#run === undefined && this.#gatheredEpoch === this.#state.epoch
+  }
+
   progress(): RecoveryState {
     const run = this.#run
     if (run === undefined) return { inRecovery: false, phase: 0, finished: 0, total: 0 }
@@ -173,6 +184,7 @@ export class Recovery {
     this.pace.callOff()
     this.#gatheredEpoch = 1
     this.#witness.reset()
+    this.#state.lost.forget()
     this.#fetcher.forced = 0
     this.#codedFetcher.forced = 0
     this.#rings.clear()
@@ -235,6 +247,11 @@ export class Recovery {
       done(Code.NO_OBJ)
       return
     }
+    // Lost in this very epoch: it comes back in the next one, which has been asked for.
+    if (this.#state.lost.isWithheld(oid, this.#state.epoch)) {
+      done(Code.NETWORK_ERROR)
+      return
+    }
     const under = this.#fetches.get(oid)
     if (under !== undefined) {
       under.waiters.push(done)
@@ -286,7 +303,8 @@ export class Recovery {
   /** Why this node has no copy of an object of that epoch to give, in the codes recovery works with. */
   reasonOfLack(oid: Oid, epoch: number): Code {
     if (this.#removed.has(oid)) return Code.NOT_FOUND
-    return this.#witness.knows(epoch) ? Code.NO_OBJ : Code.STALE_OBJ
+    const knows = this.#witness.knows(epoch) && this.#state.lost.isSettled
+    return knows ? Code.NO_OBJ : Code.STALE_OBJ
   }
 
   /** The object is about to be removed: no fetch must bring it back. */

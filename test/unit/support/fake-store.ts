@@ -17,12 +17,22 @@ const clock: Clock = {
   soon: (fn) => void setImmediate(fn),
 }
 
+let ids = 0
+
+/** Never the same twice. */
+function freshId(length: number): Buffer {
+  const id = Buffer.alloc(length)
+  id.writeUInt32LE(++ids)
+  return id
+}
+
 export type StoreExtras = Partial<Omit<PlainStoreOptions, 'files'>>
 
 export function openFakeStore(files: FakeFiles, extras: StoreExtras = {}): Promise<PlainStore> {
   return openPlainStore({
     files,
     clock,
+    random: { bytes: freshId },
     log: silentLog,
     metaDirectory: META,
     disks: [],

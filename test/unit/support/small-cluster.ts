@@ -51,6 +51,8 @@ export interface SmallClusterOptions {
   readonly flags?: number
   /** False: started, joined, not formatted. */
   readonly format?: boolean
+  /** Directories objects live in; the one in the meta directory when not given. */
+  readonly disks?: readonly string[]
   /** Disk of each machine. */
   readonly totalBytes?: number
   /** What each machine's sheep is started as; they store objects by default. */
@@ -211,10 +213,12 @@ export class SmallCluster {
     return running
   }
 
-  #log(port: number): Log {
+  /** What a dead process goes on to do, and complains about, never happened. */
+  #log(port: number, process: { readonly alive: boolean }): Log {
     const note =
       (level: string) =>
       (event: string, fields: LogFields = {}): void => {
+        if (!process.alive) return
         const values = Object.entries(fields).map(([name, value]) => `${name}=${value}`)
         this.logged.push(`${this.clock.now()} ${port} ${level} ${event} ${values.join(' ')}`)
       }
@@ -232,9 +236,9 @@ export class SmallCluster {
     recovery: RecoveryPlan = {},
   ): Promise<{ readonly joined: Promise<void> }> {
     const machine = this.machines[index]!
-    const log = this.#log(machine.self.port)
     const process = new SimProcess(this.clock)
     machine.process = process
+    const log = this.#log(machine.self.port, process)
     const card = this.#network.card(process.run)
     const world = machine.world(card, this.clock, this.dice, process)
     lockStore(world.files, META)
@@ -243,7 +247,7 @@ export class SmallCluster {
       ...world,
       log,
       metaDirectory: META,
-      disks: [],
+      disks: this.#options.disks ?? [],
       durable: true,
     })
     const config = configFor(machine.role, known, DISK_BYTES)
