@@ -25,8 +25,8 @@ import { LOG_LEVELS, type NodeLog, openLog } from '../world/node/log.js'
 import { nodeWorld } from '../world/node/world.js'
 import type { Address } from '../world/world.js'
 import { addressOfChoice, makeClusterDriver } from './cluster-driver.js'
-import { cuttable } from './cuttable.js'
 import { ioListeners } from './io-option.js'
+import { oneLife } from './one-life.js'
 import { type Ending, type Life, withRevivals } from './revival.js'
 import type { SheepOptions } from './sheep-options.js'
 
@@ -81,9 +81,7 @@ async function start(
   log: NodeLog,
   { isRevival, known: announce }: Birth,
 ): Promise<Life> {
-  const { network, ...rest } = nodeWorld(log)
-  const { cut, ...wire } = cuttable(network)
-  const world = { ...rest, network: wire }
+  const { world, cut, end } = oneLife(nodeWorld(log))
   const lock = lockStore(world.files, metaDirectory)
   const known = readConfig(world.files, metaDirectory)
   const disks = options.disks.map((disk) => resolve(disk))
@@ -159,6 +157,7 @@ async function start(
     await node.stop()
     await server.close()
     lock.release()
+    end()
   }
   try {
     const source = volumeSource({
