@@ -49,6 +49,8 @@ export interface FaultClusterOptions {
 export class FaultCluster {
   readonly #options: FaultClusterOptions
   readonly #nodes: Keeping[]
+  /** Nodes there were at the format. */
+  readonly #formatted: number
   /** Gathered over the whole run: kind of fault and how often. */
   readonly done = new Map<string, number>()
   /** Seconds from the moment everything was mended until all nodes were clean. */
@@ -57,6 +59,7 @@ export class FaultCluster {
   /** The first `running` nodes of the cluster have been started; the rest are spares. */
   constructor(options: FaultClusterOptions, running: number) {
     this.#options = options
+    this.#formatted = running
     this.#nodes = options.cluster.nodes.map((node, index) => ({
       node,
       log: new NodeLog(node.log),
@@ -192,7 +195,7 @@ export class FaultCluster {
       epoch !== undefined &&
       epoch > 0 &&
       views.every((view) => view.epoch === epoch && view.gathered === epoch) &&
-      views.every(({ nodes }) => nodes === undefined || nodes === up.length)
+      views.every(({ nodes }) => (nodes ?? this.#formatted) === up.length)
     if (clean) for (const keeping of this.#nodes) keeping.unsettled = false
     return clean
   }
@@ -244,7 +247,6 @@ export class FaultCluster {
 
   #rises(keeping: Keeping): void {
     this.#becomes(keeping, 'up')
-    keeping.unsettled = true
     keeping.faultUntilMs = performance.now()
   }
 

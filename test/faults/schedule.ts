@@ -2,8 +2,8 @@
  * What happens next to the cluster: drawn from a seed, never more at once than the copies can bear.
  *
  * A node is a danger from its fault until the cluster has been clean since: its objects may have one copy
- * less, or an old one. Not more than `bearable` nodes may be a danger at once, so one whole and current copy of
- * everything is always somewhere.
+ * less, or an old one, also after it came back. Not more than `bearable` nodes are a danger at once, so the
+ * owners of an object in any epoch that is not over are never all away.
  */
 import type { Dice } from './dice.js'
 
