@@ -242,10 +242,6 @@ export class SheepNode {
     return this.#info
   }
 
-  get ctimeAndTime(): { readonly createdAt: bigint; readonly nowSeconds: number } {
-    return { createdAt: this.#info.ctime, nowSeconds: Math.floor(this.#world.clock.now() / 1000) }
-  }
-
   onVolumeChange(vid: Vid, changed: () => void): () => void {
     return this.#volumes.watch(vid, changed)
   }
@@ -397,10 +393,7 @@ export class SheepNode {
     await this.#alterations.apply(info.ctime)
     this.#completion.reset()
     if (this.#suspended) return
-    this.state.status = 'ok'
-    this.suspects.begin(info.epoch)
-    this.state.setView(info.epoch, info.nodes)
-    void this.suspects.gather(otherStorers(this.state, info.nodes))
+    this.#begin(info)
     this.log.info('epoch.serve', { epoch: info.epoch, nodes: info.nodes.length })
     this.recovery.knowGathered(info.gathered ?? 0)
     this.recovery.knowForced(info.forced ?? 0)
@@ -429,11 +422,16 @@ export class SheepNode {
     await this.#history.record(info)
     this.#applySettings(info)
     if (this.#suspended) return
+    this.#begin(info)
+    this.log.info('cluster.formatted', { copies: info.copies, store: info.store })
+  }
+
+  /** Requests run under this membership from now on. */
+  #begin(info: ClusterInfo): void {
     this.state.status = 'ok'
     this.suspects.begin(info.epoch)
     this.state.setView(info.epoch, info.nodes)
     void this.suspects.gather(otherStorers(this.state, info.nodes))
-    this.log.info('cluster.formatted', { copies: info.copies, store: info.store })
   }
 
   #applySettings(info: ClusterInfo): void {
