@@ -1,14 +1,25 @@
 /**
- * A set of 64-bit ids for the tens of millions: open addressing in one typed array, 8 to 27 bytes an id where a Set of
- * bigints takes more than a hundred. Grows by doubling; nothing is ever taken out. Id 0 cannot be in it.
+ * A set of 64-bit ids for the tens of millions: open addressing in typed arrays, 13 to 27 bytes an id where a Set of
+ * bigints takes more than a hundred. In many small tables, so that none takes long to grow. Ids are only ever added,
+ * and taken out all together. Id 0 cannot be in it.
  */
-const CAPACITY_START = 1024
-/** Part of the places that may be taken. */
+const TABLES = 256
+const CAPACITY_START = 16
+/** Part of a table's places that may be taken. */
 const LOAD_MAX = 0.6
 
+interface Table {
+  /** Two words a place, low and high: comparing them makes no bigint. */
+  words: Uint32Array<ArrayBuffer>
+  size: number
+}
+
+function emptyTable(): Table {
+  return { words: new Uint32Array(2 * CAPACITY_START), size: 0 }
+}
+
 export class IdSet {
-  #places = new BigUint64Array(CAPACITY_START)
-  #words = new Uint32Array(this.#places.buffer)
+  #tables = Array.from({ length: TABLES }, emptyTable)
   #size = 0
 
   get size(): number {
@@ -18,50 +29,58 @@ export class IdSet {
   /** True: it was not there. Throws RangeError for 0. */
   add(id: bigint): boolean {
     if (id === 0n) throw new RangeError('id 0 cannot be kept')
-    if (this.#size >= LOAD_MAX * this.#places.length) this.#grow()
-    const added = this.#put(Number(id & 0xffffffffn), Number(id >> 32n))
-    if (added) this.#size++
-    return added
+    const [low, high] = [Number(id & 0xffffffffn), Number(id >> 32n)]
+    const table = this.#tables[mixed(low, high) >>> 24]!
+    if (table.size >= (LOAD_MAX * table.words.length) / 2) grow(table)
+    const isNew = put(table.words, low, high)
+    if (isNew) {
+      table.size++
+      this.#size++
+    }
+    return isNew
   }
 
-  /** Everything in it, once each, in no order; the set is empty afterwards and its memory is the result's. */
-  take(): BigUint64Array {
-    const places = this.#places
-    let count = 0
-    for (let at = 0; at < places.length; at++) {
-      const id = places[at]!
-      if (id !== 0n) places[count++] = id
+  /** Everything in it, once each, in no order and in many small parts; the set is empty afterwards. */
+  *drain(): Generator<BigUint64Array> {
+    for (let at = 0; at < TABLES; at++) {
+      const { words, size } = this.#tables[at]!
+      this.#tables[at] = emptyTable()
+      this.#size -= size
+      yield idsIn(words, size)
     }
-    this.#places = new BigUint64Array(CAPACITY_START)
-    this.#words = new Uint32Array(this.#places.buffer)
-    this.#size = 0
-    return places.subarray(0, count)
   }
+}
 
-  /** As two halves: comparing them makes no bigint. */
-  #put(low: number, high: number): boolean {
-    const words = this.#words
-    const mask = words.length / 2 - 1
-    let at = mixed(low, high) & mask
-    for (;;) {
-      const [knownLow, knownHigh] = [words[2 * at]!, words[2 * at + 1]!]
-      if (knownLow === low && knownHigh === high) return false
-      if (knownLow === 0 && knownHigh === 0) break
-      at = (at + 1) & mask
-    }
-    words[2 * at] = low
-    words[2 * at + 1] = high
-    return true
+function idsIn(words: Uint32Array, size: number): BigUint64Array {
+  const ids = new BigUint64Array(size)
+  let count = 0
+  for (let at = 0; at < words.length; at += 2) {
+    const [low, high] = [words[at]!, words[at + 1]!]
+    if (low !== 0 || high !== 0) ids[count++] = (BigInt(high) << 32n) | BigInt(low)
   }
+  return ids
+}
 
-  #grow(): void {
-    const old = this.#words
-    this.#places = new BigUint64Array(this.#places.length * 2)
-    this.#words = new Uint32Array(this.#places.buffer)
-    for (let at = 0; at < old.length; at += 2) {
-      const [low, high] = [old[at]!, old[at + 1]!]
-      if (low !== 0 || high !== 0) this.#put(low, high)
-    }
+function put(words: Uint32Array, low: number, high: number): boolean {
+  const mask = words.length / 2 - 1
+  let at = mixed(low, high) & mask
+  for (;;) {
+    const [knownLow, knownHigh] = [words[2 * at]!, words[2 * at + 1]!]
+    if (knownLow === low && knownHigh === high) return false
+    if (knownLow === 0 && knownHigh === 0) break
+    at = (at + 1) & mask
+  }
+  words[2 * at] = low
+  words[2 * at + 1] = high
+  return true
+}
+
+function grow(table: Table): void {
+  const old = table.words
+  table.words = new Uint32Array(2 * old.length)
+  for (let at = 0; at < old.length; at += 2) {
+    const [low, high] = [old[at]!, old[at + 1]!]
+    if (low !== 0 || high !== 0) put(table.words, low, high)
   }
 }
 

@@ -464,7 +464,6 @@ export class SheepNode {
     // A format may be ordered already that this node has not carried out yet.
     const isCurrent = this.#info.ctime === this.state.settings.ctime
     if (isCurrent) this.#info = { ...this.#info, gathered: epoch }
-    this.suspects.gathered()
     this.recovery.gathered(epoch)
   }
 

@@ -57,16 +57,24 @@ export async function setAside(
   gone: (id: StoredId) => boolean,
 ): Promise<void> {
   const leaveAll = await context.lanes.holdAll()
-  const ids = [...context.catalog.working.keys()]
   leaveAll()
   const touched = new Set<Disk>()
   let failure: Code = Code.SUCCESS
-  for (let at = 0; at < ids.length; at += MOVES_AT_ONCE) {
-    const leaving = ids.slice(at, at + MOVES_AT_ONCE).filter(gone)
+  const judgeAndMove = async (ids: readonly StoredId[]): Promise<void> => {
+    const leaving = ids.filter(gone)
     const codes = await Promise.all(leaving.map((id) => moveAside(context, id, epoch, touched)))
     failure = codes.find((code) => code !== Code.SUCCESS) ?? failure
     await turn(context.clock)
   }
+  // Walked through as it is: a copy of millions of ids would hold the event loop up. What comes meanwhile is looked
+  // at, too, and belongs here.
+  let batch: StoredId[] = []
+  for (const id of context.catalog.working.keys()) {
+    if (batch.push(id) < MOVES_AT_ONCE) continue
+    await judgeAndMove(batch)
+    batch = []
+  }
+  await judgeAndMove(batch)
   for (const disk of touched) {
     await Promise.all([syncNames(context, disk.names), syncNames(context, disk.staleNames)]).catch(
       (error: unknown) => {

@@ -104,7 +104,7 @@ test('a node of sheepdog 1.0 gives its list at once, as soon as there is room', 
   const ids = range(1, 200_000)
   const found = await listMissing(inquiry(clock, new Map([[7001, whole(ids, rooms)]])))
   t.is(found.length, ids.filter((id) => id > 2n && id % 10n !== 0n).length)
-  t.deepEqual(rooms, [1 << 20, 1 << 22])
+  t.deepEqual(rooms, [1 << 18, 1 << 20, 1 << 22])
 })
 
 test('a node that does not answer is asked until it does', async (t) => {
@@ -188,7 +188,7 @@ test('the set of ids holds what was put into it, once', (t) => {
   t.true([...ids].every((id) => set.add(id)))
   t.false([...ids].some((id) => set.add(id)))
   t.is(set.size, ids.size)
-  const taken = new Set(set.take())
+  const taken = new Set([...set.drain()].flatMap((some) => [...some]))
   t.is(taken.size, ids.size)
   t.true([...taken].every((id) => ids.has(id)))
   t.is(set.size, 0)

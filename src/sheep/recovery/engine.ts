@@ -31,7 +31,7 @@ import { bytesToCome, type RecoveryPlan } from './plan.js'
 
 const RETRY_MS = 500
 const RETRY_MS_MAX = 5_000
-const LIST_PAGE_BYTES_MAX = 1024 * 1024
+const LIST_PAGE_BYTES_MAX = 256 * 1024
 
 export interface RecoveryOptions {
   readonly strips?: StripMath | undefined
@@ -226,6 +226,7 @@ export class Recovery {
 
   /** Every member finished `epoch`. */
   gathered(epoch: number): void {
+    this.#suspects.gathered()
     this.#gatheredEpoch = epoch
     this.#rings.clear()
     this.#removed.clear()

@@ -15,11 +15,11 @@ import type { Clock } from '../../world/world.js'
 import type { Holdings } from '../layouts.js'
 import type { Peers } from '../peers.js'
 
-const PAGE_BYTES = 1024 * 1024
+const PAGE_BYTES = 256 * 1024
 /** Ids looked at before the event loop gets its turn: each is hashed onto the ring, a few microseconds. */
 const IDS_AT_ONCE = 512
 /** Longer lists are worked off as they are: sorting them would hold the event loop up. */
-const SORTED_MAX = 1 << 18
+const SORTED_MAX = 1 << 16
 
 /** One round of asking; `pause` is what lies between two tries of one node. */
 export interface Inquiry {
@@ -52,8 +52,22 @@ export async function listMissing(inquiry: Inquiry): Promise<BigUint64Array> {
     const id = inquiry.holds(oid)
     if (id !== undefined && inquiry.store.has(id)) wanted.add(oid)
   }
-  const ids = wanted.take()
-  return ids.length <= SORTED_MAX ? ids.sort() : ids
+  return await sortedUnlessMany(wanted, inquiry.clock)
+}
+
+async function sortedUnlessMany(wanted: IdSet, clock: Clock): Promise<BigUint64Array> {
+  const ids = new BigUint64Array(wanted.size)
+  let count = 0
+  for (const some of wanted.drain()) {
+    ids.set(some, count)
+    count += some.length
+    await turnOf(clock)
+  }
+  return count <= SORTED_MAX ? ids.sort() : ids
+}
+
+function turnOf(clock: Clock): Promise<void> {
+  return new Promise((resolve) => clock.soon(resolve))
 }
 
 async function consider(
@@ -68,7 +82,7 @@ async function consider(
       const wantedId = holds(oid)
       if (wantedId !== undefined && !store.has(wantedId)) wanted.add(id)
     }
-    await new Promise<void>((resolve) => clock.soon(resolve))
+    await turnOf(clock)
   }
 }
 
