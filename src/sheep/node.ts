@@ -224,7 +224,7 @@ export class SheepNode {
     }
     this.#history = new History({ ...options, files: world.files, clock: world.clock })
     this.#info = this.#history.clusterInfo()
-    this.#applySettings(this.#info)
+    this.state.takeSettings(this.#info)
     const { state, recovery, ops } = this
     this.disks = new NodeDisks({ ...options, state, recovery, ops, fail: (why) => this.#fail(why) })
   }
@@ -387,7 +387,7 @@ export class SheepNode {
     await this.recovery.outOfTheWay()
     const restarted = this.state.status === 'wait'
     const wasClean = this.#history.wasCleanShutdown
-    this.#applySettings(info)
+    this.state.takeSettings(info)
     await this.disks.beforeServing(recover.epoch)
     await this.#history.record(info)
     await this.#alterations.apply(info.ctime)
@@ -420,7 +420,7 @@ export class SheepNode {
     this.state.vids.clear()
     await this.#placed.write(info.ctime, info.epoch)
     await this.#history.record(info)
-    this.#applySettings(info)
+    this.state.takeSettings(info)
     if (this.#suspended) return
     this.#begin(info)
     this.log.info('cluster.formatted', { copies: info.copies, store: info.store })
@@ -432,11 +432,6 @@ export class SheepNode {
     this.suspects.begin(info.epoch)
     this.state.setView(info.epoch, info.nodes)
     void this.suspects.gather(otherStorers(this.state, info.nodes))
-  }
-
-  #applySettings(info: ClusterInfo): void {
-    const { ctime, flags, copies, policy, blockSizeShift, store, recoveryDisabled } = info
-    this.state.settings = { ctime, flags, copies, policy, blockSizeShift, store, recoveryDisabled }
   }
 
   /** Operations that every node performs when the message arrives in order. */
@@ -470,28 +465,28 @@ export class SheepNode {
   /** The others go on without this node, and what it was doing is theirs to settle: nothing of it is finished. */
   #suspend(reason: string): void {
     if (this.#ended) return
-    this.#ended = true
     this.#suspended = true
-    this.state.status = 'wait'
     this.log.warn('node.suspended', { reason, epoch: this.#info.epoch })
     // First of all: the clients' connections end before they can be told of failures that are none.
     this.#over(reason, true)
-    this.gateway.stop()
-    this.recovery.stop()
-    this.state.wakeViewWaiters()
-    this.ops.abandon(Code.WAIT_FOR_JOIN)
+    this.#end('wait', Code.WAIT_FOR_JOIN)
   }
 
   #fail(reason: string): void {
     if (this.#ended) return
-    this.#ended = true
-    this.state.status = 'killed'
     this.log.error('node.failed', { reason })
+    this.#end('killed', Code.KILLED)
+    this.#over(reason)
+  }
+
+  /** Nothing is served any more; what waits for other nodes ends with `code`. */
+  #end(status: 'wait' | 'killed', code: Code): void {
+    this.#ended = true
+    this.state.status = status
     this.gateway.stop()
     this.recovery.stop()
     this.#lease.stop()
     this.state.wakeViewWaiters()
-    this.ops.abandon(Code.KILLED)
-    this.#over(reason)
+    this.ops.abandon(code)
   }
 }

@@ -62,6 +62,12 @@ export class NodeState {
     this.#view = { epoch: 0, ring: buildRing([]) }
   }
 
+  /** Keeps of `of` what Settings has. */
+  takeSettings(of: Settings): void {
+    const { ctime, flags, copies, policy, blockSizeShift, store, recoveryDisabled } = of
+    this.settings = { ctime, flags, copies, policy, blockSizeShift, store, recoveryDisabled }
+  }
+
   get view(): View {
     return this.#view
   }
