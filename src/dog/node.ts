@@ -8,6 +8,7 @@ import type { Context, Noun, Subcommand } from './command.js'
 import { Exit, Failure } from './failure.js'
 import { isSnapshot, listVdis } from './listing.js'
 import { log } from './node-log.js'
+import { md } from './node-md.js'
 import { recovery } from './node-recovery.js'
 import { stat } from './node-stat.js'
 import { vnodes } from './node-vnodes.js'
@@ -41,7 +42,7 @@ const kill: Subcommand = {
 
 export const node: Noun = {
   name: 'node',
-  subcommands: [kill, list, info, recovery, stat, log, vnodes],
+  subcommands: [kill, list, info, recovery, md, stat, log, vnodes],
 }
 
 async function runList({ options, out, sheep }: Context): Promise<number> {

@@ -42,6 +42,7 @@ export interface DogOptions {
   readonly local?: boolean
   readonly progress?: boolean
   readonly watch?: boolean
+  readonly all?: boolean
   readonly strict?: boolean
   readonly lock?: boolean
   readonly recyclevid?: boolean
@@ -164,6 +165,8 @@ export const nodeOption = {
   local: { letter: 'l', long: 'local', help: 'issue request to local node' },
   watch: { letter: 'w', long: 'watch', help: 'watch the stat every second' },
   progress: { letter: 'P', long: 'progress', help: 'show progress of recovery in the node' },
+  all: { letter: 'A', long: 'all', help: 'show md information of all the nodes' },
+  force: { letter: 'f', long: 'force', help: 'ignore the confirmation' },
 } as const satisfies Record<string, OptionSpec>
 
 /** Options of `dog cluster`. */

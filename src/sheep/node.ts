@@ -246,7 +246,6 @@ export class SheepNode {
     return this.#volumes.watch(vid, changed)
   }
 
-  /** As the world's clock. */
   after(delayMs: number, fn: () => void): () => void {
     return this.#world.clock.after(delayMs, fn)
   }

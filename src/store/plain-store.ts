@@ -238,12 +238,19 @@ export class PlainStore implements ObjectStore {
     return { totalBytes: usedBytes + freeBytes, usedBytes, freeBytes }
   }
 
+  /** In the order of their paths. One that cannot be asked has no room. */
   disks(): { path: string; usedBytes: number; freeBytes: number }[] {
     const { disks, files } = this.context
-    return disks.disks.map(({ path, usedBytes }) => {
-      const { freeBytes } = files.space(path)
-      return { path, usedBytes, freeBytes }
+    const rows = disks.disks.map((disk) => {
+      const { path, usedBytes } = disk
+      try {
+        return { path, usedBytes, freeBytes: files.space(path).freeBytes }
+      } catch (error) {
+        judge(this.context, disk, 'store.space-unknown', error)
+        return { path, usedBytes, freeBytes: 0 }
+      }
     })
+    return rows.sort((a, b) => (a.path < b.path ? -1 : 1))
   }
 
   /** Rejects with EIO when something acknowledged could not be made durable; closed it is anyway. */

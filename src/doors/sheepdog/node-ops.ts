@@ -27,6 +27,7 @@ import { setClusterDefault, setNodeReply } from '../../wire/sheepdog/replies.js'
 import { decodeClusterFields, decodeVdiStateFields } from '../../wire/sheepdog/requests.js'
 import { firstVidOf, setVolumesReply } from '../../wire/sheepdog/volume-list.js'
 import type { DoorContext, Operation, OperationTable } from './context.js'
+import { DISK_OPERATIONS } from './disk-ops.js'
 
 /** A body as far as the asker has room for all of it. */
 function whole(request: Frame, reply: Reply, body: Buffer): void {
@@ -294,6 +295,7 @@ export const NODE_OPERATIONS: OperationTable = new Map([
       ),
     ),
   ],
+  ...DISK_OPERATIONS,
 ])
 
 /** The body of an answer, for the session that frames it. */

@@ -3,6 +3,7 @@
  * (protocol spec, section 10.1; cluster spec, section 3).
  */
 import { readCString, writeCString } from '../../base/bytes.js'
+import { Code, SheepError } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import { decodeNodes, encodeNodes, NODE_BYTES, type SdNode } from '../../model/node.js'
 import { PEER_VERSION } from './frame.js'
@@ -252,4 +253,19 @@ export function encodeMdInfo(disks: readonly DiskInfo[]): Buffer {
   })
   bytes.writeInt32LE(shown.length, MD_RECORDS_MAX * MD_RECORD_BYTES)
   return bytes
+}
+
+/** Throws a SheepError when it is none. */
+export function decodeMdInfo(from: Buffer): DiskInfo[] {
+  const count = from.length === MD_INFO_BYTES ? from.readInt32LE(MD_INFO_BYTES - 8) : -1
+  if (count < 0 || count > MD_RECORDS_MAX) throw new SheepError(Code.INVALID_PARMS)
+  return Array.from({ length: count }, (_, i) => {
+    const at = i * MD_RECORD_BYTES
+    return {
+      index: from.readInt32LE(at),
+      freeBytes: Number(from.readBigUInt64LE(at + 8)),
+      usedBytes: Number(from.readBigUInt64LE(at + 16)),
+      path: readCString(from, at + 24, 4096),
+    }
+  })
 }
