@@ -23,6 +23,7 @@ import { Flag, Op } from '../wire/sheepdog/opcodes.js'
 import { objectRequest } from '../wire/sheepdog/requests.js'
 import { codeFor } from './coding.js'
 import type { Settling, Track } from './equal/settling.js'
+import { type Ask, Gathering } from './gathering.js'
 import type { Layout, Layouts } from './layouts.js'
 import type { LocalObjects, LocalWrite } from './local-objects.js'
 import { moreTelling, replyCode } from './outcome.js'
@@ -261,7 +262,7 @@ export class CodedObjects {
     attempt = 0,
   ): void {
     this.#placed(ref, code, done, (place) => {
-      const gathering = new Gathering(code, place, (result, fragments) => {
+      const gathering = new Gathering(code, this.#askable(place), (result, fragments) => {
         if (result === Code.SUCCESS) {
           code.decode(fragments, into)
           done(result)
@@ -274,8 +275,8 @@ export class CodedObjects {
       })
       const offset = code.share(stripes.first * STRIPE_BYTES)
       const length = code.share(stripes.count * STRIPE_BYTES)
-      gathering.start((index, got) =>
-        this.#readFragment(place, code, index, { offset, length }, got),
+      gathering.start((index, got, late) =>
+        this.#readFragment(place, code, index, { offset, length }, { got, late }),
       )
     })
   }
@@ -285,7 +286,7 @@ export class CodedObjects {
     code: ErasureCode,
     index: number,
     { offset, length }: { readonly offset: number; readonly length: number },
-    got: (result: Code, bytes: Uint8Array) => void,
+    { got, late }: { readonly got: Parameters<Ask>[1]; readonly late: () => void },
   ): void {
     const { local, peers, state } = this.#options
     const { kind, node, id } = holders[index]!
@@ -298,12 +299,26 @@ export class CodedObjects {
       ...{ opcode: Op.READ_PEER, epoch: view.epoch, oid: oidOf(holders), offset },
       ...{ copies: code.width, policy: state.codingOf(id), fragment: index, dataLength: length },
     })
-    peers.request(node, head, undefined, (reply) => {
+    const done: Parameters<typeof peers.request>[3] = (reply) => {
       const result = replyCode(reply)
       const body = reply?.body ?? NOTHING
       const isShort = result === Code.SUCCESS && body.length !== length
       got(isShort ? Code.NETWORK_ERROR : result, body)
-    })
+    }
+    peers.request(node, head, undefined, done, late)
+  }
+
+  /** Fragments of nodes that are there; those of silent ones are asked for last. */
+  #askable({ holders }: CodedPlace): { readonly count: number; readonly candidates: number[] } {
+    const living = holders.flatMap(({ kind }, index) => (kind === 'gone' ? [] : [index]))
+    const isSlow = (index: number): boolean => {
+      const { kind, node } = holders[index]!
+      return kind === 'remote' && !this.#options.peers.isQuick(node)
+    }
+    const slow = living.filter(isSlow)
+    const candidates =
+      slow.length === 0 ? living : [...living.filter((index) => !isSlow(index)), ...slow]
+    return { count: holders.length, candidates }
   }
 
   /** The operation on every fragment; SUCCESS only when all of them had it under one membership. */
@@ -422,68 +437,4 @@ function padded(
   const whole = Buffer.alloc(count * STRIPE_BYTES)
   whole.set(data, offset - first * STRIPE_BYTES)
   return whole
-}
-
-type Ask = (index: number, got: (result: Code, bytes: Uint8Array) => void) => void
-
-/** Collects as many fragments as are needed: those of data first, one of parity for each that fails. */
-class Gathering {
-  readonly #code: ErasureCode
-  readonly #done: (result: Code, fragments: readonly (Uint8Array | undefined)[]) => void
-  readonly #fragments: (Uint8Array | undefined)[]
-  /** Indexes not asked yet, of nodes that are there. */
-  readonly #spare: number[]
-  #got = 0
-  #asked = 0
-  #worst: Code = Code.NO_OBJ
-  #over = false
-
-  constructor(
-    code: ErasureCode,
-    place: CodedPlace,
-    done: (result: Code, fragments: readonly (Uint8Array | undefined)[]) => void,
-  ) {
-    this.#code = code
-    this.#done = done
-    this.#fragments = place.holders.map(() => undefined)
-    this.#spare = place.holders.flatMap(({ kind }, index) => (kind === 'gone' ? [] : [index]))
-  }
-
-  start(ask: Ask): void {
-    const { data } = this.#code.strips
-    if (this.#spare.length < data) {
-      this.#finish(this.#fragments.length === 0 ? Code.NO_OBJ : Code.HALT)
-      return
-    }
-    const first = this.#spare.splice(0, data)
-    this.#asked = first.length
-    for (const index of first) this.#askFor(index, ask)
-  }
-
-  #askFor(index: number, ask: Ask): void {
-    ask(index, (result, bytes) => {
-      if (this.#over) return
-      if (result === Code.SUCCESS) {
-        this.#fragments[index] = bytes
-        if (++this.#got === this.#code.strips.data) this.#finish(Code.SUCCESS)
-        return
-      }
-      if (result !== Code.NO_OBJ) this.#worst = moreTelling(this.#worst, result)
-      const next = this.#spare.shift()
-      this.#asked--
-      if (next !== undefined) {
-        this.#asked++
-        this.#askFor(next, ask)
-      } else if (this.#asked === this.#got) {
-        // Some fragments without the others are not an object, but neither is that nothing.
-        const isPart = this.#worst === Code.NO_OBJ && this.#got > 0
-        this.#finish(isPart ? Code.EIO : this.#worst)
-      }
-    })
-  }
-
-  #finish(result: Code): void {
-    this.#over = true
-    this.#done(result, this.#fragments)
-  }
 }

@@ -15,7 +15,7 @@ import { BlockWriter } from './support/block-writer.js'
 import { Dice } from './support/fake-cluster.js'
 import { MemoryNetwork } from './support/memory-network.js'
 import { withSeeds } from './support/seeds.js'
-import { newVdi } from './support/sheep-wire.js'
+import { createObject, newVdi, readObject } from './support/sheep-wire.js'
 import { SmallCluster } from './support/small-cluster.js'
 import { VirtualClock } from './support/virtual-clock.js'
 import { read, write } from './support/volume-io.js'
@@ -79,6 +79,29 @@ test('a read goes to another copy within a second while one owner is silent', as
     }
   }
   t.true(longest < 1_000, `${longest} ms`)
+  cluster.close()
+})
+
+test('a coded object is read by its parity within a second while one node is silent', async (t) => {
+  const cluster = await SmallCluster.start({ nodes: 3, policy: 0x11 })
+  const client = await cluster.client(0)
+  const vid = await newVdi(client, 'Alice', SIZE)
+  const content = Buffer.alloc(1 << 20, 'fragments')
+  const oids = [0, 1, 2, 3].map((index) => dataOid(vid, index))
+  for (const oid of oids) {
+    t.is((await createObject(client, oid, 0, content)).result, Code.SUCCESS)
+  }
+  for (const silent of [1, 2]) {
+    cluster.card(silent).isCut = true
+    for (const oid of oids) {
+      const start = cluster.clock.now()
+      t.true((await readObject(client, oid, 0, content.length)).body.equals(content))
+      const ms = cluster.clock.now() - start
+      t.true(ms < 1_000, `${ms} ms`)
+    }
+    cluster.card(silent).isCut = false
+    await cluster.clock.sleep(20_000)
+  }
   cluster.close()
 })
 
