@@ -1,8 +1,9 @@
 /**
  * The cluster as block doors use it. A coded object cannot be written while there are fewer zones than fragments, and
- * not be read while fewer than its data fragments are left. Clients of the sheepdog protocol hear so (HALT) and
- * may try again; a guest on a block device would take the error for a broken disk. It waits instead, as it does for
- * any silent node, until enough nodes are back.
+ * not be read while fewer than its data fragments are left; a replicated one not while all nodes are away that may have
+ * its newest copy. Clients of the sheepdog protocol hear so (HALT, STALE_OBJ) and may try again; a guest on a block
+ * device would take the error for a broken disk. It waits instead, as it does for any silent node, until enough
+ * nodes are back.
  */
 import { Code, type Done } from '../base/codes.js'
 import type { Log } from '../base/log.js'
@@ -38,7 +39,7 @@ export class PatientAccess implements ObjectAccess {
     const { view } = this.#state
     this.#gateway.read(ref, offset, into, (code) => {
       if (!this.#waits(ref, code)) done(code)
-      else this.#later(view, ref, () => this.read(ref, offset, into, done))
+      else this.#later(view, ref, code, () => this.read(ref, offset, into, done))
     })
   }
 
@@ -46,7 +47,7 @@ export class PatientAccess implements ObjectAccess {
     const { view } = this.#state
     this.#gateway.write(ref, offset, data, durable, (code) => {
       if (!this.#waits(ref, code)) done(code)
-      else this.#later(view, ref, () => this.write(ref, offset, data, durable, done))
+      else this.#later(view, ref, code, () => this.write(ref, offset, data, durable, done))
     })
   }
 
@@ -60,7 +61,7 @@ export class PatientAccess implements ObjectAccess {
     const { view } = this.#state
     this.#gateway.create(ref, offset, data, source, (code) => {
       if (!this.#waits(ref, code)) done(code)
-      else this.#later(view, ref, () => this.create(ref, offset, data, source, done))
+      else this.#later(view, ref, code, () => this.create(ref, offset, data, source, done))
     })
   }
 
@@ -91,18 +92,19 @@ export class PatientAccess implements ObjectAccess {
   /** A node that stops, or that was left alone, has nothing to wait for. */
   #waits({ oid }: ObjectRef, code: Code): boolean {
     const mayEnd = this.#state.status === 'ok' && !this.#gateway.stopping
-    return code === Code.HALT && mayEnd && this.#state.codingOf(oid) !== 0
+    const isShort = code === Code.HALT && this.#state.codingOf(oid) !== 0
+    return mayEnd && (isShort || code === Code.STALE_OBJ)
   }
 
   /** Runs `again` under another membership than `view`, now if there is one. */
-  #later(view: View, { oid }: ObjectRef, again: () => void): void {
+  #later(view: View, { oid }: ObjectRef, code: Code, again: () => void): void {
     if (this.#state.view !== view) {
       again()
       return
     }
     const vid = oidVid(oid)
     const waiting = this.#waiting.get(vid) ?? 0
-    if (waiting === 0) this.#tell('volume.waits', vid)
+    if (waiting === 0) this.#tell(vid, code)
     this.#waiting.set(vid, waiting + 1)
     this.#state.afterViewChange(() => {
       const left = this.#waiting.get(vid)! - 1
@@ -112,9 +114,12 @@ export class PatientAccess implements ObjectAccess {
     })
   }
 
-  #tell(event: string, vid: Vid): void {
-    const { ring } = this.#state.view
-    const reason = 'fewer zones than fragments: start nodes in other zones'
-    this.#log.warn(event, { vid: vidName(vid), zones: ring.zones, reason })
+  #tell(vid: Vid, code: Code): void {
+    const { zones } = this.#state.view.ring
+    const reason =
+      code === Code.HALT
+        ? 'fewer zones than fragments: start nodes in other zones'
+        : 'all nodes that may have the newest copy of an object are away: start them'
+    this.#log.warn('volume.waits', { vid: vidName(vid), zones, reason })
   }
 }

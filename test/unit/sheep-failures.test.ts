@@ -1,6 +1,7 @@
 // Nodes that die, lose power, come back and fill up under a disk in use.
 import test from 'ava'
 import { Code } from '../../src/base/codes.js'
+import { oidIndex, oidVid } from '../../src/model/oid.js'
 import { Op } from '../../src/wire/sheepdog/opcodes.js'
 import { BlockWriter } from './support/block-writer.js'
 import { withSeeds } from './support/seeds.js'
@@ -146,6 +147,31 @@ test('a disk whose node dies holds what was acknowledged, wherever it is opened 
     }
     cluster.close()
   })
+})
+
+test('a guest waits while all are away that have the newest copy, and reads it when one is back', async (t) => {
+  const { cluster, home, disk } = await inUse(2, 5, 2)
+  const { state } = cluster.node(home)
+  for (let i = 0; i < 4; i++) t.is(await write(disk, i * OBJECT, Buffer.from('new')), Code.SUCCESS)
+  const machineOf = (port: number): number => port - cluster.machines[0]!.self.port
+  const places = cluster.objects('data').map((oid) => ({
+    index: oidIndex(oid),
+    owners: state.owners(oid, oidVid(oid)).map(({ port }) => machineOf(port)),
+  }))
+  const { index, owners } = places.find((place) => !place.owners.includes(home))!
+  for (const owner of owners) cluster.kill(owner)
+  let found: unknown
+  const reading = read(disk, index * OBJECT, 3).then((bytes) => {
+    found = bytes
+  })
+  await cluster.clock.until('an epoch without them', () => state.members.length === 3)
+  await cluster.clock.sleep(5_000)
+  t.is(found, undefined)
+  t.true(cluster.logged.some((line) => line.includes('warn volume.waits')))
+  await cluster.boot(owners[1]!)
+  await reading
+  t.deepEqual(found, Buffer.from('new'))
+  cluster.close()
 })
 
 test('a full disk is told to the writer; reads go on and the node stays', async (t) => {
