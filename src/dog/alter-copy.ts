@@ -5,6 +5,7 @@ import { Op } from '../wire/sheepdog/opcodes.js'
 import { clusterRequest, vdiStateRequest } from '../wire/sheepdog/requests.js'
 import { reasonOf } from './client.js'
 import type { Context, Subcommand } from './command.js'
+import { laggards } from './everywhere.js'
 import { Exit, Failure, failed, misused } from './failure.js'
 import { type OpenedVdi, openVdi, redundancyOf } from './image.js'
 import { clusterOption, vdiOption, WORKING } from './options.js'
@@ -115,10 +116,13 @@ async function runAlterCluster(context: Context): Promise<number> {
   if (!options.force) {
     await confirm(context, question("cluster's", 'all the VDIs to be created later.'))
   }
+  const nodes = await sheep.nodes()
   const { result } = await sheep.exchange(clusterRequest({ opcode: Op.ALTER_CLUSTER_COPY, copies }))
   if (result !== Code.SUCCESS) {
     throw failed(`Response's result: ${codeText(result)}`, 'failed to execute request')
   }
+  const missing = await laggards(context, nodes, (info) => info.copies === copies)
+  if (missing.length > 0) throw failed('Some nodes did not follow:', ...missing)
   out.error(`The cluster's redundancy level is set to ${copies}, the old one was ${before.copies}.`)
   return Exit.ok
 }

@@ -4,9 +4,11 @@ import { Code } from '../base/codes.js'
 import { sdTime } from '../model/inode.js'
 import type { SdNode } from '../model/node.js'
 import { ClusterFlag, Flag, Op } from '../wire/sheepdog/opcodes.js'
+import type { ClusterInfo } from '../wire/sheepdog/records.js'
 import { clusterRequest, plainRequest } from '../wire/sheepdog/requests.js'
 import { reasonOf } from './client.js'
 import type { Context, Subcommand } from './command.js'
+import { laggards } from './everywhere.js'
 import { Exit, Failure, failed } from './failure.js'
 import { hasCode } from './image.js'
 import { clusterOption as option } from './options.js'
@@ -53,11 +55,12 @@ async function runFormat(context: Context): Promise<number> {
   const store = options.store ?? DEFAULT_STORE
   out.line(`using backend ${store} store`)
   const payload = cString(store, Buffer.byteLength(store) + 1)
+  const ctime = sdTime(world.clock.now())
   const head = clusterRequest({
     opcode: Op.MAKE_FS,
     flags: Flag.WRITE,
     dataLength: payload.length,
-    ctime: sdTime(world.clock.now()),
+    ctime,
     ...redundancy,
     clusterFlags: clusterFlags(context),
     blockSizeShift: options.block_size_shift ?? 0,
@@ -69,7 +72,10 @@ async function runFormat(context: Context): Promise<number> {
     if (hasCode(error, Code.NO_STORE)) await sayStores(context)
     throw new Failure(Exit.system, [])
   }
-  return Exit.ok
+  const isFormatted = (info: ClusterInfo): boolean => info.ctime === ctime && info.status === 'ok'
+  const missing = await laggards(context, nodes, isFormatted)
+  if (missing.length === 0) return Exit.ok
+  throw new Failure(Exit.system, ['Format failed on some nodes:', ...missing])
 }
 
 function clusterFlags({ options }: Context): number {

@@ -172,3 +172,21 @@ test('copies are altered as 1.0 did, in the cluster before the inode', async (t)
   )
   t.deepEqual(order.slice(-2), [Op.ALTER_VDI_COPY, Op.WRITE_OBJ])
 })
+
+test('a format that a node did not carry out is told, with the node (defect C18)', async (t) => {
+  const sheep = threeSheep()
+  sheep.nowMs = 1e12
+  sheep.answers.set(Op.CLUSTER_INFO, (request, port) => {
+    const usual = sheep.usual(request, port)
+    if (port !== 7021 || usual?.body === undefined) return usual
+    const body = Buffer.from(usual.body)
+    body.writeBigUInt64LE(5n, 8)
+    return { body }
+  })
+  const { status, stderr } = await runDog(sheep, ['cluster', 'format', '-c', '2'])
+  t.is(status, 2)
+  t.is(
+    stderr,
+    'Format failed on some nodes:\n127.0.0.1:7021 has not done it; its sheep.log may tell why\n',
+  )
+})
