@@ -147,7 +147,8 @@ export class TestNode {
 
 export interface ClusterPlan {
   readonly nodes?: number
-  readonly copies?: number
+  /** Replicas, or `4:2`. */
+  readonly copies?: number | string
   /** What `-c` gets after `local:`; a directory of the test by default. */
   readonly meeting?: string
   /** What is different about a node's place: another driver, an address and a host of its own. */
