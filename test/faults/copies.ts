@@ -1,9 +1,14 @@
-/** Compares every object's copies on the disks of all nodes, byte for byte. */
+/**
+ * Compares what all nodes' disks hold of every object, byte for byte: copies must be equal, and the parity of a
+ * coded object must be what its data gives.
+ */
 import { existsSync } from 'node:fs'
-import { open, readdir, stat } from 'node:fs/promises'
+import { open, readdir, readFile, stat } from 'node:fs/promises'
+import { ErasureCode } from '../../src/model/erasure.js'
+import type { Strips } from '../../src/model/policy.js'
 
 const PIECE_BYTES = 1024 * 1024
-const OBJECT = /^[0-9a-f]{16}$/
+const OBJECT = /^([0-9a-f]{16})(?:_(\d+))?$/
 const NAMED_MAX = 20
 
 export interface CopiesReport {
@@ -18,33 +23,84 @@ export interface Holder {
   readonly directories: readonly string[]
 }
 
-/** `copies`: how many nodes must hold each object, all alike. */
+export interface Layout {
+  /** Nodes that hold something of an object. */
+  readonly width: number
+  /** Undefined: copies. Coded are the data objects; the others are copied all the same. */
+  readonly strips: Strips | undefined
+}
+
+/** One file with something of an object; `fragment` undefined: a copy of it. */
+interface Piece {
+  readonly node: number
+  readonly path: string
+  readonly fragment: number | undefined
+}
+
 export async function compareCopies(
   holders: readonly Holder[],
-  copies: number,
+  { width, strips }: Layout,
 ): Promise<CopiesReport> {
-  const places = new Map<string, { node: number; path: string }[]>()
+  const objects = await findObjects(holders)
+  const code = strips === undefined ? undefined : new ErasureCode(strips)
+  const faults: string[] = []
+  for (const [name, pieces] of [...objects].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    if (faults.length >= NAMED_MAX) break
+    const nodes = pieces.map(({ node }) => node)
+    const where = `${name} on nodes ${nodes.join(' ')}`
+    const isCoded = pieces.some(({ fragment }) => fragment !== undefined)
+    // Of things that are copied there are as many as there are nodes, if that is less.
+    const wanted = isCoded ? width : Math.min(width, holders.length)
+    if (pieces.length !== wanted || new Set(nodes).size !== wanted) {
+      faults.push(`${where}: not on ${wanted} nodes`)
+      continue
+    }
+    const difference =
+      isCoded && code !== undefined
+        ? await wrongFragment(pieces, code)
+        : await firstDifference(pieces.map(({ path }) => path))
+    if (difference !== undefined) faults.push(`${where}: ${difference}`)
+  }
+  return { objects: objects.size, faults }
+}
+
+async function findObjects(holders: readonly Holder[]): Promise<Map<string, Piece[]>> {
+  const objects = new Map<string, Piece[]>()
   for (const { node, directories } of holders) {
     for (const directory of directories.filter((each) => existsSync(each))) {
-      for (const name of await readdir(directory)) {
-        if (!OBJECT.test(name)) continue
-        places.set(name, [...(places.get(name) ?? []), { node, path: `${directory}/${name}` }])
+      for (const file of await readdir(directory)) {
+        const [, name, index] = OBJECT.exec(file) ?? []
+        if (name === undefined) continue
+        const fragment = index === undefined ? undefined : Number(index)
+        const piece = { node, path: `${directory}/${file}`, fragment }
+        objects.set(name, [...(objects.get(name) ?? []), piece])
       }
     }
   }
-  const faults: string[] = []
-  for (const [name, held] of [...places].sort(([a], [b]) => (a < b ? -1 : 1))) {
-    if (faults.length >= NAMED_MAX) break
-    const nodes = held.map(({ node }) => node)
-    if (held.length !== copies || new Set(nodes).size !== copies) {
-      faults.push(`${name} is on ${held.length} nodes (${nodes.join(' ')}), not ${copies}`)
-    }
-    const difference = await firstDifference(held.map(({ path }) => path))
-    if (difference !== undefined) {
-      faults.push(`${name} on nodes ${nodes.join(' ')}: ${difference}`)
-    }
+  return objects
+}
+
+async function wrongFragment(
+  pieces: readonly Piece[],
+  code: ErasureCode,
+): Promise<string | undefined> {
+  const fragments: (Buffer | undefined)[] = Array.from({ length: code.width }, () => undefined)
+  for (const { path, fragment } of pieces) {
+    if (fragment !== undefined) fragments[fragment] = await readFile(path)
   }
-  return { objects: places.size, faults }
+  const lacking = fragments.indexOf(undefined)
+  if (lacking >= 0) return `fragment ${lacking} is nowhere`
+  const lengths = new Set(fragments.map((fragment) => fragment?.length))
+  if (lengths.size > 1) return `fragments of ${[...lengths].join(' and ')} bytes`
+  const data = fragments.slice(0, code.strips.data)
+  for (let index = code.strips.data; index < code.width; index++) {
+    const expected = code.rebuild(index, data)
+    const found = fragments[index]!
+    if (found.equals(expected)) continue
+    const at = found.findIndex((byte, i) => byte !== expected[i])
+    return `parity fragment ${index} does not fit the data from byte ${at} on`
+  }
+  return undefined
 }
 
 async function firstDifference(paths: readonly string[]): Promise<string | undefined> {

@@ -26,8 +26,10 @@ export interface Verdict {
 export function rulesOf(setting: Setting, meeting: Meeting): Rules {
   const faults: ActionKind[] = ['kill', 'kill', 'pause', 'leave', 'retire']
   if (meeting.cables !== undefined) faults.push('cut', 'cut')
-  const { width, bearable } = setting.redundancy
-  return { bearable, membersMin: width, faults, awaySeconds: meeting.awaySeconds }
+  const { width, bearable, strips } = setting.redundancy
+  // With fewer members than fragments nothing coded is written: no error, but nothing to see either.
+  const membersMin = strips === undefined ? width : width - 1
+  return { bearable, membersMin, faults, awaySeconds: meeting.awaySeconds }
 }
 
 /** Runs for `seconds`, then mends everything, reads everything and compares all copies. */

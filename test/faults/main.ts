@@ -31,6 +31,8 @@ import { verdictTable } from './report.js'
 import { prepare, type Redundancy } from './setting.js'
 
 const PATIENCE_MS = 30_000
+/** Coded volumes wait while there are fewer nodes than fragments. */
+const CODED_PATIENCE_MS = 300_000
 const SPARES = 1
 
 interface Options {
@@ -90,7 +92,7 @@ function redundancyOf(text: string): Redundancy {
   if (parsed === undefined)
     throw new Error(`--redundancy takes copies or data:parity, not '${text}'`)
   const strips = stripsOf(parsed.policy)
-  return { text, width: parsed.copies, bearable: strips?.parity ?? parsed.copies - 1 }
+  return { text, strips, width: parsed.copies, bearable: strips?.parity ?? parsed.copies - 1 }
 }
 
 async function meetingOf({ driver, networks, nodes }: Options, owner: Owner): Promise<Meeting> {
@@ -131,7 +133,8 @@ async function main(): Promise<number> {
     const chance = dice(options.seed)
     const { nodes, volumes, redundancy, top, keep } = options
     const plan = { owner, meeting, nodes, spares: SPARES, volumes, redundancy, top, keep, say }
-    const setting = await prepare({ ...plan, chance: chance.fork(), patienceMs: PATIENCE_MS })
+    const patienceMs = redundancy.strips === undefined ? PATIENCE_MS : CODED_PATIENCE_MS
+    const setting = await prepare({ ...plan, chance: chance.fork(), patienceMs })
     const verdict =
       options.killAll > 0
         ? await killAllRun(setting, chance, options.killAll)

@@ -6,7 +6,7 @@ import { TestCluster, TestNode } from '../real/support/cluster.js'
 import { type Owner, scratch } from '../real/support/owner.js'
 import { freePorts } from '../real/support/ports.js'
 import { until } from '../real/support/run.js'
-import { type CopiesReport, compareCopies } from './copies.js'
+import { type CopiesReport, compareCopies, type Layout } from './copies.js'
 import type { Dice } from './dice.js'
 import { type Cables, FaultCluster } from './fault-cluster.js'
 import type { Meeting } from './meeting.js'
@@ -20,11 +20,9 @@ const PACE_MS = 4
 const OPEN_AGAIN_MS = 30_000
 const EQUAL_MS = 60_000
 
-export interface Redundancy {
+export interface Redundancy extends Layout {
   /** As `dog cluster format -c` takes it. */
   readonly text: string
-  /** Nodes that hold something of an object. */
-  readonly width: number
   /** Nodes that may be lost without losing data. */
   readonly bearable: number
 }
@@ -154,9 +152,8 @@ export async function settledCopies({ faults, redundancy }: Setting): Promise<Co
     return { node: node.place.index, directories: [node.objects] }
   })
   let report: CopiesReport = { objects: 0, faults: ['never compared'] }
-  const copies = Math.min(redundancy.width, holders.length)
   const equal = until('equal copies', EQUAL_MS, async () => {
-    report = await compareCopies(holders, copies)
+    report = await compareCopies(holders, redundancy)
     return report.faults.length === 0
   })
   // Not in time: the report says what still differs.
