@@ -86,7 +86,10 @@ async function run(options: SheepOptions): Promise<number> {
   process.on('SIGTERM', onSignal)
   process.on('SIGINT', onSignal)
   try {
-    sheep = await runSheep(options)
+    // A cluster may let this node wait; whoever gives up on that need not.
+    const gaveUp = asked.then(() => Promise.reject(new Error('stopped before it was a member')))
+    sheep = await Promise.race([runSheep(options), gaveUp])
+    gaveUp.catch(() => undefined)
     if (options.pidFile !== undefined) writePidFile(options.pidFile)
   } catch (error) {
     report(error instanceof Error ? error.message : String(error))

@@ -84,11 +84,14 @@ test('what is asked after the end is refused, and the end is told once', async (
   await zk.create('/a', Buffer.alloc(0))
   let ends = 0
   zk.onExpired = () => ends++
+  let looks = 0
+  await zk.exists('/b', () => looks++)
   rig.zookeeper.expire(zk.id)
   await rig.until(() => ends === 1)
   await t.throwsAsync(zk.get('/a'), { message: /session expired/ })
   await rig.clock.sleep(5 * ZK_TIMEOUT_MS)
   t.is(ends, 1)
+  t.is(looks, 1, 'who waited for a change must not wait for ever')
   t.is(zk.sureUntil(), Number.NEGATIVE_INFINITY)
 })
 

@@ -202,6 +202,21 @@ test('an expired session suspends its node, which joins again behind its leave',
   t.deepEqual(tail.slice(1), two.lines)
 })
 
+test('a joiner that loses its session while it waits for its turn begins anew', async (t) => {
+  const members = new Members(t)
+  await members.join(1)
+  const { zookeeper } = members.rig
+  const held = zookeeper.put(`${ROOT}/entrance/`, nothing, SEQUENTIAL)
+  const two = await members.open(2)
+  const joined = two.join()
+  await members.rig.until(() => zookeeper.names(`${ROOT}/entrance`).length === 2)
+  const waiting = zookeeper.names(`${ROOT}/entrance`).sort().at(-1)
+  zookeeper.expire(zookeeper.ownerOf(`${ROOT}/entrance/${waiting}`))
+  zookeeper.remove(held)
+  await joined
+  t.deepEqual(two.lines, ['accepted 2 [1 2] seen 1 by 1'])
+})
+
 test('two processes with one address: one gets in', async (t) => {
   const members = new Members(t)
   const one = await members.join(1)

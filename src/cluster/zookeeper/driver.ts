@@ -79,7 +79,7 @@ class ZookeeperDriver implements ClusterDriver {
     if (request.length > JOIN_BYTES_MAX) throw failed(`join request of ${request.length} bytes`)
     if (this.#self !== undefined) throw failed('this driver has joined already')
     this.#self = self
-    const complain = this.#complainWhileAway()
+    const quiet = this.#complainWhileOut()
     try {
       while (!(await this.#attempt(self, request, events)));
     } catch (error) {
@@ -87,7 +87,7 @@ class ZookeeperDriver implements ClusterDriver {
       this.#spend()
       throw error instanceof SheepError ? error : failed((error as Error).message)
     } finally {
-      complain()
+      quiet()
     }
   }
 
@@ -198,12 +198,12 @@ class ZookeeperDriver implements ClusterDriver {
   }
 
   /** An administrator should hear why nothing happens. */
-  #complainWhileAway(): () => void {
+  #complainWhileOut(): () => void {
     const { world, timeoutMs, log } = this.#options
     const look = (): void => {
-      if (!this.#zk.connected) {
-        log.warn('zookeeper.unreachable', { tried: this.#zk.describeFailures() })
-      }
+      const tried = this.#zk.describeFailures()
+      if (this.#zk.connected) log.warn('cluster.join.waiting', { cluster: this.#layout.root })
+      else log.warn('zookeeper.unreachable', { tried })
       cancel = world.clock.after(timeoutMs, look)
     }
     let cancel = world.clock.after(timeoutMs, look)

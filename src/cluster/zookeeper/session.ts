@@ -437,11 +437,11 @@ export class ZkSession {
     if (this.#state === 'over') return
     this.#state = 'over'
     this.#cancelLook()
-    this.#watches.clear()
     this.#connection?.destroy()
     this.#connection = undefined
     const calls = [...this.#inFlight.splice(0), ...this.#waiting.splice(0)]
     for (const call of calls) call.refused(ZkCode.SESSION_EXPIRED)
+    this.#watches.end()
   }
 }
 

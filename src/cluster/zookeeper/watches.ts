@@ -47,7 +47,13 @@ export class Watches {
     return this.#by.data.size + this.#by.exists.size + this.#by.children.size
   }
 
-  clear(): void {
-    for (const watchers of Object.values(this.#by)) watchers.clear()
+  /** The session is over: everybody looks once more, and finds that out. */
+  end(): void {
+    const called = new Set<Watcher>()
+    for (const watchers of Object.values(this.#by)) {
+      for (const some of watchers.values()) for (const watcher of some) called.add(watcher)
+      watchers.clear()
+    }
+    for (const watcher of called) watcher()
   }
 }
