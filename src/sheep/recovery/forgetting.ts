@@ -25,10 +25,12 @@ export function unaccounted(
 /** Owners that the weakest object of the cluster can lose, where there are so many zones. */
 export function spareOwners(state: NodeState, zones: number): number {
   let spare = Math.min(state.settings.copies, zones) - 1
-  for (const { copies, policy, deleted } of state.vids.all()) {
+  for (const { copies, leastCopies, policy, deleted } of state.vids.all()) {
     if (deleted) continue
     const strips = stripsOf(policy)
-    spare = Math.min(spare, strips?.parity ?? Math.min(copies, zones) - 1)
+    // Of what had fewer copies before, some may have only those yet.
+    const least = Math.min(leastCopies ?? copies, copies)
+    spare = Math.min(spare, strips?.parity ?? Math.min(least, zones) - 1)
   }
   return Math.max(spare, 0)
 }
