@@ -27,9 +27,10 @@ import {
 import { Outbox } from '../outbox.js'
 import { Bell } from './bell.js'
 import { Deaths } from './deaths.js'
+import { Election } from './election.js'
 import type { Entrance } from './entrance.js'
 import { Keeper } from './keeper.js'
-import { claim, isExpiry, isUnsure, type Layout, sequenceOf } from './layout.js'
+import { claim, isExpiry, isUnsure, type Layout } from './layout.js'
 import { append } from './queue.js'
 import {
   type AcceptRecord,
@@ -38,7 +39,7 @@ import {
   EventType,
   encodeAccept,
   encodeDecline,
-  encodeEvent,
+  encodeEntry,
   encodeLeave,
   type JoinRecord,
   nodeText,
@@ -76,8 +77,7 @@ export class ZookeeperMember {
   readonly #deaths: Deaths
   readonly #keeper: Keeper
   readonly #joinedAt = new Map<MemberId, number>()
-  /** Owners of the master nodes seen, by name; they never change. */
-  readonly #masters = new Map<string, string>()
+  readonly #election: Election
   #delivery: Delivery
   #refusal: string | undefined
   #state: ClusterState = EMPTY_CLUSTER
@@ -103,6 +103,7 @@ export class ZookeeperMember {
       changed: () => void this.#push(),
       failed: (error) => this.#fail(error),
     })
+    this.#election = new Election({ ...options, changed: this.#bell.ring })
     this.#keeper = new Keeper({
       ...options,
       position: () => this.#position,
@@ -220,7 +221,9 @@ export class ZookeeperMember {
     const watched = await zk.get(path, this.#bell.ring)
     if (watched?.stat.version !== version) return true
     const isOwn = position === this.#options.entrance.position
-    if (!(isOwn ? await this.#isAlone() : await this.#isMaster())) return false
+    const members = this.#state.members.map(({ node }) => node)
+    const { isAlone, isMaster } = this.#election
+    if (!(isOwn ? await isAlone() : await isMaster(members))) return false
     if (this.#isOver()) return false
     const data = this.#answerTo(join, position)
     this.#deliver()
@@ -232,33 +235,6 @@ export class ZookeeperMember {
       if (!isDone && !isUnsure(error)) throw error
     }
     return true
-  }
-
-  /** No member lives. While this node has the entrance nobody becomes one but by its own JOIN. */
-  async #isAlone(): Promise<boolean> {
-    const { zk, layout, self } = this.#options
-    const names = (await zk.children(layout.members, this.#bell.ring)) ?? []
-    return names.every((name) => name === nodeText(self))
-  }
-
-  async #isMaster(): Promise<boolean> {
-    const { zk, layout, self } = this.#options
-    const names = (await zk.children(layout.masters, this.#bell.ring)) ?? []
-    const texts = new Set(this.#state.members.map(({ node }) => nodeText(node)))
-    for (const name of names.sort((a, b) => sequenceOf(a) - sequenceOf(b))) {
-      const owner = this.#masters.get(name) ?? (await this.#ownerOf(name))
-      if (owner !== undefined && texts.has(owner)) return owner === nodeText(self)
-    }
-    return false
-  }
-
-  async #ownerOf(name: string): Promise<string | undefined> {
-    const found = await this.#options.zk.get(`${this.#options.layout.masters}/${name}`)
-    if (found === undefined) return undefined
-    const end = found.data.indexOf(0)
-    const owner = found.data.subarray(0, end < 0 ? undefined : end).toString('utf8')
-    this.#masters.set(name, owner)
-    return owner
   }
 
   #answerTo(join: JoinRecord, position: number): Buffer {
@@ -432,7 +408,7 @@ export class ZookeeperMember {
     const self = memberByKey(this.#state, this.#key())
     if (self === undefined) return undefined
     const entry = this.#outbox.next(this.#state, self.id)
-    if (entry !== undefined) return { id, data: this.#encode(id, entry), entry, told }
+    if (entry !== undefined) return { id, data: encodeEntry(id, self.node, entry), entry, told }
     if (this.#phase !== 'leaving' || this.#leaveTold) return undefined
     const data = encodeLeave(id, self.node, this.#before(self.id))
     this.#leaveTold = true
@@ -445,25 +421,6 @@ export class ZookeeperMember {
 
   #before(id: MemberId): number {
     return (this.#joinedAt.get(id) ?? 0) + 1
-  }
-
-  #encode(id: bigint, entry: Entry): Buffer {
-    const { self } = this.#options
-    const sender = memberByKey(this.#state, this.#key())?.node ?? self
-    const body =
-      entry.kind === 'notify' || entry.kind === 'unblock' ? entry.message : Buffer.alloc(0)
-    switch (entry.kind) {
-      case 'notify':
-        return encodeEvent({ id, type: EventType.NOTIFY, sender, body })
-      case 'unblock':
-        return encodeEvent({ id, type: EventType.UNBLOCK, sender, body })
-      case 'block':
-        return encodeEvent({ id, type: EventType.BLOCK, sender, body })
-      case 'update':
-        return encodeEvent({ id, type: EventType.UPDATE_NODE, sender: entry.node, body })
-      default:
-        throw new Error(`a ${entry.kind} is not sent this way`)
-    }
   }
 
   #fail(error: unknown): void {

@@ -11,6 +11,7 @@
  */
 import { LIMITS } from '../../base/limits.js'
 import { decodeNode, decodeNodes, encodeNode, NODE_BYTES, type SdNode } from '../../model/node.js'
+import type { Entry } from '../membership.js'
 
 export const EventType = {
   JOIN: 1,
@@ -110,6 +111,23 @@ function encode(head: Head, payload: Buffer): Buffer {
 /** NOTIFY, UNBLOCK (with a message), BLOCK, UPDATE_NODE (without). */
 export function encodeEvent(event: EventRecord): Buffer {
   return encode(event, event.body)
+}
+
+/** What a member says of itself; joins and leaves have records of their own. */
+export function encodeEntry(id: bigint, sender: SdNode, entry: Entry): Buffer {
+  const none = Buffer.alloc(0)
+  switch (entry.kind) {
+    case 'notify':
+      return encodeEvent({ id, type: EventType.NOTIFY, sender, body: entry.message })
+    case 'unblock':
+      return encodeEvent({ id, type: EventType.UNBLOCK, sender, body: entry.message })
+    case 'block':
+      return encodeEvent({ id, type: EventType.BLOCK, sender, body: none })
+    case 'update':
+      return encodeEvent({ id, type: EventType.UPDATE_NODE, sender: entry.node, body: none })
+    default:
+      throw new Error(`a ${entry.kind} is not sent this way`)
+  }
 }
 
 export function encodeLeave(id: bigint, node: SdNode, before: number): Buffer {
