@@ -60,8 +60,9 @@ function warning(info: ClusterInfo, members: readonly SdNode[]): string[] {
   const first = `Missing nodes of epoch ${info.epoch}: ${missing.length === 0 ? 'none' : names}`
   if (zones === 0) return [first, 'None of them stores objects: nothing is lost.']
   const left = info.nodes.some(({ vnodes }) => vnodes > 0) && storing.length < storers(info)
+  const spared = `Volumes with more than ${zones} copies, or ${zones} parity strips or more,`
   const safe = left
-    ? `Volumes with more than ${zones} copies lose nothing that was acknowledged. Of others, objects`
+    ? `${spared} lose nothing that was acknowledged. Of others, objects`
     : 'No node is left that was there at the end: objects'
   return [
     first,
