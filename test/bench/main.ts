@@ -8,6 +8,7 @@
  *   --only A,B      of the servers and jobs only those whose name holds one of these texts
  *   --dir DIR       where all files lie (the system's temporary directory)
  *   --json FILE     also write every figure there
+ *   --coding        only the arithmetic of erasure coding: the native binding beside the portable twin
  *
  * The machine is shared and drifts, so rounds are interleaved and only ratios within one run mean much.
  */
@@ -16,6 +17,7 @@ import { tmpdir } from 'node:os'
 import { parseArgs } from 'node:util'
 import type { Owner } from '../real/support/owner.js'
 import { ensureTools } from '../real/support/packages.js'
+import { codingReport } from './coding.js'
 import { fill, JOBS, type Job, runJob, type Sample, transfer } from './jobs.js'
 import { memoryMebibytes } from './processes.js'
 import {
@@ -31,6 +33,10 @@ import { TARGETS, type Target } from './targets.js'
 const say = (text: string) => process.stderr.write(`${text}\n`)
 
 async function main(): Promise<void> {
+  if (process.argv.includes('--coding')) {
+    console.log(codingReport())
+    return
+  }
   const options = readOptions()
   const lack = await ensureTools(['fio', 'qemu-nbd', 'nbdkit', 'nbdinfo'], say)
   if (lack !== undefined) throw new Error(lack)
