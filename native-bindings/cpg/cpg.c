@@ -26,6 +26,7 @@
 #include <node_api.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -67,8 +68,9 @@ typedef struct {
   uint32_t node_id;
   int fd, stop_fd, go_fd;
   napi_threadsafe_function function;
+  /* Of the value in JavaScript, of the function, and of the thread: at exit any of them may be the last. */
+  atomic_int references;
   /* What follows belongs to the main thread. */
-  int references;
   bool opened, over;
   cs_error_t status;
   event_t *first, **last;
@@ -151,6 +153,20 @@ static void on_quorum(quorum_handle_t handle, uint32_t quorate, uint64_t ring, u
   port_t *port = context;
   port->quorate = quorate != 0;
   port->quorum_told = true;
+}
+
+/* ---- life --------------------------------------------------------------------------------------- */
+
+static void release(port_t *port) {
+  if (atomic_fetch_sub(&port->references, 1) > 1) return;
+  while (port->first != NULL) {
+    event_t *next = port->first->next;
+    free(port->first);
+    port->first = next;
+  }
+  close(port->stop_fd);
+  close(port->go_fd);
+  free(port);
 }
 
 /* ---- the port's thread -------------------------------------------------------------------------- */
@@ -237,6 +253,7 @@ static void *run(void *argument) {
   }
   disconnect(port);
   napi_release_threadsafe_function(port->function, napi_tsfn_release);
+  release(port);
   return NULL;
 }
 
@@ -294,18 +311,6 @@ static bool take_events(napi_env env, port_t *port, napi_value *array) {
 }
 
 /* ---- the main thread's part --------------------------------------------------------------------- */
-
-static void release(port_t *port) {
-  if (--port->references > 0) return;
-  while (port->first != NULL) {
-    event_t *next = port->first->next;
-    free(port->first);
-    port->first = next;
-  }
-  close(port->stop_fd);
-  close(port->go_fd);
-  free(port);
-}
 
 static void signal_fd(int fd) {
   uint64_t one = 1;
@@ -413,7 +418,7 @@ static napi_value start_port(napi_env env, port_t *port, napi_value callback) {
   port->last = &port->first;
   port->stop_fd = eventfd(0, EFD_CLOEXEC);
   port->go_fd = eventfd(0, EFD_CLOEXEC);
-  port->references = 1;
+  atomic_init(&port->references, 1);
   if (port->stop_fd < 0 || port->go_fd < 0 ||
       napi_create_string_utf8(env, "corosync", NAPI_AUTO_LENGTH, &name) != napi_ok ||
       napi_create_external(env, port, external_gone, NULL, &external) != napi_ok) {
@@ -423,9 +428,10 @@ static napi_value start_port(napi_env env, port_t *port, napi_value callback) {
   if (napi_create_threadsafe_function(env, callback, NULL, name, 1, 1, port, function_gone, port,
                                       on_turn, &port->function) != napi_ok)
     return fail(env, "cpg: a function is expected");
-  port->references++;
+  atomic_fetch_add(&port->references, 2);
   if (!start_thread(port)) {
     port->over = true;
+    release(port);
     napi_release_threadsafe_function(port->function, napi_tsfn_release);
     return fail(env, "cpg: no thread can be started");
   }
