@@ -93,11 +93,11 @@ export class History {
     if (noted?.ctime !== info.ctime || noted.epoch !== forced) {
       if (noted !== undefined || forced > 0) await this.#note(FORCED, forced, info.ctime)
     }
-    if (this.#epochLog.latest() !== info.epoch) {
-      const time = Math.floor(this.#clock.now() / 1000)
-      await this.#epochLog.write(info.epoch, { nodes: info.nodes, time })
-    }
+    // The config first: an epoch without the creation time it belongs to would be one of another cluster.
     await this.#save(info, false)
+    if (this.#epochLog.latest() === info.epoch) return
+    const time = Math.floor(this.#clock.now() / 1000)
+    await this.#epochLog.write(info.epoch, { nodes: info.nodes, time })
   }
 
   /** The default of volumes made from now on. */

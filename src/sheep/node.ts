@@ -274,6 +274,7 @@ export class SheepNode {
     this.state.status = this.state.status === 'shutdown' ? 'shutdown' : 'killed'
     this.state.wakeViewWaiters()
     this.ops.abandon(Code.KILLED)
+    await this.#queue // Or it would meet the next life on the same store.
     if (!(await this.disks.close())) this.#shutDownClean = false
     this.inFlight.stop()
     // Only now is everything where the mark says it is.
@@ -341,7 +342,8 @@ export class SheepNode {
   }
 
   #enqueue(work: () => Promise<void>): void {
-    this.#queue = this.#queue.then(work).catch((error: unknown) => {
+    const next = this.#queue.then(() => (this.#ended ? undefined : work()))
+    this.#queue = next.catch((error: unknown) => {
       this.#fail(`an event of the cluster could not be handled: ${describe(error)}`)
     })
   }
