@@ -13,6 +13,7 @@ import { learnFromDisk } from '../sheep/known-volumes.js'
 import { SheepNode } from '../sheep/node.js'
 import { PatientAccess } from '../sheep/patient-access.js'
 import { configFor, refusalOfRole, weightOf } from '../sheep/role.js'
+import { steadyFiles } from '../sheep/steady-files.js'
 import { vdiAccess } from '../sheep/vdi-access.js'
 import { encodeConfig, readConfig, writeConfig } from '../store/config.js'
 import { openEpochLog } from '../store/epoch-log.js'
@@ -81,12 +82,13 @@ async function start(
   log: NodeLog,
   { isRevival, known: announce }: Birth,
 ): Promise<Life> {
-  const { world, cut, end } = oneLife(nodeWorld(log))
+  const { world: plain, cut, end } = oneLife(nodeWorld(log))
+  const world = { ...plain, files: steadyFiles({ ...plain, log, metaDirectory }) }
   const lock = lockStore(world.files, metaDirectory)
   const known = readConfig(world.files, metaDirectory)
   const disks = options.disks.map((disk) => resolve(disk))
   const store = await openPlainStore({
-    ...world,
+    ...plain,
     log,
     metaDirectory,
     disks,
