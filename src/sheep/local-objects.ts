@@ -112,7 +112,7 @@ export class LocalObjects {
     if (!this.#admit(epoch, done, again, caller)) return
     this.#recovery.pace.clientOperation()
     if (this.#inBounds(id, offset, into.length, done)) {
-      if (this.#mayServe(id)) this.#store.read(id, offset, into, done)
+      if (this.#mayServe(id)) this.#store.read(id, offset, into, this.#unlessLost(done))
       else this.#ensure(id, done, again, caller)
     }
   }
@@ -132,15 +132,16 @@ export class LocalObjects {
     const again = (): void => this.readForRecovery(epoch, target, id, into, done, caller)
     if (!this.#admit(epoch, done, again, caller)) return
     if (this.#store.has(id)) {
-      this.#store.read(id, 0, into, done)
+      this.#store.read(id, 0, into, this.#unlessLost(done))
       return
     }
     const lacks = this.#recovery.reasonOfLack(objectOf(id), target.from)
     const stale = newestIn(this.#store.staleEpochs(id), target)
     if (lacks === Code.NOT_FOUND || stale === undefined) done(lacks)
     else {
+      const told = this.#unlessLost(done)
       this.#store.readStale(id, stale, 0, into).then(
-        (code) => done(code === Code.NO_OBJ ? lacks : code),
+        (code) => told(code === Code.NO_OBJ ? lacks : code),
         () => done(Code.EIO),
       )
     }
@@ -358,9 +359,17 @@ export class LocalObjects {
 
   #sameEpoch(done: Done): Done {
     const { epoch } = this.#state
-    return (code) => {
+    return this.#unlessLost((code) => {
       const moved = code === Code.SUCCESS && this.#state.epoch !== epoch
       done(moved ? Code.OLD_NODE_VER : code)
-    }
+    })
+  }
+
+  /** An object that was here when the operation began, and went with its disk, is not absent. */
+  #unlessLost(done: Done): Done {
+    const { lost } = this.#state
+    const { losses } = lost
+    return (code) =>
+      done(code === Code.NO_OBJ && lost.losses !== losses ? Code.NETWORK_ERROR : code)
   }
 }

@@ -73,12 +73,14 @@ export async function createObject(context: StoreContext, request: CreateRequest
   return promiseName(context, disk)
 }
 
+type NewFile = Pick<CreateRequest, 'id' | 'bytes'>
+
 /**
  * The disk the ring names for a new object, or the next one with room: a disk that is full does not close those
  * beside it. Undefined when none has any. What the cluster keeps about its volumes may use the last bytes too, so
  * that a full disk can still be emptied.
  */
-function roomyDisk(context: StoreContext, { id, bytes }: CreateRequest): Disk | undefined {
+export function roomyDisk(context: StoreContext, { id, bytes }: NewFile): Disk | undefined {
   const kind = oidKind(id)
   const isPayload = kind === 'data' || kind === 'vmstate'
   for (const disk of context.disks.inOrder(objectOf(id))) {

@@ -79,7 +79,8 @@ async function whyNot(
   let id: string | undefined
   try {
     mustBeDisk(files, path)
-    if (table.isNew || !files.exists(path)) return undefined
+    if (table.isNew) return undefined
+    if (!files.exists(path)) return entry === undefined ? undefined : 'is gone'
     id = idOf(files, path)
   } catch (error) {
     if (entry === undefined || errnoOf(error) === '') throw error

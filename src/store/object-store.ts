@@ -103,6 +103,8 @@ export interface ObjectStore {
 
   /** Removes every object: the cluster is being formatted. */
   format(): Promise<void>
+  /** A new object of that size would not be refused for want of space, as things stand. */
+  hasRoom(id: StoredId, bytes: number): boolean
   space(): { readonly totalBytes: number; readonly usedBytes: number; readonly freeBytes: number }
   disks(): { readonly path: string; readonly usedBytes: number; readonly freeBytes: number }[]
   /** Syncs what is dirty and closes. */

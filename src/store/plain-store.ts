@@ -5,7 +5,7 @@ import type { Oid, StoredId, Vid } from '../model/oid.js'
 import type { World } from '../world/world.js'
 import { Catalog } from './catalog.js'
 import { judge, type StoreContext, syncNames } from './context.js'
-import { createObject, isSaneCreate, removeObject } from './create.js'
+import { createObject, isSaneCreate, removeObject, roomyDisk } from './create.js'
 import { DiskChanges } from './disk-changes.js'
 import { startDisks } from './disk-start.js'
 import type { DiskOptions } from './disks.js'
@@ -228,6 +228,10 @@ export class PlainStore implements ObjectStore {
     } finally {
       leave()
     }
+  }
+
+  hasRoom(id: StoredId, bytes: number): boolean {
+    return roomyDisk(this.context, { id, bytes }) !== undefined
   }
 
   /** Used: what the objects occupied when they were found or created; free: what the disks say. */

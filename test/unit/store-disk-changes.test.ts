@@ -186,6 +186,18 @@ test('a disk that was taken out stays out over restarts, with or without being g
   }
 })
 
+test('a disk that was taken out and is gone is not made anew', async (t) => {
+  const files = new FakeFiles()
+  const store = await filled(files)
+  files.loseDirectory('/d2')
+  await store.diskControl.drop('/d2')
+  await store.diskControl.recordLoss(3)
+  await store.close()
+  const again = await openFakeStore(files, { disks: DISKS })
+  t.deepEqual(again.diskControl.paths(), ['/d1', '/d3'])
+  t.false(files.exists('/d2'))
+})
+
 test('a disk that is not mounted is missed, not taken for an empty one', async (t) => {
   const files = new FakeFiles()
   const store = await filled(files)

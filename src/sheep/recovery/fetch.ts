@@ -202,6 +202,8 @@ export class Fetcher {
       if (code !== Code.NO_OBJ) return orThrow(code)
     }
     const bytes = this.#bytesOf(oid)
+    // Nobody sends what cannot be kept, over and over.
+    if (!this.#store.hasRoom(oid, bytes)) throw new SheepError(Code.NO_SPACE)
     const head = objectRequest({
       opcode: Op.READ_PEER,
       flags: Flag.RECOVERY | flags,

@@ -27,6 +27,8 @@ export interface NodePlace {
   readonly host?: string
   /** Options of its own, such as those that make it a gateway. */
   readonly options?: readonly string[]
+  /** Directories its objects live in, when not in the store's own; they must exist. */
+  readonly disks?: readonly string[]
   /** Words before the daemon's command line, such as those that enter a network namespace. */
   readonly inside?: readonly string[]
 }
@@ -58,7 +60,7 @@ export class TestNode {
 
   /** `more`: options of the daemon beside those every test needs. */
   command(more: readonly string[] = []): string[] {
-    const { index, port, nbdPort, directory, driver, options = [] } = this.place
+    const { index, port, nbdPort, directory, driver, options = [], disks = [] } = this.place
     const where = ['-b', this.host, '-y', this.host, '-p', `${port}`, '-z', `${index + 1}`]
     const nbd = ['--nbd', `${this.host}:${nbdPort}`]
     const daemon = [
@@ -71,7 +73,7 @@ export class TestNode {
       ...nbd,
       ...options,
       ...more,
-      directory,
+      [directory, ...disks].join(','),
     ]
     return [...(this.place.inside ?? []), ...daemon]
   }
