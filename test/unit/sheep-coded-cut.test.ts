@@ -1,0 +1,41 @@
+// Writes of coded volumes that are cut off by the death of their gateway, or of everybody: fragments must fit each other.
+import test from 'ava'
+import { BlockWriter } from './support/block-writer.js'
+import { codedFaults } from './support/coded-faults.js'
+import { withSeeds } from './support/seeds.js'
+import { newVdi } from './support/sheep-wire.js'
+import { SmallCluster } from './support/small-cluster.js'
+
+const SIZE = 2 << 20
+
+async function inUse(seed: number) {
+  const cluster = await SmallCluster.start({ seed, nodes: 6, policy: 0x22 })
+  const client = await cluster.client(1)
+  await newVdi(client, 'e1', SIZE)
+  client.close()
+  const writer = new BlockWriter(await cluster.source(0).open('e1'), cluster.dice, 16)
+  writer.start(8)
+  await cluster.clock.until('some writes', () => writer.acknowledged > 20 + seed)
+  return { cluster, writer }
+}
+
+test('after the death of a gateway with writes under way all fragments are of one encoding', async (t) => {
+  await withSeeds(4, async (seed) => {
+    const { cluster } = await inUse(seed)
+    cluster.kill(0)
+    if (seed % 2 === 0) await cluster.clock.sleep(300)
+    await cluster.boot(0)
+    await cluster.settle()
+    t.deepEqual(await codedFaults(cluster), [], `SEED=${seed}`)
+    cluster.close()
+  })
+})
+
+test('after the loss of power of everybody all fragments are of one encoding', async (t) => {
+  await withSeeds(3, async (seed) => {
+    const { cluster } = await inUse(seed)
+    await cluster.cutPower(0.5)
+    t.deepEqual(await codedFaults(cluster), [], `SEED=${seed}`)
+    cluster.close()
+  })
+})
