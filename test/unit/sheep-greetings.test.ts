@@ -82,6 +82,21 @@ test('the answer to HELLO waits for what an older connection has under way', asy
   cluster.close()
 })
 
+test('a flush under way, which changes nothing, holds no newer connection up', async (t) => {
+  const cluster = await SmallCluster.start({ nodes: 1, copies: 1 })
+  const { state, store } = cluster.node(0)
+  const [old, young] = [await cluster.client(0), await cluster.client(0)]
+  await hello(old, 1)
+  store.flush = () => undefined
+  const oid = dataOid(asVid(7), 0)
+  const flush = old.call(objectRequest({ opcode: Op.FLUSH_PEER, epoch: state.epoch, oid }))
+  const lost = t.throwsAsync(flush)
+  await cluster.clock.sleep(100)
+  t.is(await hello(young, 2), Code.SUCCESS)
+  await lost
+  cluster.close()
+})
+
 test('a late HELLO of an older connection, or of an earlier process, costs its connection', async (t) => {
   const cluster = await SmallCluster.start({ nodes: 1, copies: 1 })
   const clients = await Promise.all([1, 2, 3, 4, 5].map(() => cluster.client(0)))

@@ -17,6 +17,8 @@ export interface Operation {
   /** Allowed before the cluster runs (protocol spec, section 8). */
   readonly force: boolean
   /** Calls `reply` exactly once. The frame and its body belong to the handler. */
+  /** Done late it changes nothing: a newer connection of the same node need not wait for its end. */
+  readonly isHarmless?: true
   readonly run: (context: DoorContext, request: Frame, reply: Reply, caller: Caller) => void
 }
 

@@ -14,7 +14,7 @@ export interface Greeter {
   readonly caller: Caller
   /** Closes it; what it asked for and was not begun is dropped. */
   cut(): void
-  /** Calls `fn` once nothing of it is under way. */
+  /** Calls `fn` once nothing of it is under way that may change anything. */
   whenIdle(fn: () => void): void
 }
 

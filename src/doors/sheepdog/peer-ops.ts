@@ -215,23 +215,24 @@ function allExist({ node }: DoorContext, request: Frame, reply: Reply): void {
 }
 
 const running = (run: Operation['run']): Operation => ({ force: false, run })
-const always = (run: Operation['run']): Operation => ({ force: true, run })
+const reading = (run: Operation['run']): Operation => ({ force: false, isHarmless: true, run })
+const always = (run: Operation['run']): Operation => ({ force: true, isHarmless: true, run })
 
 export const PEER_OPERATIONS: OperationTable = new Map([
-  [Op.READ_PEER, running(read)],
+  [Op.READ_PEER, reading(read)],
   [Op.WRITE_PEER, running(write)],
   [Op.CREATE_AND_WRITE_PEER, running(create)],
   [Op.REMOVE_PEER, running(remove)],
-  [Op.FLUSH_PEER, running(flush)],
-  [Op.FLUSH_NODES, running(drain)],
+  [Op.FLUSH_PEER, reading(flush)],
+  [Op.FLUSH_NODES, reading(drain)],
   [Op.DECREF_PEER, running(dropReference)],
   [Op.DECREF_OBJ, running(dropReference)],
   [Op.SUSPECT, running(distrust)],
   [Op.SETTLED, running(settled)],
-  [Op.GET_SUSPECTS, running(suspects)],
-  [Op.GET_OBJ_LIST, running(listObjects)],
-  [Op.GET_EPOCH, running(epochNodes)],
-  [Op.GET_HASH, running(hash)],
+  [Op.GET_SUSPECTS, reading(suspects)],
+  [Op.GET_OBJ_LIST, reading(listObjects)],
+  [Op.GET_EPOCH, reading(epochNodes)],
+  [Op.GET_HASH, reading(hash)],
   [Op.EXIST, always(exists)],
   [Op.OIDS_EXIST, always(allExist)],
 ])

@@ -37,6 +37,8 @@ export class SheepdogSession implements Greeter {
   #frames: Generator<Frame, void, undefined> | undefined
   #working = false
   #inFlight = 0
+  /** Of those: what may still change something. */
+  #changing = 0
   #heldBytes = 0
   #paused = false
   #slowReader = false
@@ -84,7 +86,7 @@ export class SheepdogSession implements Greeter {
   }
 
   whenIdle(fn: () => void): void {
-    if (this.#inFlight === 0) fn()
+    if (this.#changing === 0) fn()
     else this.#idle.push(fn)
   }
 
@@ -133,7 +135,10 @@ export class SheepdogSession implements Greeter {
     // Room the answer may take counts as well: the client decides it.
     const held = HEADER_BYTES + request.dataLength
     let isAnswered = false
+    const operation = this.#operations.get(request.opcode)
+    const changes = operation !== undefined && operation.isHarmless !== true
     this.#inFlight++
+    if (changes) this.#changing++
     this.#heldBytes += held
     const { stats } = this.#context.node
     stats.begin(request.opcode, request.body.length)
@@ -145,9 +150,8 @@ export class SheepdogSession implements Greeter {
       stats.end(request.opcode, answer.body?.length ?? 0)
       this.#answer(request, answer)
       this.#adjust()
-      if (this.#inFlight > 0) return
-      if (this.#closing) this.#finish()
-      for (const fn of this.#idle.splice(0)) fn()
+      if (this.#closing && this.#inFlight === 0) this.#finish()
+      if (changes && --this.#changing === 0) for (const fn of this.#idle.splice(0)) fn()
     }
     const refusal = this.#refusal(request)
     if (refusal !== undefined) {
@@ -157,7 +161,7 @@ export class SheepdogSession implements Greeter {
     this.#adjust()
     try {
       if (request.opcode === Op.HELLO) this.#greet(request, reply)
-      else this.#operations.get(request.opcode)!.run(this.#context, request, reply, this.caller)
+      else operation!.run(this.#context, request, reply, this.caller)
     } catch (error) {
       // A handler's mistake costs its request, not the node and everybody on it.
       const fields = { op: opName(request.opcode), reason: String(error) }
