@@ -20,7 +20,7 @@ async function inUse(seed: number) {
 }
 
 test('after the death of a gateway with writes under way all fragments are of one encoding', async (t) => {
-  await withSeeds(4, async (seed) => {
+  await withSeeds(2, async (seed) => {
     const { cluster } = await inUse(seed)
     cluster.kill(0)
     if (seed % 2 === 0) await cluster.clock.sleep(300)
@@ -32,7 +32,7 @@ test('after the death of a gateway with writes under way all fragments are of on
 })
 
 test('after the loss of power of everybody all fragments are of one encoding', async (t) => {
-  await withSeeds(3, async (seed) => {
+  await withSeeds(2, async (seed) => {
     const { cluster } = await inUse(seed)
     await cluster.cutPower(0.5)
     t.deepEqual(await codedFaults(cluster), [], `SEED=${seed}`)

@@ -72,7 +72,7 @@ test('writes of any offset and length leave the rest of their stripes alone', as
 })
 
 test('concurrent partial writes of one stripe through one gateway lose nothing', async (t) => {
-  for (const seed of seeds(5)) {
+  for (const seed of seeds(2)) {
     const { cluster, client, vid } = await codedCluster(seed)
     const oid = dataOid(vid, 0)
     await createObject(client, oid, 0, Buffer.alloc(0))
@@ -89,21 +89,6 @@ test('concurrent partial writes of one stripe through one gateway lose nothing',
     t.deepEqual(await codedFaults(cluster), [], `SEED=${seed}`)
     cluster.close()
   }
-})
-
-test('a read through the gateway that writes sees a sector before or after a write', async (t) => {
-  const { cluster, client, vid } = await codedCluster(9)
-  const oid = dataOid(vid, 0)
-  await createObject(client, oid, 0, Buffer.alloc(4096, 1))
-  for (let round = 0; round < 40; round++) {
-    const writing = writeObject(client, oid, 0, Buffer.alloc(4096, 2 + (round % 2)))
-    const { body } = await readObject(client, oid, 0, 4096)
-    for (let at = 0; at < 4096; at += 512) {
-      t.is(new Set(body.subarray(at, at + 512)).size, 1, `round ${round}`)
-    }
-    await writing
-  }
-  cluster.close()
 })
 
 test('an object that does not exist is NO_OBJ at once, also to a partial write (P9, P14)', async (t) => {
@@ -127,7 +112,7 @@ test('a removed object leaves no fragment anywhere', async (t) => {
 })
 
 test('with fragments lost a read decodes from parity (P9)', async (t) => {
-  for (const lost of [[0], [3], [0, 1], [2, 5], [4, 5]]) {
+  for (const lost of [[3], [0, 1], [2, 5]]) {
     const { cluster, client, vid } = await codedCluster(2)
     const oid = dataOid(vid, 0)
     const content = pattern(OBJECT)
@@ -192,7 +177,7 @@ test('a block door waits for zones instead of failing', async (t) => {
 })
 
 test('a node more than fragments: one dies under a disk in use, and its fragments are made anew', async (t) => {
-  await withSeeds(3, async (seed) => {
+  await withSeeds(2, async (seed) => {
     const { cluster } = await codedCluster(seed, 7)
     const disk = await cluster.source(0).open('e1')
     const writer = new BlockWriter(disk, cluster.dice, 32)
@@ -217,7 +202,7 @@ test('a node more than fragments: one dies under a disk in use, and its fragment
 })
 
 test('nodes that come and go all the time never disturb a coded disk in use', async (t) => {
-  await withSeeds(3, async (seed) => {
+  await withSeeds(2, async (seed) => {
     const { cluster } = await codedCluster(seed, 6)
     const disk = await cluster.source(0).open('e1')
     const writer = new BlockWriter(disk, cluster.dice, 32)
@@ -243,7 +228,7 @@ test('nodes that come and go all the time never disturb a coded disk in use', as
 })
 
 test('flushed data outlives the loss of power of all nodes', async (t) => {
-  await withSeeds(4, async (seed) => {
+  await withSeeds(2, async (seed) => {
     const { cluster } = await codedCluster(seed, 6)
     const disk = await cluster.source(0).open('e1')
     const writer = new BlockWriter(disk, cluster.dice, 16)
