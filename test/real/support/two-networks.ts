@@ -74,6 +74,8 @@ export async function startTwoNetworks(t: Owner, count: number): Promise<TwoNetw
       const device = network === 'main' ? 'eth0' : 'eth1'
       const peer = ['peer', 'name', device, 'netns', `${holder}`]
       await run(['ip', 'link', 'add', cables[network], 'type', 'veth', ...peer])
+      // A namespace outlives its processes for a while when packets for it are still about.
+      t.teardown(async () => void (await tryRun(['ip', 'link', 'del', cables[network]])))
       await run(['ip', 'link', 'set', cables[network], 'master', bridges[network], 'up'])
       await run([...inside, 'ip', 'addr', 'add', `${addresses[network]}/24`, 'dev', device])
       await run([...inside, 'ip', 'link', 'set', device, 'up'])
