@@ -163,8 +163,12 @@ export class CodedFetcher {
     const needed = isThere ? [index] : others.slice(0, code.strips.data)
     const data = await this.#content(place, needed)
     if (typeof data === 'number') return data
+    // What has been created here meanwhile is newer, unless it is what has to be replaced.
+    const isNewer = (): boolean => wanted.isDoubtful !== true && store.has(wanted.id)
+    const isWanted = (): boolean => stillWanted() && !isNewer()
+    const content = { id: wanted.id, bytes, offset: 0, data, stillWanted: isWanted }
     return new Promise((resolve, reject) => {
-      store.create({ id: wanted.id, bytes, offset: 0, data, stillWanted }, (result) => {
+      store.create(content, (result) => {
         const isOurs = result !== Code.SUCCESS && result !== Code.NETWORK_ERROR
         if (isOurs) reject(new SheepError(result))
         else resolve(result)

@@ -223,7 +223,9 @@ export class Fetcher {
     if (reply.result !== Code.SUCCESS) return toCode(reply.result)
     if (reply.body.length !== bytes) return Code.NETWORK_ERROR
     if (!wanted.isWanted()) return Code.NO_OBJ
-    const stillWanted = this.#stillWanted(wanted)
+    // What has been created here meanwhile is newer, and written to already.
+    const isWanted = this.#stillWanted(wanted)
+    const stillWanted = (): boolean => isWanted() && !this.#store.has(oid)
     const created = await new Promise<Code>((resolve) => {
       const content = { bytes, offset: 0, data: reply.body }
       this.#store.create({ id: oid, ...content, stillWanted }, resolve)
