@@ -4,18 +4,15 @@
  */
 import type { Log } from '../base/log.js'
 import { encodeNode, type NodeKey, nodeKey, type SdNode } from '../model/node.js'
-import type { EpochLog } from '../store/epoch-log.js'
 import { Op } from '../wire/sheepdog/opcodes.js'
 import { plainRequest } from '../wire/sheepdog/requests.js'
-import { firstUncovered } from './coverage.js'
 import type { NodeState } from './state.js'
 
 export interface CompletionOptions {
   readonly state: NodeState
   readonly log: Log
-  readonly epochLog: EpochLog
-  /** The newest epoch whose missing nodes have nothing to bring back: gathered, or forced. */
-  readonly since: () => number
+  /** False: nodes that are away may have the only copies of something (`recovery/forgetting.ts`). */
+  readonly mayForget: (epoch: number) => boolean
   /** One announcement to every node, in the order of events. */
   readonly broadcast: (head: Buffer, payload: Buffer) => Promise<unknown>
   /** Every storage node has finished `epoch`, the one this node is in. */
@@ -62,24 +59,8 @@ export class Completion {
     // Without storage nobody has anything: what was there before is all there is.
     if (storing.length === 0) return
     if (!storing.every((member) => this.#complete.has(nodeKey(member)))) return
-    const hidden = this.#mayHide(epoch)
-    if (hidden !== undefined) {
-      log.warn('recovery.not-all-known', { epoch, missing: `nodes of epoch ${hidden}` })
-      return
-    }
+    if (!this.#options.mayForget(epoch)) return
     log.info('recovery.gathered', { epoch })
     await gathered(epoch)
-  }
-
-  /** An epoch of which nodes are missing that may know objects nobody here does. */
-  #mayHide(epoch: number): number | undefined {
-    const { state, epochLog, since } = this.#options
-    return firstUncovered({
-      from: since(),
-      to: epoch,
-      nodesOf: (earlier) => epochLog.read(earlier)?.nodes,
-      members: state.members,
-      copies: state.fewestCopies(),
-    })
   }
 }

@@ -247,8 +247,11 @@ export class Gateway implements ObjectAccess {
       this.#readRemote(ref, offset, into, done, again)
       return
     }
-    this.#local.read(this.#state.epoch, ref.oid, offset, into, (code) => {
+    const { view } = this.#state
+    this.#local.read(view.epoch, ref.oid, offset, into, (code) => {
       if (code === Code.SUCCESS) done(code)
+      // The other owners of then need not be owners now: what they still have may be old.
+      else if (this.#state.view !== view) again(Code.OLD_NODE_VER)
       else if (ref.remotes.length > 0) this.#readRemote(ref, offset, into, done, again)
       else again(code)
     })

@@ -202,8 +202,7 @@ export class SheepNode {
       state: this.state,
       log,
       broadcast: (head, payload) => this.ops.broadcast(head, payload),
-      epochLog,
-      since: () => Math.max(this.#info.gathered ?? 0, this.#info.forced ?? 0),
+      mayForget: (epoch) => this.recovery.mayForget(epoch),
       gathered: (epoch) => this.#gathered(epoch),
     })
     this.#alterations = new Alterations({ ...options, ...world, vids: this.state.vids })
@@ -454,7 +453,6 @@ export class SheepNode {
 
   /** Every node has everything of `epoch`: older copies of removed objects may be forgotten. */
   async #gathered(epoch: number): Promise<void> {
-    if (!this.recovery.mayForget(epoch)) return
     await this.#history.recordGathered(epoch)
     await this.#alterations.clear(this.state.settings.ctime)
     // A format may be ordered already that this node has not carried out yet.

@@ -1,7 +1,7 @@
 /** What a node knows of its cluster, and the view of it that requests run under. */
 import { type NodeKey, nodeKey, type SdNode } from '../model/node.js'
 import { type Oid, oidKind, oidVid, type StoredId, type Vid } from '../model/oid.js'
-import { isPossiblePolicy, stripsOf } from '../model/policy.js'
+import { isPossiblePolicy } from '../model/policy.js'
 import { buildRing, ownersOf, type Ring } from '../model/ring.js'
 import { ClusterFlag } from '../wire/sheepdog/opcodes.js'
 import type { ClusterStatus } from '../wire/sheepdog/records.js'
@@ -116,17 +116,6 @@ export class NodeState {
   /** Of its owners in an earlier epoch the first so many had every write. */
   leastCopiesOf(vid: Vid): number {
     return this.vids.get(vid)?.leastCopies ?? this.copiesOf(vid)
-  }
-
-  /** Of the volume that has the fewest. A coded one can lose its parity, like so many copies and one. */
-  fewestCopies(): number {
-    let fewest = Number.POSITIVE_INFINITY
-    for (const { vid, deleted, copies, leastCopies } of this.vids.all()) {
-      const strips = deleted ? undefined : stripsOf(this.policyOf(vid))
-      if (strips !== undefined) fewest = Math.min(fewest, strips.parity + 1)
-      else if (!deleted && copies > 0) fewest = Math.min(fewest, leastCopies ?? copies)
-    }
-    return Number.isFinite(fewest) ? fewest : this.settings.copies || COPIES_DEFAULT
   }
 
   /** Policy byte of a volume; one that cannot be counts as replication: nobody opens such a volume. */

@@ -472,6 +472,11 @@ export class Recovery {
         const oid = wanted[next++] as Oid
         const done = await this.pace.turn()
         if (done === undefined) return
+        if (this.#run !== run) {
+          // It may not be this node's any more.
+          done()
+          return
+        }
         const id = holds(oid) ?? oid
         const code = await new Promise<Code>((resolve) => this.ensure(id, resolve))
         done()

@@ -1,8 +1,6 @@
 // Nodes that were away have something to bring back, also after the others have recovered all they know of.
 import test from 'ava'
 import { Code } from '../../src/base/codes.js'
-import type { SdNode } from '../../src/model/node.js'
-import { type CoverageQuestion, firstUncovered } from '../../src/sheep/coverage.js'
 import { withSeeds } from './support/seeds.js'
 import { newVdi } from './support/sheep-wire.js'
 import { SmallCluster } from './support/small-cluster.js'
@@ -10,41 +8,6 @@ import { read, write } from './support/volume-io.js'
 
 const OBJECT = 1 << 20
 const COUNT = 8
-
-function node(port: number, part: Partial<SdNode> = {}): SdNode {
-  return { host: '127.0.0.1', port, vnodes: 128, zone: port, spaceBytes: 1, ...part }
-}
-
-const [a, b, c, d] = [node(1), node(2), node(3), node(4)]
-
-function judge(part: Partial<CoverageQuestion>, log: Record<number, SdNode[]> = {}) {
-  const nodesOf = (epoch: number) => log[epoch]
-  return firstUncovered({ from: 1, to: 3, nodesOf, members: [a], copies: 2, ...part })
-}
-
-test('as many missing zones as copies may hide objects, fewer may not', (t) => {
-  const log = { 1: [a, b, c], 2: [a, b] }
-  t.is(judge({ members: [a, b] }, log), undefined)
-  t.is(judge({ members: [a] }, log), 1)
-  t.is(judge({ members: [a], copies: 3 }, log), undefined)
-  t.is(judge({ members: [a, b], copies: 1 }, log), 1)
-  t.is(judge({ members: [a], from: 2 }, log), undefined)
-})
-
-test('with fewer zones than copies all of them count, and gateways never do', (t) => {
-  t.is(judge({ members: [c], copies: 3 }, { 1: [a, b], 2: [c] }), 1)
-  const gateway = node(9, { vnodes: 0 })
-  t.is(judge({ members: [a] }, { 1: [a, gateway], 2: [gateway] }), undefined)
-})
-
-test('two missing nodes of one zone are one missing zone', (t) => {
-  const [b1, b2] = [node(5, { zone: 7 }), node(6, { zone: 7 })]
-  t.is(judge({ members: [a, c] }, { 1: [a, b1, b2, c], 2: [a, c] }), undefined)
-})
-
-test('an epoch nobody here knows may hide anything', (t) => {
-  t.is(judge({ members: [a, b, c, d] }, { 1: [a, b] }), 2)
-})
 
 async function withData(nodes: number, copies: number, seed: number) {
   const cluster = await SmallCluster.start({ nodes, copies, seed })
