@@ -88,6 +88,9 @@ export class ClusterOps {
   /** Volumes announced whose creation has not been told finished, by their new id. */
   readonly #unfinished = new Map<Vid, Unfinished>()
 
+  /** Set once this node is on its way out. */
+  #ended: Code | undefined
+
   constructor(options: ClusterOpsOptions) {
     this.#options = options
   }
@@ -155,7 +158,13 @@ export class ClusterOps {
     if (own) this.#announced.shift()?.reply(answer)
   }
 
-  /** The driver is gone: nobody will answer any more. */
+  /** This node leaves: what waits fails now, and so does what still comes. */
+  end(code: Code): void {
+    this.#ended = code
+    this.abandon(code)
+  }
+
+  /** Nobody will answer what waits any more. */
   abandon(code: Code): void {
     const waiting = [...this.#announced, ...this.#turns]
     this.#announced = []
@@ -171,6 +180,10 @@ export class ClusterOps {
   }
 
   #notify(pending: Pending): void {
+    if (this.#ended !== undefined) {
+      pending.reply(failed(this.#ended))
+      return
+    }
     this.#announced.push(pending)
     try {
       this.#options.driver.notify(this.#message(pending.request, OK))
@@ -182,6 +195,11 @@ export class ClusterOps {
   }
 
   #takeTurn(pending: Pending | Chore): void {
+    if (this.#ended !== undefined) {
+      if ('reply' in pending) pending.reply(failed(this.#ended))
+      else pending.failed(new SheepError(this.#ended))
+      return
+    }
     this.#turns.push(pending)
     if (this.#turns.length === 1) this.#askForTurn()
   }

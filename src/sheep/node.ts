@@ -32,6 +32,7 @@ import { InodeIo } from './inode-io.js'
 import { judgeJoin } from './join-rules.js'
 import { learnVolumes } from './learning.js'
 import { type Lease, leaseOf } from './lease.js'
+import { leaveInTime } from './leaving.js'
 import { Ledgers } from './ledger.js'
 import { LocalObjects } from './local-objects.js'
 import { releaseLocksOf } from './locks.js'
@@ -260,19 +261,13 @@ export class SheepNode {
     this.#ended = true
     this.log.info('node.stop', { epoch: this.state.epoch })
     await this.#settling.stop(SETTLE_PATIENCE_MS)
+    this.recovery.stop()
     this.suspects.stop()
     this.cutShort()
-    this.recovery.stop()
     this.#lease.stop()
-    try {
-      await this.#driver.leave()
-    } catch (error) {
-      // Whoever was thrown out has nothing to leave; the disks are looked after all the same.
-      this.log.warn('leave.failed', { reason: describe(error) })
-    }
+    await leaveInTime(this.#driver, this.#world.clock, this.log)
     this.state.status = this.state.status === 'shutdown' ? 'shutdown' : 'killed'
     this.state.wakeViewWaiters()
-    this.ops.abandon(Code.KILLED)
     await this.#queue // Or it would meet the next life on the same store.
     if (!(await this.disks.close())) this.#shutDownClean = false
     this.inFlight.stop()
@@ -285,6 +280,7 @@ export class SheepNode {
   cutShort(): void {
     this.gateway.stop()
     this.peers.close()
+    this.ops.end(Code.KILLED)
   }
 
   #events(): DriverEvents {

@@ -60,6 +60,8 @@ export class Suspects {
   #round: Round | undefined
   /** Every node has finished the recovery of this epoch. */
   #isGathered = false
+  /** Nothing is served any more. */
+  #ended = false
 
   constructor(options: SuspectsOptions) {
     this.#options = options
@@ -67,7 +69,7 @@ export class Suspects {
 
   /** True while the object must not be served: not heard from all, or not compared. */
   holds(oid: Oid): boolean {
-    if (this.#round !== undefined) return true
+    if (this.#round !== undefined || this.#ended) return true
     return this.#open.size > 0 && this.#open.has(oid) && !this.#lent.has(oid)
   }
 
@@ -198,7 +200,10 @@ export class Suspects {
 
   /** The node ends: nobody waits for anybody's list any more. */
   stop(): void {
+    this.#ended = true
+    const waiting = this.#round?.waiting ?? []
     this.#round = undefined
+    for (const then of waiting) then()
   }
 
   /** No copy here counts: the cluster was formatted, or went on without this node. */

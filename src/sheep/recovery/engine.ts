@@ -326,7 +326,7 @@ export class Recovery {
   /** Gets the fragment, or makes the one that is here fit the others. */
   async #bringFragment(wanted: WantedFragment): Promise<Code> {
     await new Promise<void>((resolve) => this.#suspects.whenGathered(resolve))
-    if (this.#state.epoch !== wanted.epoch) return Code.NETWORK_ERROR
+    if (this.#stopped || this.#state.epoch !== wanted.epoch) return Code.NETWORK_ERROR
     const oid = objectOf(wanted.id)
     const isDoubtful = this.#suspects.isListed(oid)
     if (!this.#store.has(wanted.id)) {
@@ -342,7 +342,7 @@ export class Recovery {
   async #bring(wanted: Wanted): Promise<Code> {
     const { oid, epoch, isWanted } = wanted
     await new Promise<void>((resolve) => this.#suspects.whenGathered(resolve))
-    if (this.#state.epoch !== epoch) return Code.NETWORK_ERROR
+    if (this.#stopped || this.#state.epoch !== epoch) return Code.NETWORK_ERROR
     const source = this.#suspects.sourceOf(oid)
     const isOurs = source === undefined || this.#state.isSelf(source)
     if (!this.#store.has(oid)) {
