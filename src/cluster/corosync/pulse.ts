@@ -17,6 +17,9 @@ const SILENT_MS = 10_000
 /** Own beats that have not come back; more are not sent. */
 const UNDER_WAY_MAX = 2
 
+/** Processes that were members and are remembered. */
+const FORMER_MAX = 1_024
+
 /** Two clusters whose ages differ by less are as old as each other. */
 const AGE_SECONDS = 2
 
@@ -45,6 +48,8 @@ export class Pulse {
   readonly #lease: Lease
   #votes: Votes | undefined
   #sureUntil = Number.NEGATIVE_INFINITY
+  /** Members of before, as long as they may come back as they were: their processes. */
+  readonly #former = new Set<string>()
   /** Since when the cluster has had members, by the own clock. */
   #foundedAt = Number.POSITIVE_INFINITY
 
@@ -91,6 +96,7 @@ export class Pulse {
   joined(process: ProcessId): void {
     if (this.#votes === undefined) return
     this.#votes.joined(process)
+    this.#former.delete(processKey(process))
     this.#send()
   }
 
@@ -98,12 +104,22 @@ export class Pulse {
   gone(process: ProcessId): void {
     this.#votes?.gone(process)
     this.#lease.forget(process)
+    this.#remember(process)
   }
 
   /** True when the others are enough to go on without these. */
   unreachable(processes: readonly ProcessId[]): boolean {
-    for (const process of processes) this.#lease.forget(process)
+    for (const process of processes) {
+      this.#lease.forget(process)
+      this.#remember(process)
+    }
     return this.#votes?.unreachable(processes) !== false
+  }
+
+  #remember(former: ProcessId): void {
+    this.#former.add(processKey(former))
+    const [oldest] = this.#former
+    if (this.#former.size > FORMER_MAX && oldest !== undefined) this.#former.delete(oldest)
   }
 
   /** Tells a joiner why it stays outside. */
@@ -170,6 +186,9 @@ export class Pulse {
     const ours = this.members
     const self = processKey(this.#options.self)
     if (theirs.length === 0 || theirs.some((process) => processKey(process) === self)) return
+    // What is left of a part that was cut off finds its way back by itself, whatever it thinks of itself now.
+    const areFormer = theirs.every((process) => this.#former.has(processKey(process)))
+    if (areFormer && 2 * theirs.length <= ours.length) return
     const [mine, other] = [lowestOf(ours), lowestOf(theirs)]
     const better =
       Number(isSure) - Number(this.isSure) ||
