@@ -2,7 +2,7 @@
  * A cluster of real daemons with faults that are asked for, and the account of them: which node was in what
  * trouble when, whether an error of a client is explained by it, and whether the cluster is clean again.
  */
-import { rm } from 'node:fs/promises'
+import { mkdir, rm } from 'node:fs/promises'
 import { createConnection } from 'node:net'
 import { performance } from 'node:perf_hooks'
 import type { TestCluster, TestNode } from '../real/support/cluster.js'
@@ -16,6 +16,8 @@ const AFTERMATH_MS = 5_000
 /** A node may end itself this long after a cut or a pause was over. */
 const FAULT_MEMORY_MS = 60_000
 const CLEAN_POLL_MS = 200
+/** A node under load notices within this that a disk is gone. */
+const DISK_NOTICED_MS = 60_000
 /** A host that can be reached answers a connect within this. */
 const CONNECT_MS = 500
 
@@ -32,6 +34,8 @@ interface Keeping {
   readonly log: NodeLog
   condition: NodeCondition
   unsettled: boolean
+  /** Its second disk is gone. */
+  lacksDisk: boolean
   sinceMs: number
   /** When the newest fault began, and when what it did was over (infinite while it lasts). */
   faultFromMs: number
@@ -65,6 +69,7 @@ export class FaultCluster {
       log: new NodeLog(node.log),
       condition: index < running ? 'up' : 'spare',
       unsettled: false,
+      lacksDisk: false,
       sinceMs: performance.now(),
       faultFromMs: Number.NEGATIVE_INFINITY,
       faultUntilMs: Number.NEGATIVE_INFINITY,
@@ -73,8 +78,8 @@ export class FaultCluster {
 
   status(): NodeStatus[] {
     const nowMs = performance.now()
-    return this.#nodes.map(({ condition, unsettled, sinceMs }, index) => {
-      return { index, condition, unsettled, sinceSeconds: (nowMs - sinceMs) / 1000 }
+    return this.#nodes.map(({ condition, unsettled, lacksDisk, sinceMs }, index) => {
+      return { index, condition, unsettled, lacksDisk, sinceSeconds: (nowMs - sinceMs) / 1000 }
     })
   }
 
@@ -124,10 +129,21 @@ export class FaultCluster {
       case 'retire':
         this.#falls(keeping, 'spare')
         await node.kill()
-        await rm(node.place.directory, { recursive: true, force: true })
+        for (const path of [node.place.directory, ...(node.place.disks ?? [])]) {
+          await rm(path, { recursive: true, force: true })
+        }
+        keeping.lacksDisk = false
+        return
+      case 'disk':
+        keeping.lacksDisk = true
+        keeping.unsettled = true
+        await rm(secondDisk(node), { recursive: true, force: true })
+        return
+      case 'add':
+        await makeDisks(node)
+        await this.#start(keeping)
         return
       case 'restart':
-      case 'add':
         await this.#start(keeping)
         return
       case 'resume':
@@ -167,6 +183,7 @@ export class FaultCluster {
       if (status.condition === 'up' || status.condition === 'spare') continue
       await this.perform(mending(status))
     }
+    for (const keeping of this.#nodes) if (keeping.lacksDisk) await this.#newDisk(keeping)
     const began = performance.now()
     try {
       await until('the cluster being clean', limitMs, async () => {
@@ -196,7 +213,7 @@ export class FaultCluster {
       epoch > 0 &&
       views.every((view) => view.epoch === epoch && view.gathered === epoch) &&
       views.every(({ nodes }) => (nodes ?? this.#formatted) === up.length)
-    if (clean) for (const keeping of this.#nodes) keeping.unsettled = false
+    if (clean) for (const keeping of this.#nodes) keeping.unsettled = keeping.lacksDisk
     return clean
   }
 
@@ -225,6 +242,22 @@ export class FaultCluster {
     keeping.log.restarted()
     await keeping.node.start()
     this.#rises(keeping)
+  }
+
+  /** Puts a new disk in where the lost one was, once the node has noticed that it is gone. */
+  async #newDisk(keeping: Keeping): Promise<void> {
+    const { node } = keeping
+    const path = secondDisk(node)
+    const { index } = node.place
+    const { cluster, say } = this.#options
+    await until(`node ${index} noticing that a disk is gone`, DISK_NOTICED_MS, async () => {
+      const { stdout } = await cluster.dogAt(index, 'node md info', ['-r'])
+      return !stdout.includes(path)
+    })
+    await mkdir(path, { recursive: true })
+    await cluster.dogAt(index, 'node md plug', ['-f', path])
+    keeping.lacksDisk = false
+    say(`node ${index} has a new disk`)
   }
 
   async #leave(keeping: Keeping): Promise<void> {
@@ -272,6 +305,18 @@ export class FaultCluster {
     if (keeping === undefined) throw new RangeError(`no node ${index}`)
     return keeping
   }
+}
+
+/** A node's disks are there before it starts. */
+export async function makeDisks(node: TestNode): Promise<void> {
+  for (const path of node.place.disks ?? []) await mkdir(path, { recursive: true })
+}
+
+/** The one that gets lost. */
+function secondDisk(node: TestNode): string {
+  const path = node.place.disks?.[1]
+  if (path === undefined) throw new RangeError(`node ${node.place.index} has no second disk`)
+  return path
 }
 
 function answers(host: string, port: number): Promise<boolean> {

@@ -24,7 +24,7 @@ export interface Verdict {
 }
 
 export function rulesOf(setting: Setting, meeting: Meeting): Rules {
-  const faults: ActionKind[] = ['kill', 'kill', 'pause', 'leave', 'retire']
+  const faults: ActionKind[] = ['kill', 'kill', 'pause', 'leave', 'retire', 'disk']
   if (meeting.cables !== undefined) faults.push('cut', 'cut')
   const { width, bearable, strips } = setting.redundancy
   // With fewer members than fragments nothing coded is written: no error, but nothing to see either.

@@ -27,6 +27,8 @@ export interface NodeStatus {
   readonly unsettled: boolean
   /** Seconds in this condition. */
   readonly sinceSeconds: number
+  /** It has lost a disk, and goes on without. */
+  readonly lacksDisk?: boolean
 }
 
 export type ActionKind =
@@ -35,6 +37,8 @@ export type ActionKind =
   | 'leave'
   | 'cut'
   | 'retire'
+  /** One of its disks is gone; the next `rest` gives it a new one. */
+  | 'disk'
   | 'restart'
   | 'resume'
   | 'heal'
@@ -87,7 +91,11 @@ export function faultsPossible(nodes: readonly NodeStatus[], rules: Rules): Acti
   const victims = nodes.filter(
     ({ condition, unsettled }) => condition === 'up' && (unsettled || dangers < rules.bearable),
   )
-  return victims.flatMap(({ index }) => rules.faults.map((kind) => ({ kind, node: index })))
+  return victims.flatMap(({ index, lacksDisk = false }) =>
+    rules.faults
+      .filter((kind) => kind !== 'disk' || !lacksDisk)
+      .map((kind) => ({ kind, node: index })),
+  )
 }
 
 function mendingPossible(nodes: readonly NodeStatus[], rules: Rules): Action[] {

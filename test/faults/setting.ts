@@ -8,7 +8,7 @@ import { freePorts } from '../real/support/ports.js'
 import { until } from '../real/support/run.js'
 import { type CopiesReport, compareCopies, type Layout } from './copies.js'
 import type { Dice } from './dice.js'
-import { type Cables, FaultCluster } from './fault-cluster.js'
+import { type Cables, FaultCluster, makeDisks } from './fault-cluster.js'
 import type { Meeting } from './meeting.js'
 import { VerifyingWriter } from './verifying-writer.js'
 
@@ -65,7 +65,10 @@ export async function prepare(plan: SettingPlan): Promise<Setting> {
   }
   const cluster = await plannedCluster(plan)
   owner.teardown(() => cluster.killAll())
-  for (const node of cluster.nodes.slice(0, plan.nodes)) await node.start()
+  for (const node of cluster.nodes.slice(0, plan.nodes)) {
+    await makeDisks(node)
+    await node.start()
+  }
   await cluster.members(plan.nodes)
   await cluster.dog('cluster format', '-c', redundancy.text)
   const cables: Cables | undefined = meeting.cables
@@ -106,7 +109,8 @@ async function plannedCluster(plan: SettingPlan): Promise<TestCluster> {
   const driver = await plan.meeting.driver(directory)
   const nodes = Array.from({ length: count }, (_, index) => {
     const [port, nbdPort] = [ports[2 * index]!, ports[2 * index + 1]!]
-    const own = { index, port, nbdPort, directory: `${directory}/n${index}`, driver }
+    const disks = [`${directory}/n${index}-d1`, `${directory}/n${index}-d2`]
+    const own = { index, port, nbdPort, directory: `${directory}/n${index}`, driver, disks }
     return new TestNode({ ...own, ...plan.meeting.place(index) })
   })
   return new TestCluster(directory, nodes)
@@ -149,7 +153,7 @@ export async function readEverything({ faults, writers, cluster }: Setting): Pro
 /** Compares all copies; they may take a while to meet. */
 export async function settledCopies({ faults, redundancy }: Setting): Promise<CopiesReport> {
   const holders = faults.living.map((node) => {
-    return { node: node.place.index, directories: [node.objects] }
+    return { node: node.place.index, directories: node.place.disks ?? [node.objects] }
   })
   let report: CopiesReport = { objects: 0, faults: ['never compared'] }
   const equal = until('equal copies', EQUAL_MS, async () => {
