@@ -52,7 +52,7 @@ export async function createObject(context: StoreContext, request: CreateRequest
   try {
     file = await writeTemporary(context, temporary, request)
   } catch (error) {
-    return missingIsFailure(judge(context, disk, 'store.create-failed', error))
+    return missingIsFailure(context, disk, judge(context, disk, 'store.create-failed', error))
   }
   const usedBefore = before === undefined ? 0 : occupied(context, path)
   try {
@@ -60,7 +60,7 @@ export async function createObject(context: StoreContext, request: CreateRequest
   } catch (error) {
     shut(context, file, temporary)
     await discard(context, temporary)
-    return missingIsFailure(judge(context, disk, 'store.create-failed', error))
+    return missingIsFailure(context, disk, judge(context, disk, 'store.create-failed', error))
   }
   if (disk.gone) {
     shut(context, file, path)
@@ -94,13 +94,15 @@ async function promiseName(context: StoreContext, disk: Disk): Promise<Code> {
     await syncNames(context, disk.names)
     return Code.SUCCESS
   } catch (error) {
-    return missingIsFailure(judge(context, disk, 'store.create-not-durable', error))
+    return missingIsFailure(context, disk, judge(context, disk, 'store.create-not-durable', error))
   }
 }
 
 /** A create cannot miss an object: a missing name means that the directory went away under us. */
-function missingIsFailure(code: Code): Code {
-  return code === Code.NO_OBJ ? Code.EIO : code
+function missingIsFailure(context: StoreContext, disk: Disk, code: Code): Code {
+  if (code !== Code.NO_OBJ) return code
+  context.onDiskError(disk.path)
+  return context.diskErrorCode
 }
 
 async function writeTemporary(

@@ -123,7 +123,9 @@ export class ObjectIo {
   private failure(handle: OpenObject, event: string, error: unknown): Code {
     const code = judge(this.context, handle.disk, event, error)
     // An open file cannot miss its object: whatever says so is a failing disk.
-    return code === Code.NO_OBJ ? Code.EIO : code
+    if (code !== Code.NO_OBJ) return code
+    this.context.onDiskError(handle.disk.path)
+    return this.context.diskErrorCode
   }
 
   /** Runs `act` on the open object in its lane, or calls `missed` with the reason why not. */

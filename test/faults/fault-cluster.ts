@@ -2,7 +2,7 @@
  * A cluster of real daemons with faults that are asked for, and the account of them: which node was in what
  * trouble when, whether an error of a client is explained by it, and whether the cluster is clean again.
  */
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir, rename, rm } from 'node:fs/promises'
 import { createConnection } from 'node:net'
 import { performance } from 'node:perf_hooks'
 import type { TestCluster, TestNode } from '../real/support/cluster.js'
@@ -137,7 +137,9 @@ export class FaultCluster {
       case 'disk':
         keeping.lacksDisk = true
         keeping.unsettled = true
-        await rm(secondDisk(node), { recursive: true, force: true })
+        // At once, as a cable is pulled: the node may be making files in it.
+        await rename(secondDisk(node), `${secondDisk(node)}.lost`)
+        await rm(`${secondDisk(node)}.lost`, { recursive: true, force: true })
         return
       case 'add':
         await makeDisks(node)

@@ -88,7 +88,9 @@ export class CodedFetcher {
       if (layout === 'unknown') return Code.NETWORK_ERROR
       if (layout === 'none') return Code.NO_OBJ
       const owners = ownersOf(layout.ring, objectOf(id), code.width)
-      const range = { from: layout.epoch, to }
+      // A fragment that was this node's in later layouts as well carries their label. Nothing was acknowledged under
+      // them, or the search would not have come here: it is as good as one that was set aside before.
+      const range = { from: layout.epoch, to: epoch }
       const found = await this.#fromLayout({ wanted, code, owners, range })
       if (found === 'found') return Code.SUCCESS
       if (found === 'removed') return Code.NO_OBJ
