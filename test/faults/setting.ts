@@ -83,6 +83,7 @@ export async function prepare(plan: SettingPlan): Promise<Setting> {
         volume,
         sizeBytes: VOLUME_BYTES,
         blocks: BLOCKS,
+        dataStrips: redundancy.strips?.data ?? 1,
         dice: plan.chance.fork(),
         paceMs: PACE_MS,
         patienceMs: plan.patienceMs,

@@ -37,6 +37,8 @@ export interface WriterPlan {
   readonly volume: number
   readonly sizeBytes: number
   readonly blocks: number
+  /** Of a coded volume; 1 of a replicated one. */
+  readonly dataStrips: number
   readonly dice: Dice
   readonly referee: Referee
   /** Pause of each worker between two requests. */
@@ -78,7 +80,7 @@ export class VerifyingWriter {
 
   constructor(plan: WriterPlan) {
     this.#plan = plan
-    this.model = new BlockModel(plan.volume, plan.blocks, () => plan.referee.now())
+    this.model = new BlockModel(plan.volume, plan.blocks, () => plan.referee.now(), plan.dataStrips)
     this.#stride = strideOf(plan)
   }
 

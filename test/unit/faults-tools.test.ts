@@ -35,6 +35,19 @@ test('a write of unknown outcome may be there by sectors, an acknowledged one ma
   t.regex(blocks.check(0, mixed, 'b')[0]!, /found 2 and 1, allowed 2/)
 })
 
+test('a sector of a coded volume may mix a write of unknown outcome by strips, and nothing else', (t) => {
+  const blocks = new BlockModel(7, 8, () => 'now', 4)
+  const first = blocks.begin(0, 1)
+  blocks.acknowledged(0, 1, first.generation, 'a')
+  const second = blocks.begin(0, 1)
+  const mixedAt = (border: number): Buffer =>
+    Buffer.concat([second.data.subarray(0, border), first.data.subarray(border)])
+  t.deepEqual(blocks.check(0, mixedAt(128), 'b'), [])
+  t.regex(blocks.check(0, mixedAt(130), 'b')[0]!, /torn within sector 0/)
+  blocks.acknowledged(0, 1, second.generation, 'a')
+  t.regex(blocks.check(0, mixedAt(128), 'b')[0]!, /torn within sector 0 and 1, allowed 2/)
+})
+
 test('wrong places, rubbish and torn sectors are told apart', (t) => {
   const blocks = model()
   const { data, generation } = blocks.begin(3, 2)
