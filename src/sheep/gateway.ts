@@ -59,6 +59,8 @@ export interface GatewayOptions {
   readonly aboutToDrop: (refs: readonly DroppedRef[]) => Promise<void>
   /** Runs `create` when no removal decided on earlier can take away what it makes. */
   readonly beforeCreate: (oid: Oid, create: () => void) => void
+  /** Calls `done` when what this node has cached of the volume's writes is on its owners. */
+  readonly pushed: (vid: Vid, done: () => void) => void
 }
 
 export class Gateway implements ObjectAccess {
@@ -67,9 +69,7 @@ export class Gateway implements ObjectAccess {
   readonly #peers: Peers
   readonly #settling: Settling
   readonly #world: Pick<World, 'clock' | 'random'>
-  readonly #dropped: GatewayOptions['dropped']
-  readonly #aboutToDrop: GatewayOptions['aboutToDrop']
-  readonly #beforeCreate: GatewayOptions['beforeCreate']
+  readonly #options: GatewayOptions
   readonly #coded: CodedObjects
   readonly #traffic = new Traffic()
   #stopping = false
@@ -80,9 +80,7 @@ export class Gateway implements ObjectAccess {
     this.#peers = options.peers
     this.#settling = options.settling
     this.#world = options.world
-    this.#dropped = options.dropped
-    this.#aboutToDrop = options.aboutToDrop
-    this.#beforeCreate = options.beforeCreate
+    this.#options = options
     this.#coded = new CodedObjects({
       ...options,
       strips: options.world.strips,
@@ -114,6 +112,12 @@ export class Gateway implements ObjectAccess {
       done(Code.READONLY)
       return
     }
+    this.push(ref, offset, data, durable, done)
+  }
+
+  /** As `write`, also into a volume that has become a snapshot: of what was acknowledged before it did. */
+  push(ref: ObjectRef, offset: number, data: Uint8Array, durable: boolean, done: Done): void {
+    const placed = ref as PlacedRef
     this.#traffic.begin(placed.vid)
     const finish: Done = (code) => {
       this.end(placed.vid)
@@ -191,7 +195,7 @@ export class Gateway implements ObjectAccess {
 
   /** The same for this gateway alone. */
   drain(vid: Vid, done: () => void): void {
-    this.#traffic.drain(vid, done)
+    this.#options.pushed(vid, () => this.#traffic.drain(vid, done))
   }
 
   begin(vid: Vid): boolean {
@@ -304,7 +308,7 @@ export class Gateway implements ObjectAccess {
       return
     }
     if (this.#isCoded(ref)) {
-      this.#beforeCreate(ref.oid, () => {
+      this.#options.beforeCreate(ref.oid, () => {
         const create = (track: Track, ended: Done): void =>
           this.#coded.create({ ref, track }, offset, data, ended)
         this.#tracked(ref, done, create)
@@ -321,7 +325,7 @@ export class Gateway implements ObjectAccess {
         this.#local.create(create, localDone)
       },
     }
-    this.#beforeCreate(ref.oid, () => {
+    this.#options.beforeCreate(ref.oid, () => {
       this.#tracked(ref, done, (track, ended) => this.#onOwners({ ref, track }, ended, what))
     })
   }
@@ -455,14 +459,14 @@ export class Gateway implements ObjectAccess {
             return
           }
           const finish = (clearCode: Code): void => {
-            if (clearCode === Code.SUCCESS) this.#dropped(gone)
+            if (clearCode === Code.SUCCESS) this.#options.dropped(gone)
             done(clearCode)
           }
           if (refs.every((byte) => byte === 0)) finish(Code.SUCCESS)
           else this.#write(inode, range.offset, clearedRefs(update, refs), true, finish)
         })
       }
-      this.#aboutToDrop(gone).then(write, () => done(Code.EIO))
+      this.#options.aboutToDrop(gone).then(write, () => done(Code.EIO))
     })
   }
 

@@ -153,6 +153,7 @@ export class SheepNode {
       dropped: (refs) => this.reclaim.dropped(refs),
       aboutToDrop: (refs) => this.reclaim.aboutToDrop(refs),
       beforeCreate: (oid, create) => this.reclaim.beforeCreate(oid, create),
+      pushed: (_vid, done) => done(),
     })
     this.inodes = new InodeIo(this.gateway)
     this.ledgers = new Ledgers({
