@@ -1,6 +1,9 @@
 /** Every limit of the product, by name, with the reason for its value. */
 export const LIMITS = {
-  /** Payload of one sheepdog request: a whole inode (12587576) is the largest legal one. */
+  /**
+   * Payload of one sheepdog request, or the answer it asks for: a whole inode (12587576) fits. Objects may be larger
+   * (up to 2 GiB) and are read and written in parts; more in one request is INVALID_PARMS.
+   */
   sheepdogPayloadBytesMax: 16 * 1024 * 1024,
   /** Payload of a cluster message (protocol spec, section 15). */
   clusterMessageBytesMax: 128 * 1024,
@@ -18,8 +21,8 @@ export const LIMITS = {
   connectionBytesMax: 64 * 1024 * 1024,
   /** Connections of the sheepdog protocol at once, other nodes included. */
   clientsMax: 4096,
-  /** Larger objects do not fit a request of one piece between nodes: not served yet. */
-  blockSizeShiftServed: 24,
+  /** Larger objects travel between nodes in pieces of this size. */
+  pieceBytesMax: 4 * 1024 * 1024,
   /** Descriptors a store keeps open. */
   openObjectsMax: 4096,
   nodesMax: 6144,

@@ -14,6 +14,7 @@ import { ClusterFlag, Flag, Op } from '../wire/sheepdog/opcodes.js'
 import { objectRequest } from '../wire/sheepdog/requests.js'
 import type { World } from '../world/world.js'
 import { CodedObjects } from './coded-objects.js'
+import { copyAround } from './copy-around.js'
 import { clearedRefs, droppedRefs } from './dropped-refs.js'
 import type { Settling, Track } from './equal/settling.js'
 import { askEveryNode, type Question } from './every-node.js'
@@ -138,20 +139,16 @@ export class Gateway implements ObjectAccess {
       this.#create(placed, offset, data, done)
       return
     }
-    const bytes = this.#local.bytesOf(placed.oid)
-    if (data.length === bytes) {
-      this.#create(placed, 0, data, done)
-      return
+    const copy = {
+      ...{ bytes: this.#local.bytesOf(placed.oid), offset, data },
+      read: (at: number, into: Uint8Array, ended: Done) => this.read(source, at, into, ended),
+      create: (at: number, whole: Uint8Array, ended: Done) =>
+        this.#create(placed, at, whole, ended),
+      write: (at: number, part: Uint8Array, ended: Done) =>
+        this.#write(placed, at, part, true, ended),
+      soon: (fn: () => void) => this.#world.clock.soon(fn),
     }
-    const whole = Buffer.allocUnsafe(bytes)
-    this.read(source, 0, whole, (code) => {
-      if (code !== Code.SUCCESS) {
-        done(code)
-        return
-      }
-      whole.set(data, offset)
-      this.#create(placed, 0, whole, done)
-    })
+    copyAround(copy, done)
   }
 
   remove(oid: Oid, done: Done): void {

@@ -62,6 +62,16 @@ export interface LocalObjectsOptions {
   readonly suspects: Suspects
 }
 
+/** What another node needs of an object for its own copy. */
+export interface RecoveryRead {
+  readonly epoch: number
+  readonly target: EpochRange
+  readonly id: StoredId
+  readonly offset: number
+  readonly into: Uint8Array
+  readonly caller: Caller
+}
+
 /** A write as it reaches the copies of this node. */
 export interface LocalWrite {
   readonly epoch: number
@@ -121,18 +131,13 @@ export class LocalObjects {
    * Serves another node's recovery: the working copy, else the stale one. NOT_FOUND: it was removed. STALE_OBJ:
    * this node cannot tell whether there was one.
    */
-  readForRecovery(
-    epoch: number,
-    target: EpochRange,
-    id: StoredId,
-    into: Uint8Array,
-    done: Done,
-    caller: Caller = this.#self,
-  ): void {
-    const again = (): void => this.readForRecovery(epoch, target, id, into, done, caller)
+  readForRecovery(read: RecoveryRead, done: Done): void {
+    const { epoch, target, id, offset, into, caller } = read
+    const again = (): void => this.readForRecovery(read, done)
     if (!this.#admit(epoch, done, again, caller)) return
+    if (!this.#inBounds(id, offset, into.length, done)) return
     if (this.#store.has(id)) {
-      this.#store.read(id, 0, into, this.#unlessLost(done))
+      this.#store.read(id, offset, into, this.#unlessLost(done))
       return
     }
     const lacks = this.#recovery.reasonOfLack(objectOf(id), target.from)
@@ -140,7 +145,7 @@ export class LocalObjects {
     if (lacks === Code.NOT_FOUND || stale === undefined) done(lacks)
     else {
       const told = this.#unlessLost(done)
-      this.#store.readStale(id, stale, 0, into).then(
+      this.#store.readStale(id, stale, offset, into).then(
         (code) => told(code === Code.NO_OBJ ? lacks : code),
         () => done(Code.EIO),
       )

@@ -290,7 +290,6 @@ function checkRequest(name: string, fields: Required<VdiFields>): void {
   if (blockSizeShift < LIMITS.blockSizeShiftMin || blockSizeShift > LIMITS.blockSizeShiftMax) {
     throw new SheepError(Code.INVALID_PARMS, `object size 2^${blockSizeShift}`)
   }
-  if (blockSizeShift > LIMITS.blockSizeShiftServed) throw new SheepError(Code.NO_SUPPORT)
 }
 
 interface NewInode extends Format {

@@ -58,7 +58,7 @@ export function judge(context: StoreContext, disk: Disk, event: string, error: u
   return context.diskErrorCode
 }
 
-function isThere(files: Files, path: string): boolean {
+export function isThere(files: Files, path: string): boolean {
   try {
     return files.exists(path)
   } catch {

@@ -40,13 +40,12 @@ export function isSaneCreate({ bytes, offset, data }: CreateRequest): boolean {
  * the ring says. After an error past the rename the new content is there but not promised.
  */
 export async function createObject(context: StoreContext, request: CreateRequest): Promise<Code> {
-  const { catalog, handles, files } = context
+  const { catalog } = context
   const { id } = request
   const before = catalog.working.get(id)
   const disk = before === undefined ? roomyDisk(context, request) : diskAt(context, before)
   if (disk === undefined) return Code.NO_SPACE
   if (disk.gone) return Code.NETWORK_ERROR
-  const path = workingPath(disk, id)
   const temporary = `${disk.path}/${temporaryFileName(id)}`
   let file: OpenFile
   try {
@@ -54,7 +53,23 @@ export async function createObject(context: StoreContext, request: CreateRequest
   } catch (error) {
     return missingIsFailure(context, disk, judge(context, disk, 'store.create-failed', error))
   }
-  const usedBefore = before === undefined ? 0 : occupied(context, path)
+  return putInPlace(context, { id, disk, file, temporary })
+}
+
+/** A file with an object's whole content, not yet under its name. */
+export interface Finished {
+  readonly id: StoredId
+  readonly disk: Disk
+  readonly file: OpenFile
+  readonly temporary: string
+}
+
+/** The file becomes the working object on its disk, where any earlier one is too. The caller holds the lane. */
+export async function putInPlace(context: StoreContext, finished: Finished): Promise<Code> {
+  const { catalog, handles, files } = context
+  const { id, disk, file, temporary } = finished
+  const path = workingPath(disk, id)
+  const usedBefore = catalog.working.get(id) === undefined ? 0 : occupied(context, path)
   try {
     await files.rename(temporary, path)
   } catch (error) {
@@ -99,7 +114,7 @@ async function promiseName(context: StoreContext, disk: Disk): Promise<Code> {
 }
 
 /** A create cannot miss an object: a missing name means that the directory went away under us. */
-function missingIsFailure(context: StoreContext, disk: Disk, code: Code): Code {
+export function missingIsFailure(context: StoreContext, disk: Disk, code: Code): Code {
   if (code !== Code.NO_OBJ) return code
   context.onDiskError(disk.path)
   return context.diskErrorCode
@@ -123,7 +138,7 @@ async function writeTemporary(
   }
 }
 
-async function openTemporary({ files, log }: StoreContext, path: string): Promise<OpenFile> {
+export async function openTemporary({ files, log }: StoreContext, path: string): Promise<OpenFile> {
   const how = { write: true, create: true, exclusive: true }
   try {
     return files.open(path, how)
@@ -136,14 +151,14 @@ async function openTemporary({ files, log }: StoreContext, path: string): Promis
 }
 
 /** Data objects take their space now, so that a full disk shows here and not in a later write. */
-async function reserve(file: OpenFile, request: CreateRequest): Promise<void> {
+export async function reserve(file: OpenFile, request: NewFile): Promise<void> {
   const kind = oidKind(request.id)
   if (kind === 'inode' || kind === 'ledger') await file.truncate(request.bytes)
   else await file.allocate(request.bytes)
 }
 
 /** Closes a file nobody will use; what it held does not count. */
-function shut({ log }: StoreContext, file: OpenFile, path: string): void {
+export function shut({ log }: StoreContext, file: OpenFile, path: string): void {
   try {
     file.close()
   } catch (error) {
@@ -152,7 +167,7 @@ function shut({ log }: StoreContext, file: OpenFile, path: string): void {
 }
 
 /** Takes an unfinished file away. If that fails too the next create or the next start does it. */
-async function discard({ files, log }: StoreContext, path: string): Promise<void> {
+export async function discard({ files, log }: StoreContext, path: string): Promise<void> {
   try {
     await files.unlink(path)
   } catch (error) {

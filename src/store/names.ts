@@ -3,7 +3,7 @@
  *
  *   working    <16 hex>            <16 hex>_<fragment>
  *   stale      <working>.<epoch>   below `.stale`
- *   temporary  <working>.tmp
+ *   temporary  <working>.tmp, <working>.<number>.tmp
  */
 import { FRAGMENTS_MAX } from '../base/strips.js'
 import { fragmentId, type Oid, oidName, type StoredId } from '../model/oid.js'
@@ -17,6 +17,7 @@ const ALL_ONES = 0xffffffffffffffffn
 const WORKING = /^([0-9a-f]{16})(?:_(0|[1-9]\d?))?$/
 const STALE = /^([0-9a-f_]{16,19})\.([1-9]\d{0,9})$/
 const TMP = '.tmp'
+const TEMPORARY = /^([0-9a-f_]{16,19})(?:\.\d{1,15})?\.tmp$/
 
 export interface StaleName {
   readonly id: StoredId
@@ -33,6 +34,11 @@ export function staleFileName({ id, epoch }: StaleName): string {
 
 export function temporaryFileName(id: StoredId): string {
   return workingFileName(id) + TMP
+}
+
+/** Of an object that is put together while others may be made under the same id. */
+export function assemblyFileName(id: StoredId, serial: number): string {
+  return `${workingFileName(id)}.${serial}${TMP}`
 }
 
 /** Undefined for names that are no object's; 0 and all ones are nobody's id. */
@@ -55,5 +61,6 @@ export function parseStaleName(text: string): StaleName | undefined {
 
 /** True for what a create leaves behind when the process dies in it; nothing else ending in .tmp. */
 export function isTemporaryName(text: string): boolean {
-  return text.endsWith(TMP) && parseWorkingName(text.slice(0, -TMP.length)) !== undefined
+  const working = TEMPORARY.exec(text)?.[1]
+  return working !== undefined && parseWorkingName(working) !== undefined
 }

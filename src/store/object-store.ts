@@ -22,6 +22,17 @@ export interface CreateRequest {
   readonly stillWanted?: () => boolean
 }
 
+/**
+ * An object that comes in pieces: out of sight until `finish`, which puts it in the place of whatever is there. What is
+ * not written is zero. Ended by `finish` or `abandon`, once.
+ */
+export interface Assembly {
+  write(offset: number, data: Uint8Array): Promise<Code>
+  /** Atomic and durable like a create; `stillWanted` as there. NETWORK_ERROR also when it should begin anew. */
+  finish(stillWanted: () => boolean): Promise<Code>
+  abandon(): Promise<void>
+}
+
 /** What went with a disk. */
 export interface LostObjects {
   /** Everything it had any copy or piece of, stale ones included. */
@@ -64,6 +75,8 @@ export interface ObjectStore {
    * after a power cut must exist after it.
    */
   create(request: CreateRequest, done: Done): void
+  /** Takes the space. Resolves with the code when it cannot be had. */
+  assemble(id: StoredId, bytes: number): Promise<Assembly | Code>
   /** Takes stale copies away as well. NO_OBJ when there is no working one. */
   remove(id: StoredId, done: Done): void
   has(id: StoredId): boolean

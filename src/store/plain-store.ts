@@ -1,8 +1,10 @@
 /** The plain object store of sheepdog 1.0 (objects spec, sections 12 to 14), put together. */
+import { noBytes } from '../base/bytes.js'
 import { Code, codeOf, type Done, SheepError } from '../base/codes.js'
 import { LIMITS } from '../base/limits.js'
 import type { Oid, StoredId, Vid } from '../model/oid.js'
 import type { World } from '../world/world.js'
+import { assemble } from './assembly.js'
 import { Catalog } from './catalog.js'
 import { judge, type StoreContext, syncNames } from './context.js'
 import { createObject, isSaneCreate, removeObject, roomyDisk } from './create.js'
@@ -15,7 +17,7 @@ import { digest, readZeroFilled } from './hashing.js'
 import { takeInventory } from './inventory.js'
 import { Lanes } from './lanes.js'
 import { isSaneRange, ObjectIo } from './object-io.js'
-import type { CreateRequest, DiskControl, ObjectStore, WriteHow } from './object-store.js'
+import type { Assembly, CreateRequest, DiskControl, ObjectStore, WriteHow } from './object-store.js'
 import { scanDisks } from './scan.js'
 import { purgeStale, removeStaleCopies, restoreStale, setAside, useStale } from './stale.js'
 
@@ -64,6 +66,7 @@ export class PlainStore implements ObjectStore {
   private readonly context: StoreContext
   private readonly io: ObjectIo
   readonly diskControl: DiskControl
+  private assemblies = 0
 
   constructor(context: StoreContext, diskControl: DiskControl) {
     this.context = context
@@ -87,6 +90,14 @@ export class PlainStore implements ObjectStore {
   create(request: CreateRequest, done: Done): void {
     if (!isSaneCreate(request)) done(Code.INVALID_PARMS)
     else this.changeNames(request.id, () => this.createWanted(request), done)
+  }
+
+  async assemble(id: StoredId, bytes: number): Promise<Assembly | Code> {
+    if (this.context.closed) return Code.SHUTDOWN
+    if (!isSaneCreate({ id, bytes, offset: 0, data: noBytes() })) return Code.INVALID_PARMS
+    const inTurn = (act: () => Promise<Code>): Promise<Code> =>
+      new Promise((resolve) => this.changeNames(id, act, resolve))
+    return assemble(this.context, { id, bytes, serial: ++this.assemblies, inTurn })
   }
 
   remove(id: StoredId, done: Done): void {

@@ -404,14 +404,19 @@ vector(
   },
 )
 
-vector('a request longer than any legal one costs its sender the connection', async (t, given) => {
-  const { client, cluster } = given
-  const dataLength = LIMITS.sheepdogPayloadBytesMax + 1
-  await t.throwsAsync(client.call(objectRequest({ opcode: Op.READ_OBJ, oid: missing, dataLength })))
-  t.false(client.alive)
-  const next = await cluster.client(0)
-  t.is((await ask(next, Op.STAT_SHEEP)).result, 0)
-})
+vector(
+  'a request longer than any legal one is refused, with and without its bytes',
+  async (t, given) => {
+    const { client } = given
+    const dataLength = LIMITS.sheepdogPayloadBytesMax + 1
+    const asked = objectRequest({ opcode: Op.READ_OBJ, oid: missing, dataLength })
+    t.is((await client.call(asked)).result, Code.INVALID_PARMS)
+    const brought = Buffer.alloc(dataLength, 7)
+    const refused = await object(client, Op.WRITE_OBJ, { oid: missing }, brought)
+    t.is(refused.result, Code.INVALID_PARMS)
+    t.is((await ask(client, Op.STAT_SHEEP)).result, 0)
+  },
+)
 
 vector('bytes that are no requests cost nothing but their connection', async (t, { cluster }) => {
   const { dice } = cluster

@@ -287,27 +287,45 @@ test('replies are cut alike from every chunk size', (t) => {
   }
 })
 
-test('a length beyond the limit is refused with the header, before any memory is taken', (t) => {
+test('a body beyond the limit is thrown away as it comes, and takes no memory', (t) => {
+  const limit = LIMITS.sheepdogPayloadBytesMax
   const before = process.memoryUsage().arrayBuffers
-  for (const dataLength of [LIMITS.sheepdogPayloadBytesMax + 1, 0x7fffffff, 0xffffffff]) {
-    const request = objectRequest({
+  for (const dataLength of [limit + 1, 0x7fffffff, 0xffffffff]) {
+    const head = objectRequest({
       ...{ opcode: Op.WRITE_OBJ, flags: Flag.WRITE, dataLength, oid: dataOid(ALICE, 0) },
     })
-    t.throws(() => feed(requestBodyLength, request), { instanceOf: MalformedFrame })
-    t.throws(() => feed(requestBodyLength, request, 1), { instanceOf: MalformedFrame })
+    const reader = new FrameReader(requestBodyLength)
+    const [frame] = [...reader.read(head)]
+    t.true(frame?.isOversized)
+    t.is(frame?.body.length, 0)
     const reply = replyHead({ opcode: Op.READ_OBJ, id: 1, epoch: 1, result: 0, dataLength })
     t.throws(() => feed(responseBodyLength, reply), { instanceOf: MalformedFrame })
   }
-  t.true(process.memoryUsage().arrayBuffers - before < LIMITS.sheepdogPayloadBytesMax)
+  t.true(process.memoryUsage().arrayBuffers - before < limit)
 })
 
-test('room for an answer beyond the limit is refused too: somebody would have to allocate it', (t) => {
-  const read = objectRequest({
-    opcode: Op.READ_OBJ,
-    dataLength: 0xffffffff,
-    oid: dataOid(ALICE, 0),
+test('behind a body that was thrown away the next frame is found, at any chunk size', (t) => {
+  const dataLength = LIMITS.sheepdogPayloadBytesMax + 1
+  const head = objectRequest({
+    ...{ opcode: Op.WRITE_OBJ, flags: Flag.WRITE, dataLength, oid: dataOid(ALICE, 0) },
   })
-  t.throws(() => feed(requestBodyLength, read), { instanceOf: MalformedFrame })
+  const stream = Buffer.concat([head, Buffer.alloc(dataLength, 0xee), NEW_VDI, NEW_VDI_PAYLOAD])
+  for (const size of [47, 65_537, dataLength, stream.length]) {
+    const frames = feed(requestBodyLength, stream, size)
+    t.deepEqual(
+      frames.map(({ opcode }) => opcode),
+      [Op.WRITE_OBJ, Op.NEW_VDI],
+      `chunks of ${size}`,
+    )
+    t.true(frames[1]!.body.equals(NEW_VDI_PAYLOAD))
+  }
+})
+
+test('room for an answer beyond the limit is recognised: nobody allocates it', (t) => {
+  const oid = dataOid(ALICE, 0)
+  const read = objectRequest({ opcode: Op.READ_OBJ, dataLength: 0xffffffff, oid })
+  const [frame] = feed(requestBodyLength, read)
+  t.true(frame?.isOversized)
 })
 
 test('the largest legal body passes, in one chunk and in many', (t) => {

@@ -202,7 +202,6 @@ function refusalOfFormat(request: Frame, flags: number): Code | undefined {
   if (((clusterFlags ^ flags) & ClusterFlag.AUTO_VNODES) !== 0) return Code.INVALID_VNODES_STRATEGY
   if (copies > LIMITS.copiesMax || ctime === 0n) return Code.INVALID_PARMS
   if (blockSizeShift === 0) return undefined
-  if (blockSizeShift > LIMITS.blockSizeShiftServed) return Code.NO_SUPPORT
   const { blockSizeShiftMin, blockSizeShiftMax } = LIMITS
   const sane = blockSizeShift >= blockSizeShiftMin && blockSizeShift <= blockSizeShiftMax
   return sane ? undefined : Code.INVALID_PARMS
@@ -229,12 +228,12 @@ function alterVolume({ node }: DoorContext, request: Frame, reply: Reply): void 
 /** Every node believes an announcement: one that names an impossible volume must not reach them. */
 function announce({ node }: DoorContext, request: Frame, reply: Reply): void {
   const { newVid, copies, policy, blockSizeShift } = decodeVdiStateFields(request)
-  const { blockSizeShiftMin, blockSizeShiftServed } = LIMITS
+  const { blockSizeShiftMin, blockSizeShiftMax } = LIMITS
   const isSane =
     newVid !== 0 &&
     isRedundancy({ copies, policy }) &&
     blockSizeShift >= blockSizeShiftMin &&
-    blockSizeShift <= blockSizeShiftServed
+    blockSizeShift <= blockSizeShiftMax
   if (isSane) node.ops.submit(request, reply)
   else reply(failed(Code.INVALID_PARMS))
 }

@@ -40,7 +40,9 @@ function read({ node }: DoorContext, request: Frame, reply: Reply, caller: Calle
   if (request.has(Flag.RECOVERY)) {
     const to = objectFields.targetEpoch(request)
     const target = { from: objectFields.sinceEpoch(request) || to, to }
-    node.local.readForRecovery(request.epoch, target, oid, body, done, caller)
+    const offset = objectFields.offset(request)
+    const wanted = { epoch: request.epoch, target, id: oid, offset, into: body, caller }
+    node.local.readForRecovery(wanted, done)
   } else {
     node.local.read(request.epoch, oid, objectFields.offset(request), body, done, caller)
   }

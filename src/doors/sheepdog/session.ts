@@ -173,6 +173,7 @@ export class SheepdogSession implements Greeter {
   /** The checks of the protocol spec, section 8, in its order. */
   #refusal(request: Frame): Code | undefined {
     if (!versionAccepted(request.version, request.opcode)) return Code.VER_MISMATCH
+    if (request.isOversized) return Code.INVALID_PARMS
     if (request.opcode === Op.HELLO) return undefined
     const operation = this.#operations.get(request.opcode)
     if (operation === undefined) return Code.INVALID_PARMS

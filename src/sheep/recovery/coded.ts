@@ -33,6 +33,7 @@ import { type EpochRange, newestIn } from '../local-objects.js'
 import type { Peers } from '../peers.js'
 import type { NodeState, View } from '../state.js'
 import type { Witness } from '../witness.js'
+import { collect, type Part, partsOf } from './pieces.js'
 
 export interface CodedFetcherOptions {
   readonly state: NodeState
@@ -127,7 +128,7 @@ export class CodedFetcher {
       return this.#options.witness.knows(place.range.from) ? 'absent' : 'silent'
     }
     if (!this.#lives(node)) return 'gone'
-    const reply = await this.#read(place, index, 0)
+    const reply = await this.#read(place, index, { offset: 0, length: 0 })
     if (reply.code === Code.SUCCESS) return 'present'
     if (reply.code === Code.NOT_FOUND) return 'removed'
     if (reply.code === Code.STALE_OBJ) return 'silent'
@@ -163,19 +164,14 @@ export class CodedFetcher {
     const bytes = this.#bytesOf(wanted.id, code)
     const isThere = present.includes(index) && !isOthersWord
     const needed = isThere ? [index] : others.slice(0, code.strips.data)
-    const data = await this.#content(place, needed)
-    if (typeof data === 'number') return data
     // What has been created here meanwhile is newer, unless it is what has to be replaced.
     const isNewer = (): boolean => wanted.isDoubtful !== true && store.has(wanted.id)
     const isWanted = (): boolean => stillWanted() && !isNewer()
-    const content = { id: wanted.id, bytes, offset: 0, data, stillWanted: isWanted }
-    return new Promise((resolve, reject) => {
-      store.create(content, (result) => {
-        const isOurs = result !== Code.SUCCESS && result !== Code.NETWORK_ERROR
-        if (isOurs) reject(new SheepError(result))
-        else resolve(result)
-      })
-    })
+    const read = (part: Part): Promise<Uint8Array | Code> => this.#content(place, needed, part)
+    const got = await collect({ store, id: wanted.id, bytes, read, stillWanted: isWanted })
+    if ('theirs' in got) return got.theirs
+    if (got.ours === Code.SUCCESS || got.ours === Code.NETWORK_ERROR) return got.ours
+    throw new SheepError(got.ours)
   }
 
   /**
@@ -183,7 +179,7 @@ export class CodedFetcher {
    * that have theirs are right, whatever of the write they have, and the others are made from them.
    */
   async reconcile(wanted: WantedFragment): Promise<{ code: Code; isFinal: boolean }> {
-    const { state, store, layouts } = this.#options
+    const { state, layouts } = this.#options
     const coding = codeFor(state.codingOf(wanted.id), this.#options.strips)
     if (coding === undefined) return { code: Code.INVALID_PARMS, isFinal: false }
     const layout = await layouts.at(wanted.epoch, coding.width)
@@ -200,25 +196,34 @@ export class CodedFetcher {
     if (right.length < coding.strips.data || right.includes(fragmentOf(wanted.id))) {
       return { code: Code.SUCCESS, isFinal }
     }
-    const bytes = this.#bytesOf(wanted.id, coding)
-    const [data, own] = [await this.#content(place, right), Buffer.allocUnsafe(bytes)]
-    if (typeof data === 'number') return { code: data, isFinal }
-    const result = await new Promise<Code>((resolve) => store.read(wanted.id, 0, own, resolve))
-    if (state.epoch !== wanted.epoch) return { code: Code.OLD_NODE_VER, isFinal }
-    if (!wanted.isWanted()) return { code: Code.NO_OBJ, isFinal }
-    if (result !== Code.SUCCESS || own.equals(data)) return { code: result, isFinal }
-    const code = await new Promise<Code>((resolve) =>
-      store.write(wanted.id, 0, data, { durable: true }, resolve),
-    )
-    return { code, isFinal }
+    for (const part of partsOf(this.#bytesOf(wanted.id, coding))) {
+      const code = await this.#reconcilePart(place, right, part)
+      if (code !== Code.SUCCESS) return { code, isFinal }
+    }
+    return { code: Code.SUCCESS, isFinal }
   }
 
-  /** The wanted fragment from those named: as it is, or made from `data` of them. */
-  async #content(place: Place, needed: readonly number[]): Promise<Uint8Array | Code> {
+  async #reconcilePart(place: Place, right: readonly number[], part: Part): Promise<Code> {
+    const { state, store } = this.#options
+    const { wanted } = place
+    const [data, own] = [await this.#content(place, right, part), Buffer.allocUnsafe(part.length)]
+    if (typeof data === 'number') return data
+    const result = await new Promise<Code>((resolve) =>
+      store.read(wanted.id, part.offset, own, resolve),
+    )
+    if (state.epoch !== wanted.epoch) return Code.OLD_NODE_VER
+    if (!wanted.isWanted()) return Code.NO_OBJ
+    if (result !== Code.SUCCESS || own.equals(data)) return result
+    return new Promise<Code>((resolve) =>
+      store.write(wanted.id, part.offset, data, { durable: true }, resolve),
+    )
+  }
+
+  /** A part of the wanted fragment from those named: as it is, or made from `data` of them. */
+  async #content(place: Place, needed: readonly number[], part: Part): Promise<Uint8Array | Code> {
     const { wanted, code } = place
     const index = fragmentOf(wanted.id)
-    const bytes = this.#bytesOf(wanted.id, code)
-    const replies = await Promise.all(needed.map((one) => this.#read(place, one, bytes)))
+    const replies = await Promise.all(needed.map((one) => this.#read(place, one, part)))
     const fragments: (Uint8Array | undefined)[] = []
     for (const [at, { code: result, body }] of replies.entries()) {
       if (result !== Code.SUCCESS) return result === Code.NO_OBJ ? Code.NETWORK_ERROR : result
@@ -227,11 +232,11 @@ export class CodedFetcher {
     return fragments[index] ?? code.rebuild(index, fragments)
   }
 
-  /** The first `bytes` of a fragment from its owner in a layout; this node's own from its disk. */
-  async #read(place: Place, index: number, bytes: number): Promise<{ code: Code; body: Buffer }> {
+  /** A part of a fragment from its owner in a layout; this node's own from its disk. */
+  async #read(place: Place, index: number, part: Part): Promise<{ code: Code; body: Buffer }> {
     const { state, peers } = this.#options
     const node = place.owners[index]!
-    if (state.isSelf(node)) return this.#readOwn(place, index, bytes)
+    if (state.isSelf(node)) return this.#readOwn(place, index, part)
     const { wanted, range } = place
     const head = objectRequest({
       opcode: Op.READ_PEER,
@@ -243,30 +248,31 @@ export class CodedFetcher {
       fragment: index,
       sinceEpoch: range.from,
       targetEpoch: range.to,
-      dataLength: bytes,
+      offset: part.offset,
+      dataLength: part.length,
     })
     const reply = await peers.call(node, head).catch(() => undefined)
     const body = reply?.body ?? Buffer.alloc(0)
     if (reply === undefined) return { code: Code.NETWORK_ERROR, body }
-    const isShort = reply.result === Code.SUCCESS && body.length !== bytes
+    const isShort = reply.result === Code.SUCCESS && body.length !== part.length
     return { code: isShort ? Code.NETWORK_ERROR : toCode(reply.result), body }
   }
 
   async #readOwn(
     place: Place,
     index: number,
-    bytes: number,
+    { offset, length }: Part,
   ): Promise<{ code: Code; body: Buffer }> {
     const { store } = this.#options
     const id = fragmentId(objectOf(place.wanted.id), index)
-    const body = Buffer.alloc(bytes)
+    const body = Buffer.alloc(length)
     const label = this.#ownLabel(place, index)
     if (label === undefined) return { code: Code.NO_OBJ, body }
     if (label === 'working') {
-      const code = await new Promise<Code>((resolve) => store.read(id, 0, body, resolve))
+      const code = await new Promise<Code>((resolve) => store.read(id, offset, body, resolve))
       return { code, body }
     }
-    return { code: await store.readStale(id, label, 0, body), body }
+    return { code: await store.readStale(id, label, offset, body), body }
   }
 
   #bytesOf(id: FragmentId, code: ErasureCode): number {

@@ -12,7 +12,6 @@ import { type NodeKey, nodeKey, type SdNode } from '../../model/node.js'
 import { type Oid, objectBytes, oidName, oidVid, vidName } from '../../model/oid.js'
 import { ownersOf, type Ring } from '../../model/ring.js'
 import type { ObjectStore } from '../../store/object-store.js'
-import type { Frame } from '../../wire/sheepdog/frame.js'
 import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
 import { decodeHashReply } from '../../wire/sheepdog/replies.js'
 import { objectRequest } from '../../wire/sheepdog/requests.js'
@@ -21,6 +20,7 @@ import type { Peers } from '../peers.js'
 import type { NodeState } from '../state.js'
 import type { Witness } from '../witness.js'
 import { type EpochRings, otherStorers } from './epoch-rings.js'
+import { collect, type Part } from './pieces.js'
 
 /** Complaints about objects that cannot be had, of one epoch. */
 const OBJECTS_NAMED_MAX = 20
@@ -51,6 +51,9 @@ interface Holder {
   readonly node: SdNode
   readonly target: number
 }
+
+/** How a node is asked for its copy; which part of it is added. */
+type ReadRequest = Omit<Parameters<typeof objectRequest>[0], 'offset' | 'dataLength'>
 
 export class Fetcher {
   readonly #state: NodeState
@@ -185,10 +188,8 @@ export class Fetcher {
 
   /** Gets the copy of the owner whose copy is right; it answers once it has it. */
   async fetchFrom(wanted: Wanted, node: SdNode): Promise<Code> {
-    const bytes = this.#bytesOf(wanted.oid)
     const { oid, epoch } = wanted
-    const head = objectRequest({ opcode: Op.READ_PEER, epoch, oid, dataLength: bytes })
-    return this.#keep(wanted, await this.#peers.call(node, head).catch(() => undefined))
+    return this.#keep(wanted, node, { opcode: Op.READ_PEER, epoch, oid })
   }
 
   /** Gets one node's copy: by name when ours of an earlier epoch has the same bytes, else as a whole. */
@@ -204,33 +205,32 @@ export class Fetcher {
     const bytes = this.#bytesOf(oid)
     // Nobody sends what cannot be kept, over and over.
     if (!this.#store.hasRoom(oid, bytes)) throw new SheepError(Code.NO_SPACE)
-    const head = objectRequest({
+    return this.#keep(wanted, holder.node, {
       opcode: Op.READ_PEER,
       flags: Flag.RECOVERY | flags,
       epoch: wanted.epoch,
       oid,
       targetEpoch: holder.target,
-      dataLength: bytes,
     })
-    return this.#keep(wanted, await this.#peers.call(holder.node, head).catch(() => undefined))
   }
 
-  /** A whole object as another node sent it becomes the working one here. */
-  async #keep(wanted: Wanted, reply: Frame | undefined): Promise<Code> {
+  /** A whole object as another node answers `request` becomes the working one here. */
+  async #keep(wanted: Wanted, node: SdNode, request: ReadRequest): Promise<Code> {
     const { oid } = wanted
-    const bytes = this.#bytesOf(oid)
-    if (reply === undefined) return Code.NETWORK_ERROR
-    if (reply.result !== Code.SUCCESS) return toCode(reply.result)
-    if (reply.body.length !== bytes) return Code.NETWORK_ERROR
-    if (!wanted.isWanted()) return Code.NO_OBJ
+    const read = async ({ offset, length }: Part): Promise<Uint8Array | Code> => {
+      const head = objectRequest({ ...request, offset, dataLength: length })
+      const reply = await this.#peers.call(node, head).catch(() => undefined)
+      if (reply === undefined) return Code.NETWORK_ERROR
+      if (reply.result !== Code.SUCCESS) return toCode(reply.result)
+      if (reply.body.length !== length) return Code.NETWORK_ERROR
+      return wanted.isWanted() ? reply.body : Code.NO_OBJ
+    }
     // What has been created here meanwhile is newer, and written to already.
     const isWanted = this.#stillWanted(wanted)
     const stillWanted = (): boolean => isWanted() && !this.#store.has(oid)
-    const created = await new Promise<Code>((resolve) => {
-      const content = { bytes, offset: 0, data: reply.body }
-      this.#store.create({ id: oid, ...content, stillWanted }, resolve)
-    })
-    return orThrow(created)
+    const store = this.#store
+    const got = await collect({ store, id: oid, bytes: this.#bytesOf(oid), read, stillWanted })
+    return 'theirs' in got ? got.theirs : orThrow(got.ours)
   }
 
   /** A copy that arrives after the membership changed may not be this node's to keep any more. */

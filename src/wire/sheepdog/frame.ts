@@ -54,6 +54,10 @@ export class Frame {
   get result(): number {
     return this.head.readUInt32LE(16)
   }
+  /** It brings, or asks for, more than anybody holds in memory for it; what it brought is not here. */
+  get isOversized(): boolean {
+    return this.dataLength > LIMITS.sheepdogPayloadBytesMax
+  }
   has(flag: number): boolean {
     return (this.flags & flag) !== 0
   }
@@ -70,13 +74,9 @@ export function versionFor(opcode: number): number {
 
 type BodyLength = (head: Buffer) => number
 
-/** Body bytes that follow a request header. Throws MalformedFrame beyond the named limit. */
+/** Body bytes that follow a request header. A reader throws away a body beyond the limit: see `isOversized`. */
 export function requestBodyLength(head: Buffer): number {
-  const length = head.readUInt32LE(12)
-  if (length > LIMITS.sheepdogPayloadBytesMax) {
-    throw new MalformedFrame(`request announces ${length} bytes`)
-  }
-  return (head[2]! & Flag.WRITE) !== 0 ? length : 0
+  return (head[2]! & Flag.WRITE) !== 0 ? head.readUInt32LE(12) : 0
 }
 
 export function responseBodyLength(head: Buffer): number {
@@ -89,7 +89,8 @@ export function responseBodyLength(head: Buffer): number {
 
 /**
  * Cuts a byte stream into frames. A body inside one chunk is a view of it; one that spans chunks is
- * gathered into a buffer of its own, allocated only after the header's length passed its limit.
+ * gathered into a buffer of its own, allocated only after the header's length passed its limit. One that does not
+ * pass is thrown away as it comes, and its frame, without a body, goes ahead of it.
  */
 export class FrameReader {
   readonly #bodyLength: BodyLength
@@ -98,6 +99,8 @@ export class FrameReader {
   #head: Buffer | undefined
   #body: Buffer | undefined
   #bodyFill = 0
+  /** Bytes of an oversized body still to come. */
+  #skip = 0
 
   constructor(bodyLength: BodyLength) {
     this.#bodyLength = bodyLength
@@ -107,11 +110,22 @@ export class FrameReader {
   *read(chunk: Buffer): Generator<Frame, void, undefined> {
     let at = 0
     while (at < chunk.length) {
+      if (this.#skip > 0) {
+        const gone = Math.min(this.#skip, chunk.length - at)
+        this.#skip -= gone
+        at += gone
+        continue
+      }
       if (this.#head === undefined) {
         at = this.#takeHead(chunk, at)
         if (this.#head === undefined) return
       }
       const wanted = this.#bodyLength(this.#head)
+      if (wanted > LIMITS.sheepdogPayloadBytesMax) {
+        this.#skip = wanted
+        yield this.#finish(noBytes())
+        continue
+      }
       if (this.#body === undefined && chunk.length - at >= wanted) {
         yield this.#finish(chunk.subarray(at, at + wanted))
         at += wanted

@@ -52,6 +52,29 @@ const CASES: Readonly<Record<string, Body>> = {
     t.deepEqual(await read(store, data(1), OBJECT_BYTES - 5, 10), Buffer.alloc(10))
   },
 
+  'an object made of pieces is there as a whole or not at all': async (t, { store, reopen }) => {
+    await create(store, data(1), Buffer.alloc(OBJECT_BYTES, 1))
+    const made = await store.assemble(data(1), OBJECT_BYTES)
+    const other = await store.assemble(data(1), OBJECT_BYTES)
+    if (typeof made === 'number' || typeof other === 'number') return t.fail()
+    t.is(await made.write(OBJECT_BYTES - 3, Buffer.from('end')), Code.SUCCESS)
+    t.is(await other.write(0, Buffer.from('other')), Code.SUCCESS)
+    t.is(await made.write(OBJECT_BYTES - 2, Buffer.from('end')), Code.INVALID_PARMS)
+    t.is(((await read(store, data(1), 0, 1)) as Buffer)[0], 1)
+    t.is(await other.finish(() => false), Code.NETWORK_ERROR)
+    t.is(((await read(store, data(1), 0, 1)) as Buffer)[0], 1)
+    t.is(await made.finish(() => true), Code.SUCCESS)
+    const wanted = Buffer.alloc(OBJECT_BYTES)
+    wanted.write('end', OBJECT_BYTES - 3)
+    t.true(wanted.equals((await read(store, data(1), 0, OBJECT_BYTES)) as Buffer))
+    const left = await store.assemble(data(2), OBJECT_BYTES)
+    if (typeof left === 'number') return t.fail()
+    await left.abandon()
+    const again = await reopen()
+    t.false(again.has(data(2)))
+    t.true(wanted.equals((await read(again, data(1), 0, OBJECT_BYTES)) as Buffer))
+  },
+
   'a create over an object replaces all of it': async (t, { store }) => {
     await create(store, data(1), Buffer.alloc(OBJECT_BYTES, 1))
     t.is(await create(store, data(1), Buffer.alloc(10, 2), { offset: 5 }), Code.SUCCESS)
