@@ -52,6 +52,15 @@ export function dataOid(vid: Vid, index: number): Oid {
   return ((BigInt(vid) << 32n) | BigInt(index)) as Oid
 }
 
+/** `name`: the hash of the volume's name, whatever id the volume has. */
+export function attributeOid(name: Vid, slot: number): Oid {
+  return (ATTR_BIT | (BigInt(name) << 32n) | BigInt(slot)) as Oid
+}
+
+export function vmstateOid(vid: Vid, index: number): Oid {
+  return (VMSTATE_BIT | (BigInt(vid) << 32n) | BigInt(index)) as Oid
+}
+
 /** The reference ledger of a data object. */
 export function ledgerOid(data: Oid): Oid {
   return (data | LEDGER_BIT) as Oid

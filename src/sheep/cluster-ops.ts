@@ -74,6 +74,7 @@ const TWO_PHASE: ReadonlySet<number> = new Set([
   Op.GET_VDI_INFO,
   Op.LOCK_VDI,
   Op.RELEASE_VDI,
+  Op.GET_VDI_ATTR,
   Op.FORCE_RECOVER,
 ])
 
@@ -257,6 +258,9 @@ export class ClusterOps {
     if (request.opcode === Op.RELEASE_VDI) return OK
     if (request.opcode === Op.FORCE_RECOVER) {
       return forceAnswer(this.#options.forceable(), request.dataLength)
+    }
+    if (request.opcode === Op.GET_VDI_ATTR) {
+      return vdiAnswer(await this.#options.vdis.attributes.perform(request))
     }
     const who = decodeTarget(request)
     if (who === undefined) return failed(Code.INVALID_PARMS)

@@ -16,12 +16,15 @@
 import { Code, codeName } from '../base/codes.js'
 import type { Log } from '../base/log.js'
 import { SLOT_BYTES, SLOTS_MAX, slotRange, slotsOf } from '../model/inode.js'
-import { dataOid, ledgerOid, type Oid, oidName, type Vid } from '../model/oid.js'
+import { dataOid, ledgerOid, type Oid, oidName, type Vid, vmstateOid } from '../model/oid.js'
 import type { Files } from '../world/world.js'
 import type { Gateway } from './gateway.js'
 import type { InodeIo } from './inode-io.js'
 import type { Ledgers } from './ledger.js'
 import type { NodeState } from './state.js'
+
+/** A copy may be missing here and there after faults: that many in a row are the end. */
+const VMSTATE_GAP_MAX = 4
 
 interface ObjectPlace {
   readonly target: Vid
@@ -140,7 +143,7 @@ export class Reclaim {
    */
   deleteVolume(vid: Vid): void {
     const work = async (): Promise<void> => {
-      const freed = await this.#takeBack(vid)
+      const freed = (await this.#takeBack(vid)) + (await this.#removeVmstate(vid))
       await this.#inodes.blank(vid)
       this.#log.info('vdi.reclaimed', { vid: vid.toString(16), objects: freed })
     }
@@ -199,6 +202,18 @@ export class Reclaim {
     }
     // After the blank inode nothing would find them again, should a power cut bring them back.
     for (const owner of new Set(slots)) if (owner !== 0) await this.#flush(owner as Vid)
+    return freed
+  }
+
+  /** Saved states of virtual machines are the volume's alone, and lie one behind the other. */
+  async #removeVmstate(vid: Vid): Promise<number> {
+    let freed = 0
+    for (let index = 0, absent = 0; absent < VMSTATE_GAP_MAX; index++) {
+      const code = await this.#tryRemove(vmstateOid(vid, index))
+      absent = code === Code.NO_OBJ ? absent + 1 : 0
+      if (code !== Code.NO_OBJ) freed++
+    }
+    if (freed > 0) await this.#flush(vid)
     return freed
   }
 
@@ -261,10 +276,14 @@ export class Reclaim {
   }
 
   async #remove(oid: Oid): Promise<void> {
+    await this.#tryRemove(oid)
+  }
+
+  /** SUCCESS, or NO_OBJ; rejects with anything else. */
+  async #tryRemove(oid: Oid): Promise<Code> {
     const code = await new Promise<Code>((resolve) => this.#gateway.remove(oid, resolve))
-    if (code !== Code.SUCCESS && code !== Code.NO_OBJ) {
-      throw new Error(`object ${oidName(oid)} could not be removed (${code})`)
-    }
+    if (code === Code.SUCCESS || code === Code.NO_OBJ) return code
+    throw new Error(`object ${oidName(oid)} could not be removed (${code})`)
   }
 
   /** Counts the drop in the ledger. A reference that was never shared has none. */

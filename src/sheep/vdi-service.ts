@@ -28,6 +28,7 @@ import { asVid, inodeOid, type Vid } from '../model/oid.js'
 import { copiesUnder, isPossiblePolicy } from '../model/policy.js'
 import type { VdiFields } from '../wire/sheepdog/requests.js'
 import type { Clock } from '../world/world.js'
+import { Attributes } from './attributes.js'
 import type { Gateway } from './gateway.js'
 import type { InodeIo } from './inode-io.js'
 import type { NodeState } from './state.js'
@@ -63,6 +64,7 @@ export class VdiService {
   readonly #inodes: InodeIo
   readonly #clock: Clock
   readonly #announce: VdiServiceOptions['announce']
+  readonly attributes: Attributes
 
   constructor(options: VdiServiceOptions) {
     this.#state = options.state
@@ -70,6 +72,10 @@ export class VdiService {
     this.#inodes = options.inodes
     this.#clock = options.clock
     this.#announce = options.announce
+    this.attributes = new Attributes({
+      gateway: options.gateway,
+      find: async (name, selector) => mustFind(await this.find(name, selector)),
+    })
   }
 
   find(name: string, selector: Selector): Promise<LookupResult> {

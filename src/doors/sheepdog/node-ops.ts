@@ -250,6 +250,7 @@ export const NODE_OPERATIONS: OperationTable = new Map([
   [Op.RELEASE_VDI, running(inOrder)],
   [Op.GET_VDI_INFO, running(inOrder)],
   [Op.DEL_VDI, running(inOrder)],
+  [Op.GET_VDI_ATTR, running(inOrder)],
   [Op.MAKE_FS, always(format)],
   [Op.SHUTDOWN, always(inOrder)],
   [Op.CLEANUP, always(inOrder)],
