@@ -55,12 +55,17 @@ export class Gathering {
       if (this.#over) return
       if (result === Code.SUCCESS) {
         this.#fragments[index] = bytes
-        if (++this.#got === this.#code.strips.data) this.#finish(Code.SUCCESS)
-        return
+        if (++this.#got === this.#code.strips.data) {
+          this.#finish(Code.SUCCESS)
+          return
+        }
+      } else {
+        if (result !== Code.NO_OBJ) this.#worst = moreTelling(this.#worst, result)
+        this.#asked--
+        if (this.#askSpare(ask)) return
       }
-      if (result !== Code.NO_OBJ) this.#worst = moreTelling(this.#worst, result)
-      this.#asked--
-      if (this.#askSpare(ask) || this.#asked > this.#got) return
+      // A success may be the last answer as well, when too many others have failed before it.
+      if (this.#asked > this.#got) return
       // Some fragments without the others are not an object, but neither is that nothing.
       const isPart = this.#worst === Code.NO_OBJ && this.#got > 0
       this.#finish(isPart ? Code.EIO : this.#worst)
