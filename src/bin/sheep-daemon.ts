@@ -150,7 +150,13 @@ async function start(
   const stop = async (): Promise<void> => {
     const closed = Promise.allSettled(doors.map((door) => door.close()))
     // Requests that wait for another node would hold the doors open for ever.
-    const cancel = world.clock.after(DOORS_CLOSE_MS, () => node.cutShort())
+    const cancel = world.clock.after(DOORS_CLOSE_MS, () => {
+      log.warn('doors.close.late', {
+        afterMs: DOORS_CLOSE_MS,
+        reason: 'requests wait for other nodes',
+      })
+      node.cutShort()
+    })
     for (const result of await closed) {
       if (result.status === 'fulfilled') continue
       log.warn('door.close.failed', { reason: String(result.reason) })

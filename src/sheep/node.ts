@@ -262,8 +262,6 @@ export class SheepNode {
     this.#ended = true
     this.log.info('node.stop', { epoch: this.state.epoch })
     await this.#settling.stop(SETTLE_PATIENCE_MS)
-    this.recovery.stop()
-    this.suspects.stop()
     this.cutShort()
     this.#lease.stop()
     await leaveInTime(this.#driver, this.#world.clock, this.log)
@@ -277,8 +275,10 @@ export class SheepNode {
       await this.#history.recordShutdown(this.#info, true)
   }
 
-  /** What waits for other nodes fails now. */
+  /** What waits for other nodes fails now, also what waits for an object they are to give. */
   cutShort(): void {
+    this.recovery.stop()
+    this.suspects.stop()
     this.gateway.stop()
     this.peers.close()
     this.ops.end(Code.KILLED)

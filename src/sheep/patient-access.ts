@@ -3,7 +3,8 @@
  * not be read while fewer than its data fragments are left; a replicated one not while all nodes are away that may have
  * its newest copy. Clients of the sheepdog protocol hear so (HALT, STALE_OBJ) and may try again; a guest on a block
  * device would take the error for a broken disk. It waits instead, as it does for any silent node, until enough
- * nodes are back.
+ * nodes are back. Mostly that is a new membership; but a node that lost a disk may be able to tell again what it has
+ * without one, so the operation is tried again from time to time as well.
  */
 import { Code, type Done } from '../base/codes.js'
 import type { Log } from '../base/log.js'
@@ -12,23 +13,30 @@ import { type Oid, oidVid, type Vid, vidName } from '../model/oid.js'
 import type { Gateway } from './gateway.js'
 import type { NodeState, View } from './state.js'
 
+const RETRY_MS = 5_000
+
 export interface PatientAccessOptions {
   readonly gateway: Gateway
   readonly state: NodeState
   readonly log: Log
+  /** As of a clock. */
+  after(delayMs: number, fn: () => void): () => void
 }
 
 export class PatientAccess implements ObjectAccess {
   readonly #gateway: Gateway
   readonly #state: NodeState
   readonly #log: Log
+  readonly #node: Pick<PatientAccessOptions, 'after'>
   /** Operations of each volume that wait. */
   readonly #waiting = new Map<Vid, number>()
 
-  constructor({ gateway, state, log }: PatientAccessOptions) {
+  constructor(node: PatientAccessOptions) {
+    const { gateway, state, log } = node
     this.#gateway = gateway
     this.#state = state
     this.#log = log
+    this.#node = node
   }
 
   ref(oid: Oid): ObjectRef {
@@ -96,7 +104,7 @@ export class PatientAccess implements ObjectAccess {
     return mayEnd && (isShort || code === Code.STALE_OBJ)
   }
 
-  /** Runs `again` under another membership than `view`, now if there is one. */
+  /** Runs `again` under another membership than `view`, now if there is one, or after a while. */
   #later(view: View, { oid }: ObjectRef, code: Code, again: () => void): void {
     if (this.#state.view !== view) {
       again()
@@ -106,12 +114,19 @@ export class PatientAccess implements ObjectAccess {
     const waiting = this.#waiting.get(vid) ?? 0
     if (waiting === 0) this.#tell(vid, code)
     this.#waiting.set(vid, waiting + 1)
-    this.#state.afterViewChange(() => {
+    let ran = false
+    const once = (): void => {
+      if (ran) return
+      ran = true
+      cancelTimer()
+      cancelWait()
       const left = this.#waiting.get(vid)! - 1
       if (left > 0) this.#waiting.set(vid, left)
       else this.#waiting.delete(vid)
       again()
-    })
+    }
+    const cancelTimer = this.#node.after(RETRY_MS, once)
+    const cancelWait = this.#state.afterViewChange(once)
   }
 
   #tell(vid: Vid, code: Code): void {

@@ -40,6 +40,14 @@ inNetworks('corosync', 'corosync-cmapctl')(
   (t) => faults(t, '--driver', 'corosync', '--minutes', MINUTES, '--seed', '32'),
 )
 
+inNetworks()('4:2 on six nodes: what cannot be coded waits, parity fits its data in the end', (t) =>
+  faults(
+    t,
+    '--networks',
+    ...['--nodes', '6', '--redundancy', '4:2', '--minutes', '0.5', '--seed', '63'],
+  ),
+)
+
 realTest('all daemons killed at once: flushed writes survive, copies are equal after it', (t) =>
   faults(t, '--kill-all', '3', '--seed', '5'),
 )

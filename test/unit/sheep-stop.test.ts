@@ -1,0 +1,29 @@
+// A node that is told to stop while its clients wait for somebody who does not answer.
+import test from 'ava'
+import { Code } from '../../src/base/codes.js'
+import { newVdi } from './support/sheep-wire.js'
+import { SmallCluster } from './support/small-cluster.js'
+import { read, write } from './support/volume-io.js'
+
+test('requests that wait for a silent node end when the node they came through stops', async (t) => {
+  // Every node has a copy of everything, before and after.
+  const cluster = await SmallCluster.start({ nodes: 3, copies: 4 })
+  const client = await cluster.client(0)
+  await newVdi(client, 'Alice', 4 << 20)
+  client.close()
+  const disk = await cluster.source(0).open('Alice')
+  t.is(await write(disk, 0, Buffer.alloc(4096, 7)), Code.SUCCESS)
+  // A new epoch, in which nobody may serve before the stopped one has told its suspects.
+  cluster.freeze(2)
+  await cluster.boot(cluster.addMachine())
+  await cluster.clock.until('the next epoch', () => cluster.node(0).state.epoch === 2)
+  const answers: (Buffer | Code)[] = []
+  void read(disk, 0, 4096).then((answer) => answers.push(answer))
+  void write(disk, 0, Buffer.alloc(4096, 8)).then((answer) => answers.push(answer))
+  await cluster.clock.sleep(10_000)
+  t.deepEqual(answers, [])
+  cluster.node(0).cutShort()
+  await cluster.clock.until('the answers', () => answers.length === 2)
+  t.deepEqual(answers, [Code.SHUTDOWN, Code.SHUTDOWN])
+  cluster.close()
+})
