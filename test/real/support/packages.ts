@@ -31,6 +31,7 @@ const PACKAGE_OF = {
   bridge: 'iproute2',
   nsenter: 'util-linux',
   unshare: 'util-linux',
+  mount: 'mount',
   '/usr/include/corosync/cpg.h': 'libcpg-dev',
   '/usr/include/corosync/quorum.h': 'libquorum-dev',
   '/usr/include/corosync/cfg.h': 'libcfg-dev',
