@@ -9,6 +9,7 @@ import { NODE_OPERATIONS } from './node-ops.js'
 import { OBJECT_OPERATIONS } from './object-ops.js'
 import { PEER_OPERATIONS } from './peer-ops.js'
 import { RECOVERY_OPERATIONS } from './recovery-ops.js'
+import { REPAIR_OPERATIONS } from './repair-ops.js'
 import { SheepdogSession } from './session.js'
 
 export interface SheepdogServer {
@@ -31,6 +32,7 @@ const OPERATIONS: OperationTable = new Map([
   ...PEER_OPERATIONS,
   ...NODE_OPERATIONS,
   ...RECOVERY_OPERATIONS,
+  ...REPAIR_OPERATIONS,
 ])
 
 /** Rejects with the listen error (EADDRINUSE, EACCES, ...) when one of the addresses is not to be had. */

@@ -170,6 +170,18 @@ export class Suspects {
     })
   }
 
+  /**
+   * Somebody who looked at all copies says that the one on `source`, an owner, is right. Where a comparison is due
+   * already, that decides. `done` as above.
+   */
+  repair(oid: Oid, source: NodeKey, done: (code: Code) => void): void {
+    const { state } = this.#options
+    const keys = state.owners(oid, oidVid(oid)).map(nodeKey)
+    const others = keys.filter((key) => key !== source)
+    if (!this.#open.has(oid)) this.#listed.set(oid, new Set(others))
+    this.distrust(oid, done)
+  }
+
   /** The copy here is the one all have or will have. */
   equal(oid: Oid): void {
     if (!this.#open.delete(oid)) return

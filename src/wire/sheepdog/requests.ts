@@ -1,5 +1,6 @@
 /** Request headers and their unions (protocol spec, section 2.1). */
-import { asVid, type Oid, type Vid } from '../../model/oid.js'
+import { addressBytes, addressText } from '../../model/node.js'
+import { asVid, type Oid, VID_LIMIT, type Vid } from '../../model/oid.js'
 import { type Frame, HEADER_BYTES, versionFor } from './frame.js'
 
 interface Start {
@@ -183,5 +184,39 @@ export function decodeRefFields(frame: Frame): { ledger: Oid; generation: number
     ledger: head.readBigUInt64LE(16) as Oid,
     generation: head.readUInt32LE(24),
     count: head.readUInt32LE(28),
+  }
+}
+
+/** REPAIR_REPLICA: an object and the node whose copy is right. */
+export function decodeForwardFields(frame: Frame): { oid: Oid; host: string; port: number } {
+  const { head } = frame
+  return {
+    oid: head.readBigUInt64LE(16) as Oid,
+    host: addressText(head.subarray(24, 40)),
+    port: head.readUInt16LE(40),
+  }
+}
+
+export function forwardRequest(
+  fields: Start & { readonly oid: Oid; readonly host: string; readonly port: number },
+): Buffer {
+  const head = start(fields)
+  head.writeBigUInt64LE(fields.oid, 16)
+  addressBytes(fields.host).copy(head, 24)
+  head.writeUInt16LE(fields.port, 40)
+  return head
+}
+
+/** VDI_STATE_CHECKPOINT_CTL. `get` false: what was kept may go. */
+export function decodeCheckpointFields(frame: Frame): {
+  get: boolean
+  targetEpoch: number
+  vid: number
+} {
+  const { head } = frame
+  return {
+    get: head.readUInt32LE(16) !== 0,
+    targetEpoch: head.readUInt32LE(20),
+    vid: head.readUInt32LE(24) & (VID_LIMIT - 1),
   }
 }
