@@ -14,6 +14,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { ALL_TOOLS, ensureTools } from './real/support/packages.js'
+import { ensureQemu52 } from './real/support/qemu52.js'
 import { run } from './real/support/run.js'
 import { addTallies, NOTHING, type Tally, type TestLine, tapReader } from './tap.js'
 
@@ -40,7 +41,7 @@ async function main(): Promise<number> {
   }
   const failures: TestLine[] = []
   let total = NOTHING
-  if (parts.some((part) => part !== 'checks')) await prepare()
+  if (parts.some((part) => part !== 'checks')) await prepare(values.match ?? '', parts)
   for (const part of parts) {
     total = addTallies(total, await runPart(part, values.match ?? '', failures))
   }
@@ -50,9 +51,13 @@ async function main(): Promise<number> {
 }
 
 /** What the tests need besides Node, and the bindings that were left out at the build for want of headers. */
-async function prepare(): Promise<void> {
+async function prepare(match: string, parts: readonly Part[]): Promise<void> {
   const lack = await ensureTools(ALL_TOOLS, say)
   if (lack !== undefined) say(`Some clients are not here: ${lack}`)
+  if (parts.includes('real') && filesOf('real', match).some((name) => name.includes('qemu-'))) {
+    const missing = await ensureQemu52(say)
+    if (missing !== undefined) say(missing)
+  }
   await run([process.execPath, `${PROJECT}build/native-bindings/build.js`])
 }
 

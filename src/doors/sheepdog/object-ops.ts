@@ -19,6 +19,7 @@ import {
   oidKind,
   oidVid,
   type Vid,
+  vidName,
 } from '../../model/oid.js'
 import { failed, type Reply } from '../../sheep/answer.js'
 import type { SheepNode } from '../../sheep/node.js'
@@ -26,6 +27,7 @@ import type { Frame } from '../../wire/sheepdog/frame.js'
 import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
 import { objectFields } from '../../wire/sheepdog/requests.js'
 import type { DoorContext, Operation, OperationTable } from './context.js'
+import { believesEmpty, isEmptying, unlessOccupied } from './qemu-map.js'
 
 /** A client that does not ask for write-back gets write-through. */
 function isDurable(request: Frame): boolean {
@@ -61,7 +63,10 @@ function write({ node }: DoorContext, request: Frame, reply: Reply): void {
     return
   }
   const done: Done = (code) => reply(failed(code))
-  if (oidKind(oid) === 'inode') writeInode(node, oidVid(oid), { offset, data: body }, done)
+  if (oidKind(oid) === 'inode' && isEmptying(request, offset, body)) {
+    node.log.warn('slots.kept', { vid: vidName(oidVid(oid)), reason: 'a snapshot is deleted' })
+    done(Code.SUCCESS)
+  } else if (oidKind(oid) === 'inode') writeInode(node, oidVid(oid), { offset, data: body }, done)
   else node.gateway.write(node.gateway.ref(oid), offset, body, isDurable(request), done)
 }
 
@@ -151,10 +156,14 @@ function create({ node }: DoorContext, request: Frame, reply: Reply): void {
     return
   }
   const source = request.has(Flag.COW) ? node.gateway.ref(objectFields.cowOid(request)) : undefined
-  node.gateway.create(node.gateway.ref(oid), offset, body, source, (code) => {
+  const finish: Done = (code) => {
     if (isData) node.gateway.end(vid)
     reply(failed(code))
-  })
+  }
+  const go = (): void => node.gateway.create(node.gateway.ref(oid), offset, body, source, finish)
+  if (isData && believesEmpty(request)) {
+    unlessOccupied(node, { oid, offset, data: body }, go, finish)
+  } else go()
 }
 
 function remove({ node }: DoorContext, request: Frame, reply: Reply): void {

@@ -21,6 +21,8 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>
   /** Given to the command's standard input; nothing when absent. */
   readonly input?: string | Uint8Array
+  /** Its standard input stays open for who writes to `child.stdin`. */
+  readonly interactive?: boolean
 }
 
 export interface RunResult {
@@ -67,16 +69,14 @@ export function start(words: readonly string[], options: RunOptions = {}): Runni
   watchOverChildren()
   const [command, ...args] = dyingWithUs(words)
   const child = spawn(command!, args, {
-    stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
+    stdio: [hasInput(options) ? 'pipe' : 'ignore', 'pipe', 'pipe'],
     cwd: options.cwd,
     env: { ...process.env, ...TOOL_ENV, ...options.env },
   })
   living.add(child)
-  if (options.input !== undefined) {
-    // A command that ends without reading its input is judged by its exit code, not by EPIPE here.
-    child.stdin?.on('error', () => undefined)
-    child.stdin?.end(options.input)
-  }
+  // A command that ends without reading its input is judged by its exit code, not by EPIPE here.
+  child.stdin?.on('error', () => undefined)
+  if (options.input !== undefined) child.stdin?.end(options.input)
   const done = collect(child, options.timeoutMs)
   return {
     pid: child.pid ?? -1,
@@ -85,6 +85,10 @@ export function start(words: readonly string[], options: RunOptions = {}): Runni
     kill: (signal) => void child.kill(signal),
     ended: () => !living.has(child),
   }
+}
+
+function hasInput({ input, interactive }: RunOptions): boolean {
+  return input !== undefined || interactive === true
 }
 
 /** Runs to the end, whatever the exit code is. */

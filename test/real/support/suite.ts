@@ -4,12 +4,22 @@
  */
 import test, { type ExecutionContext } from 'ava'
 import { missingOf, type Tool } from './packages.js'
+import { haveQemu52 } from './qemu52.js'
 
 export type RealTest = (title: string, body: (t: ExecutionContext) => Promise<void>) => void
 
 /** A registrar for tests that need `tools`. `npm test` has installed what it could before this. */
 export function needing(...tools: readonly Tool[]): RealTest {
-  const missing = missingOf(tools)
+  return unlessMissing(missingOf(tools))
+}
+
+/** The same with QEMU 5.2, which `npm test` has built before this where it could. */
+export function needingQemu52(...tools: readonly Tool[]): RealTest {
+  const qemu = haveQemu52() ? [] : ['QEMU 5.2 (npm test builds it, as root on Debian)']
+  return unlessMissing([...missingOf(tools), ...qemu])
+}
+
+function unlessMissing(missing: readonly string[]): RealTest {
   if (missing.length === 0) return (title, body) => test.serial(title, body)
   const reason = `missing: ${missing.join(', ')}`
   if (process.env.CI === 'true') {
