@@ -1,0 +1,80 @@
+/**
+ * `npm run fuzz`: mutated captures of what real clients send, against the sessions of the sheepdog door and against whole
+ * nodes. The first line has the seed; the same seed does the same again.
+ *
+ *   npm run fuzz                              10 million frames for sessions, 100 thousand for nodes
+ *   npm run fuzz -- --frames 200000 --node-frames 3000 --seed 7
+ *
+ * Ends with 1 when something is wrong: an answer missing, a node that ended, memory that grew.
+ */
+import { performance } from 'node:perf_hooks'
+import { parseArgs } from 'node:util'
+import { dice as diceOf } from '../faults/dice.js'
+import { fuzzNodes } from './node-target.js'
+import { fuzzSessions } from './session-target.js'
+
+const STAGES = 20
+const NODE_STAGES = 10
+/** What may be held in the end beyond the first stage, when everything had been used once. */
+const GROWTH_BYTES_MAX = 32 * 1024 * 1024
+
+const say = (line: string): void => void process.stdout.write(`${line}\n`)
+const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`
+
+function heldBytes(): number {
+  globalThis.gc?.()
+  const { heapUsed, external, arrayBuffers } = process.memoryUsage()
+  return heapUsed + external + arrayBuffers
+}
+
+/** Throws when memory grew from the first stage to the last one. */
+async function watched(
+  what: string,
+  stages: number,
+  frames: number,
+  run: (frames: number) => Promise<object> | object,
+): Promise<void> {
+  const begun = performance.now()
+  let first: number | undefined
+  let held = 0
+  for (let stage = 0; stage < stages; stage++) {
+    await run(Math.ceil(frames / stages))
+    held = heldBytes()
+    first ??= held
+  }
+  const seconds = (performance.now() - begun) / 1000
+  const rate = Math.round(frames / seconds)
+  const grown = held - (first ?? held)
+  say(`${what}: ${frames} frames in ${seconds.toFixed(1)} s, ${rate}/s, grown by ${mib(grown)}`)
+  if (globalThis.gc === undefined) say('  without --expose-gc that says little')
+  else if (grown > GROWTH_BYTES_MAX) throw new Error(`${what}: memory grew by ${mib(grown)}`)
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      frames: { type: 'string', default: '10000000' },
+      'node-frames': { type: 'string', default: '100000' },
+      seed: { type: 'string', default: `${Math.floor(performance.timeOrigin)}` },
+    },
+  })
+  const [frames, nodeFrames] = [Number(values.frames), Number(values['node-frames'])]
+  const seed = Number(values.seed)
+  if (![frames, nodeFrames, seed].every(Number.isSafeInteger)) {
+    say('--frames, --node-frames and --seed take whole numbers')
+    return 2
+  }
+  say(`SEED=${seed}`)
+  const dice = diceOf(seed)
+  try {
+    if (frames > 0) await watched('sessions', STAGES, frames, (n) => fuzzSessions(dice, n))
+    if (nodeFrames > 0) await watched('nodes', NODE_STAGES, nodeFrames, (n) => fuzzNodes(dice, n))
+    return 0
+  } catch (error) {
+    say(error instanceof Error ? (error.stack ?? error.message) : String(error))
+    say(`again: npm run fuzz -- --seed ${seed} --frames ${frames} --node-frames ${nodeFrames}`)
+    return 1
+  }
+}
+
+process.exitCode = await main()
