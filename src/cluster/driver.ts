@@ -30,6 +30,11 @@ export interface DriverEvents {
   /** A member announced new properties of itself (weight). */
   updated(node: SdNode, members: readonly SdNode[]): void
   /**
+   * The node serves: its cluster has the members it needs. Of two that meet, the one that only waits gives way;
+   * left out, nobody serves.
+   */
+  isServing?(): boolean
+  /**
    * The others have gone on without this node, but it may come back: it stops serving at once, forgets what
    * it waits for, and calls `join` again. Nothing is delivered until that is accepted.
    */

@@ -312,6 +312,7 @@ export class SheepNode {
         if (this.state.isSelf(node)) this.state.self = node
         this.#take(members, onUpdated(this.#info, members))
       },
+      isServing: () => this.#info.status !== 'wait',
       suspended: (reason) => this.#suspend(reason),
       lost: (reason) => this.#fail(`the cluster driver gave up: ${reason}`),
     }
@@ -322,7 +323,7 @@ export class SheepNode {
     this.#latestMembers = members
     this.#enqueue(async () => {
       this.state.members = sortNodes(members)
-      for (const effect of step.effects) await this.#carryOut(effect)
+      for (const effect of step.effects) if (!this.#ended) await this.#carryOut(effect)
     })
   }
 
@@ -376,7 +377,8 @@ export class SheepNode {
       ...{ state, peers, log, from, keepOwn },
       clock: this.#world.clock,
       epoch: this.#info.epoch,
-      isMember: (key) => this.#latestMembers.some((member) => nodeKey(member) === key),
+      isMember: (key) =>
+        !this.#ended && this.#latestMembers.some((member) => nodeKey(member) === key),
     })
   }
 

@@ -3,130 +3,12 @@
  * gone, or has stopped being sure of itself; and members that are sure have seen the same events.
  */
 import test, { type ExecutionContext } from 'ava'
-import { silentLog } from '../../src/base/log.js'
-import { corosyncDriver } from '../../src/cluster/corosync/driver.js'
 import { GRACE_MS, LEASE_MS, Lease } from '../../src/cluster/corosync/lease.js'
 import { Votes } from '../../src/cluster/corosync/votes.js'
 import type { ProcessId } from '../../src/world/corosync.js'
-import { NodeRandom } from '../../src/world/node/random.js'
+import { type Member, Story } from './support/corosync-story.js'
 import { Dice } from './support/fake-cluster.js'
-import { FakeRing } from './support/fake-corosync.js'
-import { Recorder } from './support/recorder.js'
 import { withSeeds } from './support/seeds.js'
-import { type SimHost, type SimProcess, simHost } from './support/sim-host.js'
-
-const STEP_MS = 10
-
-interface Member {
-  readonly port: number
-  readonly nodeId: number
-  readonly id: ProcessId
-  readonly process: SimProcess
-  readonly recorder: Recorder
-}
-
-class Story {
-  readonly host: SimHost = simHost()
-  readonly ring = new FakeRing(this.host)
-  readonly members: Member[] = []
-  readonly #t: ExecutionContext
-
-  constructor(t: ExecutionContext) {
-    this.#t = t
-  }
-
-  /** A member on each of these hosts, one after the other; its port is its number. */
-  async with(...nodeIds: readonly number[]): Promise<this> {
-    for (const nodeId of nodeIds) {
-      const { recorder } = await this.enter(nodeId)
-      await this.until(() => recorder.lines.length > 0)
-    }
-    const count = this.members.length
-    await this.until(() => this.members.every((member) => this.isSure(member)))
-    await this.until(() => this.members.every(({ recorder }) => last(recorder) === count))
-    return this
-  }
-
-  async enter(nodeId: number): Promise<Member> {
-    const { corosync, process, id } = this.ring.host(nodeId).process()
-    const world = { clock: process.clock, random: new NodeRandom() }
-    const driver = await corosyncDriver({ world, corosync, log: silentLog })
-    const port = this.members.length + 1
-    const recorder = new Recorder(driver, port)
-    const member = { port, nodeId, id, process, recorder }
-    this.members.push(member)
-    const { left } = recorder
-    recorder.left = (node, members) => {
-      const gone = this.members.find((one) => one.port === node.port)!
-      const sure = this.isSure(gone)
-      this.#t.false(sure, `${port} takes ${node.port} for gone, which is sure of itself`)
-      left.call(recorder, node, members)
-    }
-    recorder.join().catch(() => undefined)
-    return member
-  }
-
-  member(port: number): Member {
-    return this.members[port - 1]!
-  }
-
-  isSure({ recorder, process }: Member): boolean {
-    return process.alive && recorder.driver.sureUntil() > this.host.now()
-  }
-
-  sure(): number[] {
-    return this.members.filter((member) => this.isSure(member)).map(({ port }) => port)
-  }
-
-  lost(): number[] {
-    const isLost = ({ recorder }: Member): boolean =>
-      recorder.own.some((line) => /^suspended /.test(line))
-    return this.members.filter(isLost).map(({ port }) => port)
-  }
-
-  async pass(ms: number): Promise<void> {
-    const end = this.host.now() + ms
-    while (this.host.now() < end) {
-      await this.host.advance(STEP_MS)
-      this.check()
-    }
-  }
-
-  async until(holds: () => boolean, limitMs = 60_000): Promise<void> {
-    const end = this.host.now() + limitMs
-    while (!holds()) {
-      if (this.host.now() > end) throw new Error('it never came to this')
-      await this.pass(STEP_MS)
-    }
-  }
-
-  /** Of two members that are sure, one has seen what the other has seen, or more of the same. */
-  check(): void {
-    const sure = this.members.filter((member) => this.isSure(member))
-    for (const a of sure) {
-      for (const b of sure.slice(sure.indexOf(a) + 1)) {
-        const [one, other] = common(a.recorder.lines, b.recorder.lines)
-        const shared = Math.min(one.length, other.length)
-        this.#t.deepEqual(one.slice(0, shared), other.slice(0, shared), `${a.port} and ${b.port}`)
-      }
-    }
-  }
-}
-
-function last({ lines }: Recorder): number {
-  return /\[(.*)\]/.exec(lines.at(-1) ?? '')?.[1]?.split(' ').length ?? 0
-}
-
-/** Both histories from the later one's begin; nothing when the earlier one has not come that far. */
-function common(
-  a: readonly string[],
-  b: readonly string[],
-): [readonly string[], readonly string[]] {
-  const [ab, ba] = [a.indexOf(b[0] ?? ''), b.indexOf(a[0] ?? '')]
-  if (ab >= 0) return [a.slice(ab), b]
-  if (ba >= 0) return [a, b.slice(ba)]
-  return [[], []]
-}
 
 test('of two halves the one with the lowest member goes on, after the other has stopped', async (t) => {
   const story = await new Story(t).with(1, 2, 3, 4)
@@ -289,23 +171,35 @@ test('the part that went on stays when it meets others that wait, be they more',
   t.deepEqual([story.lost(), story.sure()], [[4, 5, 6, 7], [1]])
 })
 
-test('a join and a tear at once: the answer reached one side only, and one side at most goes on', async (t) => {
-  // The oldest member is not the lowest: with the joiner it would be two of three, the other one of two.
-  for (const [members, joiner] of [
-    [[3, 2], 4],
-    [[2, 3], 1],
-  ] as const) {
-    for (const early of [false, true]) {
-      for (let ms = 0; ms < 10; ms++) {
-        const story = await new Story(t).with(...members)
-        await story.enter(joiner)
-        await story.host.advance(ms)
-        story.ring.tear([[members[0], joiner], [members[1]]], early)
-        await story.pass(GRACE_MS + 1000)
+/** A joiner at the third host; who answered dies in that moment, or not. Whoever is lowest. */
+for (const hosts of [
+  [3, 2, 4],
+  [2, 3, 1],
+  [3, 2, 1],
+  [2, 3, 4],
+] as const) {
+  for (const dies of [false, true]) {
+    const how = dies ? ', and whoever answered dies' : ''
+    test(`a join on ${hosts[2]} to ${hosts[0]}, ${hosts[1]} and a tear at once${how}: the answer reached one side only, and one side at most goes on`, async (t) => {
+      for (const early of [false, true]) {
+        for (let ms = 0; ms < 10; ms++) await joinAndTear(t, hosts, { early, dies, ms })
       }
-    }
+    })
   }
-})
+}
+
+async function joinAndTear(
+  t: ExecutionContext,
+  [oldest, second, joiner]: readonly [number, number, number],
+  { early, dies, ms }: { early: boolean; dies: boolean; ms: number },
+): Promise<void> {
+  const story = await new Story(t).with(oldest, second)
+  await story.enter(joiner)
+  await story.host.advance(ms)
+  if (dies) story.ring.kill(story.member(1).id)
+  story.ring.tear([[oldest, joiner], [second]], early)
+  await story.pass(GRACE_MS + 1000)
+}
 
 function shuffled(dice: Dice): number[] {
   const rest = [1, 2, 3, 4, 5]

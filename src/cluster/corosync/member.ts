@@ -22,6 +22,7 @@ import {
   type Message,
   type MessageType,
   PLAIN,
+  type ProcessKey,
   processKey,
 } from './message.js'
 import { Order, SELF } from './order.js'
@@ -30,8 +31,8 @@ import { LEFT_BEHIND, Pulse } from './pulse.js'
 
 /** The oldest member answers within milliseconds, unless a member that is not heard of is waited for. */
 const ANSWER_MS = 60_000
-/** An orderly leave takes this long at most; then the closed connection tells the others. */
-const LEAVE_MS = 5_000
+/** A ring that turns orders a leave within milliseconds; after this long the closed connection tells the others. */
+const LEAVE_MS = 2_000
 
 /** How it ended. */
 export type End =
@@ -73,6 +74,10 @@ export class CorosyncMember {
   #cancelWait: (() => void) | undefined
   /** The own join is answered: this process is one of those that count. */
   #counts = false
+  /** Who went between the own arrival and the answer, which may still name it: told to the pulse afterwards. */
+  #early: (() => void)[] = []
+  /** Left behind by the others; what they answered afterwards counts nowhere. */
+  readonly #evicted = new Set<ProcessKey>()
   #isOver = false
   #isLeaving = false
 
@@ -191,6 +196,7 @@ export class CorosyncMember {
     }
     this.#depart(left)
     for (const { process, why } of joined) {
+      this.#evicted.delete(processKey(process))
       // Who comes from another part of the network leaves and joins anew before it counts.
       if (why === 'joined') this.#order.arrived(process)
       else this.#options.log.warn('corosync.stranger', { process: processKey(process) })
@@ -231,6 +237,7 @@ export class CorosyncMember {
       incarnation: this.#incarnation,
       outlet,
       after: (delayMs, fn) => void this.#after(delayMs, fn),
+      isServing: () => this.inside && this.#options.events.isServing?.() === true,
       outside: (reason) => this.#outside(reason),
       refused: (reason) => this.#end({ kind: 'refused', reason }),
       evicted: (process) => {
@@ -245,7 +252,8 @@ export class CorosyncMember {
     for (const { process, why } of left) {
       if (why === 'node-down') continue
       this.#order?.departed(process, undefined)
-      this.#pulse?.gone(process)
+      if (this.#counts) this.#pulse?.gone(process)
+      else this.#early.push(() => this.#pulse?.gone(process))
     }
     const lost = left.flatMap(({ process, why }) => (why === 'node-down' ? [process] : []))
     if (lost.length > 0) this.#tear(lost, 'cannot be reached')
@@ -285,25 +293,48 @@ export class CorosyncMember {
     const { process } = message.subject
     if (message.type === 'leave') this.#leaveCame(from, process)
     else if (message.type === 'join') this.#pulse?.expect(from, message.incarnation)
-    if (order.received(from, message)) this.#settled(message)
+    const isVain = message.type === 'accept' && !this.#mayAnswer(from, process)
+    if (!isVain && order.received(from, message)) this.#settled(message)
     this.#advance()
+  }
+
+  /** Whether this answer lets a joiner into this cluster. */
+  #mayAnswer(from: ProcessId, joiner: ProcessId): boolean {
+    if (this.#evicted.has(processKey(from))) return false
+    // Who is not in yet is let in by whoever answers first.
+    if (!this.#counts || this.#pulse?.isMember(from) === true) return true
+    this.#order?.elsewhere(joiner)
+    return false
   }
 
   #leaveCame(from: ProcessId, process: ProcessId): void {
     if (processKey(from) === processKey(process)) {
-      this.#depart([{ process, why: 'left' }])
+      // What waits in front of it, for somebody who is not heard of, does not matter to who leaves.
+      if (this.#isLeaving && processKey(from) === processKey(this.#self))
+        this.#end({ kind: 'left' })
+      else this.#depart([{ process, why: 'left' }])
     } else if (processKey(process) === processKey(this.#self)) {
       this.#outside(LEFT_BEHIND)
-    } else if (this.#pulse?.isMember(process) === true) {
-      this.#tear([process], 'was silent for too long')
+    } else {
+      this.#evicted.add(processKey(process))
+      if (!this.#counts) {
+        this.#order?.departed(process, this.#options.world.clock.monotonic() + GRACE_MS)
+        this.#early.push(() => this.#silent(process))
+      } else this.#silent(process)
     }
   }
 
+  #silent(process: ProcessId): void {
+    if (this.#pulse?.isMember(process) === true) this.#tear([process], 'was silent for too long')
+  }
+
   /** A join is answered: from now on the joiner counts. */
-  #settled({ subject, members }: Message): void {
+  #settled({ subject, members, isSettled }: Message): void {
     if (processKey(subject.process) === processKey(this.#self)) {
       this.#counts = true
-      this.#pulse?.begin(members.map(({ process }) => process))
+      const others = members.map(({ process }) => process)
+      this.#pulse?.begin(others, isSettled)
+      for (const tell of this.#early.splice(0)) tell()
     } else {
       this.#pulse?.joined(subject.process)
     }
@@ -317,8 +348,11 @@ export class CorosyncMember {
     if (order === undefined || subject === undefined) return
     if (processKey(subject.process) !== processKey(order.processOf(joiner) ?? this.#self)) return
     try {
+      const { incarnation } = subject
+      const isSettled = this.#pulse?.isSettled !== false
       const accept = { ...PLAIN, ...order.standing(), type: 'accept', subject } as const
-      this.#messages?.send(encodeMessage({ ...accept, payload: answer }))
+      const message = { ...accept, incarnation, isSettled, payload: answer }
+      this.#messages?.send(encodeMessage(message))
     } catch (error) {
       if (!(error instanceof RangeError)) throw error
       this.#refuse(subject.process, error.message)

@@ -10,10 +10,11 @@
  * a payload of that size. What 1.0 has no field for stands in the last slot of the member list, which
  * it reads with 1024 members only (and then so do we):
  *
- *     0 "SDx2" | 4 true payload length u32 | 8 waiting BLOCKs u32 | 12 incarnation 8
+ *     0 "SDx2" | 4 true payload length u32 | 8 waiting BLOCKs u32 | 12 incarnation 8 | 20 settled u8
  *
- * (the incarnation, in a JOIN, tells a process from itself before it left and came back) and the owners of these BLOCKs, oldest first, 8 bytes each, in the slots after the members. In 1.0 a joiner
- * does not know of them, and takes its own BLOCK for the active one while another is (C9).
+ * (the incarnation, in a JOIN and the ACCEPT that answers it, tells a process from itself before it left and came back)
+ * and the owners of these BLOCKs, oldest first, 8 bytes each, in the slots after the members. In 1.0 a joiner does not
+ * know of them, and takes its own BLOCK for the active one while another is (C9).
  */
 import { LIMITS } from '../../base/limits.js'
 import { decodeNode, encodeNode, type SdNode } from '../../model/node.js'
@@ -28,6 +29,7 @@ const MEMBERS_OFFSET = 96
 const SLOT_BYTES = 88
 const SLOTS = 1024
 const EXTRA_OFFSET = MEMBERS_OFFSET + (SLOTS - 1) * SLOT_BYTES
+const SETTLED_OFFSET = EXTRA_OFFSET + 20
 const EXTRA_MAGIC = Buffer.from('SDx2')
 const OWNER_BYTES = 8
 export const INCARNATION_BYTES = 8
@@ -50,8 +52,10 @@ export interface Message {
   readonly members: readonly Participant[]
   /** Of an ACCEPT: owners of the BLOCKs that wait. */
   readonly blocks: readonly ProcessId[]
-  /** Of a JOIN: hexadecimal, unique to this attempt; empty when 1.0 sent it. */
+  /** Of a JOIN and its ACCEPT: hexadecimal, unique to this attempt; empty when 1.0 sent it. */
   readonly incarnation: string
+  /** Of an ACCEPT: its sender knew that all members shared its view of them (votes.ts). */
+  readonly isSettled: boolean
   readonly payload: Buffer
 }
 
@@ -60,6 +64,7 @@ export const PLAIN = {
   members: [],
   blocks: [],
   incarnation: '',
+  isSettled: false,
   payload: Buffer.alloc(0),
 } as const satisfies Partial<Message>
 
@@ -90,6 +95,7 @@ export function encodeMessage(message: Message): Buffer[] {
   header.writeUInt32LE(payload.length, EXTRA_OFFSET + 4)
   header.writeUInt32LE(blocks.length, EXTRA_OFFSET + 8)
   header.write(message.incarnation, EXTRA_OFFSET + 12, INCARNATION_BYTES, 'hex')
+  header[SETTLED_OFFSET] = message.isSettled ? 1 : 0
   const ownersAt = MEMBERS_OFFSET + members.length * SLOT_BYTES
   blocks.forEach((owner, i) => {
     putProcess(header, ownersAt + i * OWNER_BYTES, owner)
@@ -124,6 +130,7 @@ export function decodeMessage(bytes: Buffer): Message {
     incarnation: hasExtra
       ? bytes.toString('hex', EXTRA_OFFSET + 12, EXTRA_OFFSET + 12 + INCARNATION_BYTES)
       : '',
+    isSettled: hasExtra && bytes[SETTLED_OFFSET] === 1,
     payload: bytes.subarray(HEADER_BYTES, HEADER_BYTES + exact),
   }
 }

@@ -8,6 +8,8 @@
  *    ordered after, although it is sent much later (cluster spec, section 11).
  *  - Sheepdog 1.0 has every member answer. Here the oldest one does; when it leaves first, its LEAVE is
  *    taken out of turn and the next one answers. Whatever is answered first counts on all.
+ *  - Two clusters that grew up in parts of a torn network may be in one group for a while, and both answer a joiner.
+ *    It belongs to the one that answered first; the other one takes its place away.
  *  - Who found only processes that came after it in its group is the first member, and answers itself.
  *  - A LEAVE that nobody vouches for waits until it is due (by the own clock) and this member is sure that it is
  *    not itself the one left behind. All that is behind it waits too, so clocks cannot change the order.
@@ -24,6 +26,7 @@ import {
   type MemberId,
   mayAppend,
 } from '../membership.js'
+import { NO_INCARNATION } from './beat.js'
 import { type Message, type Participant, type ProcessKey, processKey } from './message.js'
 
 /** The own member's number; numbers are private to a process. */
@@ -32,7 +35,7 @@ export const SELF = 1 as MemberId
 interface Place {
   readonly kind: 'place'
   readonly process: ProcessId
-  join?: { readonly node: SdNode; readonly request: Buffer }
+  join?: { readonly node: SdNode; readonly request: Buffer; readonly incarnation: string }
   accept?: { readonly by: ProcessKey; readonly at: number; readonly message: Message }
   /** Put to the state machine; its answer is awaited. */
   asked: boolean
@@ -107,11 +110,12 @@ export class Order {
     }
   }
 
-  /** The place whose answer is awaited. */
-  get asking(): Participant | undefined {
+  /** The place whose answer is awaited, and what the joiner calls itself. */
+  get asking(): (Participant & { readonly incarnation: string }) | undefined {
     const head = this.#list[0]
     if (head?.kind !== 'place' || !head.asked || head.join === undefined) return undefined
-    return { process: head.process, node: head.join.node }
+    const { node, incarnation } = head.join
+    return { process: head.process, node, incarnation }
   }
 
   arrived(process: ProcessId): void {
@@ -123,16 +127,7 @@ export class Order {
     const key = processKey(process)
     this.#arrivals++
     this.#elders.delete(key)
-    const at = this.#list.findIndex(
-      (item) =>
-        item.kind === 'place' && item.accept === undefined && processKey(item.process) === key,
-    )
-    const place = this.#list[at]
-    if (place?.kind === 'place') {
-      this.#list.splice(at, 1)
-      if (place.asked) this.#withdraw(place)
-      return false
-    }
+    if (this.elsewhere(process)) return false
     const isGoing = this.#list.findLast(
       (item) => item.kind !== 'said' && processKey(item.process) === key,
     )
@@ -142,13 +137,27 @@ export class Order {
     return isKnown
   }
 
+  /** Another cluster in this group has let this process in first. False when none was to be let in here. */
+  elsewhere(process: ProcessId): boolean {
+    const key = processKey(process)
+    const at = this.#list.findIndex(
+      (item) =>
+        item.kind === 'place' && item.accept === undefined && processKey(item.process) === key,
+    )
+    const place = this.#list[at]
+    if (place?.kind !== 'place') return false
+    this.#list.splice(at, 1)
+    if (place.asked) this.#withdraw(place)
+    return true
+  }
+
   /** True when the message settles a join. */
   received(from: ProcessId, message: Message): boolean {
     this.#arrivals++
     const { type, subject, payload } = message
     switch (type) {
       case 'join':
-        this.#fill(from, subject.node, payload)
+        this.#fill(from, message)
         return false
       case 'accept':
         return this.#settle(from, message)
@@ -297,24 +306,39 @@ export class Order {
     )
   }
 
-  #fill(from: ProcessId, node: SdNode, request: Buffer): void {
-    const key = processKey(from)
-    const place = this.#list.findLast(
-      (item) => item.kind === 'place' && processKey(item.process) === key,
-    )
-    if (place?.kind === 'place' && place.join === undefined) place.join = { node, request }
+  #fill(from: ProcessId, { subject, payload, incarnation }: Message): void {
+    const place = this.#placeOf(processKey(from))
+    if (place === undefined || place.join !== undefined) return
+    place.join = { node: subject.node, request: payload, incarnation }
   }
 
   #settle(from: ProcessId, message: Message): boolean {
     const key = processKey(message.subject.process)
-    const place = this.#list.findLast(
-      (item) => item.kind === 'place' && processKey(item.process) === key,
-    )
-    if (place?.kind !== 'place' || place.join === undefined || place.accept !== undefined) {
-      return false
-    }
+    const place = this.#placeOf(key)
+    if (place?.join === undefined || place.accept !== undefined) return false
+    // The answer to an earlier attempt of this process may have waited for the ring to turn.
+    const { incarnation } = message
+    if (isNamed(incarnation) && incarnation !== place.join.incarnation) return false
     place.accept = { by: processKey(from), at: this.#arrivals, message }
+    if (key === this.#self) this.#dropStrangers(message)
     return true
+  }
+
+  /** Who came later may have been let in by another cluster before this member knew which one its own is. */
+  #dropStrangers({ members }: Message): void {
+    const known = new Set([this.#self, ...members.map(({ process }) => processKey(process))])
+    this.#list = this.#list.filter((item) => {
+      if (item.kind !== 'place' || item.accept === undefined) return true
+      const isOurs = known.has(item.accept.by) || processKey(item.process) === this.#self
+      if (isOurs) known.add(processKey(item.process))
+      return isOurs
+    })
+  }
+
+  #placeOf(key: ProcessKey): Place | undefined {
+    return this.#list.findLast(
+      (item): item is Place => item.kind === 'place' && processKey(item.process) === key,
+    )
   }
 
   #apply(sender: MemberId, entry: Entry): void {
@@ -344,4 +368,8 @@ export class Order {
     if (process === undefined) throw new Error(`member ${id} has no process`)
     return process
   }
+}
+
+function isNamed(incarnation: string): boolean {
+  return incarnation !== '' && incarnation !== NO_INCARNATION
 }

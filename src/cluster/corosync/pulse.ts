@@ -33,6 +33,8 @@ export interface PulseOptions {
   readonly outlet: Outlet
   /** As Clock.after, but it ends with the member. */
   readonly after: (delayMs: number, fn: () => void) => void
+  /** As DriverEvents.isServing. */
+  isServing(): boolean
   /** This member cannot go on. */
   outside(reason: string): void
   /** This member, not let in yet, is turned away. */
@@ -85,9 +87,15 @@ export class Pulse {
     this.#lease.expect(process, incarnation)
   }
 
-  /** This member is in, with these. */
-  begin(others: readonly ProcessId[]): void {
-    this.#votes = new Votes(this.#options.self, [...others, this.#options.self])
+  /** All members are known to share the view of them. */
+  get isSettled(): boolean {
+    return this.#votes === undefined || this.#votes.unsettled === 1
+  }
+
+  /** This member is in, with these; `isSettled`: whoever answered was. */
+  begin(others: readonly ProcessId[], isSettled: boolean): void {
+    const { self } = this.#options
+    this.#votes = others.length === 0 ? new Votes(self) : Votes.joining(self, others, isSettled)
     this.#foundedAt = this.#options.clock.monotonic()
     this.#beat()
   }
@@ -102,9 +110,9 @@ export class Pulse {
 
   /** Left, or died where somebody saw it. */
   gone(process: ProcessId): void {
+    this.#remember(process)
     this.#votes?.gone(process)
     this.#lease.forget(process)
-    this.#remember(process)
   }
 
   /** True when the others are enough to go on without these. */
@@ -117,6 +125,7 @@ export class Pulse {
   }
 
   #remember(former: ProcessId): void {
+    if (!this.isMember(former)) return
     this.#former.add(processKey(former))
     const [oldest] = this.#former
     if (this.#former.size > FORMER_MAX && oldest !== undefined) this.#former.delete(oldest)
@@ -152,7 +161,8 @@ export class Pulse {
     if (this.#options.outlet.isWaiting || this.#lease.underWay >= UNDER_WAY_MAX) return
     const beat = this.#lease.beat(this.#options.clock.monotonic(), this.members)
     const { isSure, age } = this
-    this.#options.outlet.send([encodeBeat({ ...beat, isSure, age })])
+    const isServing = this.#options.isServing()
+    this.#options.outlet.send([encodeBeat({ ...beat, isSure, isServing, age })])
   }
 
   #aside(what: Pick<Beat, 'kind' | 'entries' | 'reason'>): void {
@@ -178,11 +188,11 @@ export class Pulse {
   }
 
   /**
-   * A beat of a member of another cluster of this name, which grew up in another part of the network: who is not
-   * sure of itself joins the other one anew, else the younger one does (it waits for the older one's
-   * nodes, most likely), else the smaller one.
+   * A beat of a member of another cluster of this name, which grew up in another part of the network. Who only waits
+   * joins the one that serves; else who is not sure of itself joins the other one anew, else the younger one does (it
+   * waits for the older one's nodes, most likely), else the smaller one.
    */
-  #meet(theirs: readonly ProcessId[], { isSure, age }: Beat): void {
+  #meet(theirs: readonly ProcessId[], { isSure, isServing, age }: Beat): void {
     const ours = this.members
     const self = processKey(this.#options.self)
     if (theirs.length === 0 || theirs.some((process) => processKey(process) === self)) return
@@ -191,6 +201,7 @@ export class Pulse {
     if (areFormer && 2 * theirs.length <= ours.length) return
     const [mine, other] = [lowestOf(ours), lowestOf(theirs)]
     const better =
+      Number(isServing) - Number(this.#options.isServing()) ||
       Number(isSure) - Number(this.isSure) ||
       (Math.abs(age - this.age) > AGE_SECONDS ? age - this.age : 0) ||
       theirs.length - ours.length ||

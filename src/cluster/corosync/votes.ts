@@ -10,16 +10,23 @@
  * yet, and a part must be enough in each of them. Why that suffices: if two parts went on, take the newest view
  * both have; whoever knows only an older one makes it impossible that a newer one has been settled without it,
  * so both had to be enough in the same view, with the same lowest member, and enough is more than half.
- * Members that are gone only shrink the view for the part they were in: messages of a host that were
- * delivered anywhere were delivered in its own part. But who is gone may have gone because it could not go on in
- * a view, so a view it did not share stays unsettled until a later one is settled.
+ *
+ * A joiner does not know what the others had to satisfy before it came. It knows the view without itself; when whoever
+ * answered had still older ones to satisfy, nothing is enough for it before a view with itself in it is settled.
+ *
+ * Who is gone was in the part that was told so: what a host says anywhere, it says in its own part. So it shrinks the
+ * current view, and in older ones, where others may still count it as missing, its vote stays with the part it was in:
+ * nobody else can have it any more, and it acts no more on what it knew. Of strangers that go (they were
+ * missing before) nothing follows.
  */
 import type { ProcessId } from '../../world/corosync.js'
 import { type ProcessKey, processKey } from './message.js'
 
 interface View {
-  /** Without those that are gone since. */
+  /** Without those that went while this was the current view. */
   readonly members: Map<ProcessKey, ProcessId>
+  /** Members that went in this part later. */
+  readonly supporters: Set<ProcessKey>
   /** Who has yet to say that this is its view too. */
   readonly open: Set<ProcessKey>
 }
@@ -29,9 +36,21 @@ export class Votes {
   /** Oldest first; the last one is the current membership. */
   #views: View[]
 
-  constructor(self: ProcessId, members: readonly ProcessId[]) {
+  /** There may be older views than those known here. */
+  #isPartial = false
+
+  /** The first member, alone; or as good as. */
+  constructor(self: ProcessId, members: readonly ProcessId[] = [self]) {
     this.#self = processKey(self)
     this.#views = [this.#view(members)]
+  }
+
+  /** A joiner that these let in; `isWhole`: they had no view to satisfy but the one without the joiner. */
+  static joining(self: ProcessId, others: readonly ProcessId[], isWhole: boolean): Votes {
+    const votes = new Votes(self, others)
+    votes.joined(self)
+    votes.#isPartial = !isWhole
+    return votes
   }
 
   /** The current members. */
@@ -56,7 +75,12 @@ export class Votes {
   /** It has left or died: nothing to wait for. */
   gone(process: ProcessId): void {
     const key = processKey(process)
-    for (const view of this.#views) view.members.delete(key)
+    if (!this.#current.members.delete(key)) return
+    for (const view of this.#views) {
+      view.open.delete(key)
+      if (view.members.has(key)) view.supporters.add(key)
+    }
+    this.#settle()
   }
 
   /** These cannot be heard any more. True when the others are enough to go on; then they are the members. */
@@ -71,7 +95,7 @@ export class Votes {
 
   /** Whether these alone could not have been left behind. */
   areEnough(alive: ReadonlySet<ProcessKey>): boolean {
-    return this.#views.every(({ members }) => isEnough(members, alive))
+    return !this.#isPartial && this.#views.every((view) => isEnough(view, alive))
   }
 
   /** `from` says whom it takes for members. */
@@ -88,7 +112,7 @@ export class Votes {
     const members = new Map(processes.map((process) => [processKey(process), process]))
     const open = new Set(members.keys())
     open.delete(this.#self)
-    return { members, open }
+    return { members, supporters: new Set(), open }
   }
 
   get #current(): View {
@@ -100,16 +124,16 @@ export class Votes {
   /** Forgets what came before the newest view all its members share. */
   #settle(): void {
     const settled = this.#views.findLastIndex(({ open }) => open.size === 0)
-    if (settled > 0) this.#views = this.#views.slice(settled)
+    if (settled <= 0) return
+    this.#views = this.#views.slice(settled)
+    this.#isPartial = false
   }
 }
 
-function isEnough(
-  members: ReadonlyMap<ProcessKey, ProcessId>,
-  alive: ReadonlySet<ProcessKey>,
-): boolean {
-  const here = [...members.keys()].filter((key) => alive.has(key)).length
+function isEnough({ members, supporters }: View, alive: ReadonlySet<ProcessKey>): boolean {
+  const isHere = (key: ProcessKey): boolean => alive.has(key) || supporters.has(key)
+  const here = [...members.keys()].filter(isHere).length
   if (2 * here !== members.size) return 2 * here > members.size
   const [lowest] = [...members.values()].sort((a, b) => a.nodeId - b.nodeId || a.pid - b.pid)
-  return lowest === undefined || alive.has(processKey(lowest))
+  return lowest === undefined || isHere(processKey(lowest))
 }

@@ -17,6 +17,7 @@ export class Recorder implements DriverEvents {
   onNotified: (text: string) => void = () => undefined
   /** Why it turns joiners away; undefined: it lets everybody in. */
   refusal: string | undefined
+  serves = false
 
   constructor(driver: ClusterDriver, port: number) {
     this.driver = driver
@@ -33,6 +34,10 @@ export class Recorder implements DriverEvents {
 
   unblock(text: string): void {
     this.driver.unblock(Buffer.from(text))
+  }
+
+  isServing(): boolean {
+    return this.serves
   }
 
   joinRefusal(joiner: SdNode): string | undefined {

@@ -1,0 +1,102 @@
+/**
+ * Joins while the ring is torn: whoever asks to come in comes in at last, and who lost the cluster finds it again,
+ * whatever happened to the ring while they asked.
+ */
+import test, { type ExecutionContext } from 'ava'
+import { type Member, Story } from './support/corosync-story.js'
+import { Dice } from './support/fake-cluster.js'
+import { withSeeds } from './support/seeds.js'
+
+const HOSTS = 5
+/** Everything is whole again for this long, and then all are in. */
+const PEACE_MS = 90_000
+
+async function anything(t: ExecutionContext, seed: number): Promise<void> {
+  const dice = new Dice(seed)
+  const story = await new Story(t, { comeAgain: true }).with(1, 2, 3)
+  const host = (): number => 1 + dice.below(HOSTS)
+  const any = (): Member => story.members[dice.below(story.members.length)]!
+  const acts: (() => unknown)[] = [
+    () => {
+      const parts = [[], [], []] as number[][]
+      for (let nodeId = 1; nodeId <= HOSTS; nodeId++) parts[dice.below(3)]!.push(nodeId)
+      story.ring.tear(parts, dice.below(2) === 0)
+    },
+    () => story.ring.tear([[host()]], dice.below(2) === 0),
+    () => story.ring.heal(),
+    () => story.ring.heal(),
+    () => story.ring.kill(any().id),
+    () => any().process.stop(),
+    () => story.ring.freeze(host()),
+    () => story.enter(host()),
+    () => story.enter(host()),
+  ]
+  for (let i = 0; i < 12; i++) {
+    await acts[dice.below(acts.length)]!()
+    await story.pass([1, 5, 50, 500, 5000, 8000][dice.below(6)]!)
+  }
+  story.ring.heal()
+  for (let nodeId = 1; nodeId <= HOSTS; nodeId++) story.ring.thaw(nodeId)
+  for (const { process } of story.members) process.resume()
+  await story.together(PEACE_MS)
+}
+
+test('whatever happened to the ring while they asked: in peace all come together', async (t) => {
+  t.timeout(300_000)
+  await withSeeds(8, (seed) => anything(t, seed))
+})
+
+test('two parts that grew up apart answer the same joiner: it belongs to one of them, and all come together', async (t) => {
+  for (let ms = 0; ms < 12; ms++) {
+    const story = new Story(t, { comeAgain: true })
+    for (const nodeId of [1, 2, 3, 4]) story.ring.host(nodeId)
+    story.ring.tear([[1, 2], [3]])
+    for (const nodeId of [1, 2, 3]) {
+      const one = await story.enter(nodeId)
+      await story.until(() => story.isSure(one))
+    }
+    story.ring.heal()
+    await story.host.advance(ms)
+    await story.enter(4)
+    await story.together(PEACE_MS)
+  }
+})
+
+test('a member that dies just after a tear holds nobody up: the last one of its part goes on, and lets others in', async (t) => {
+  for (let ms = 0; ms < 6; ms++) {
+    const story = await new Story(t).with(1, 2, 3)
+    story.ring.tear([[1]])
+    await story.host.advance(ms)
+    story.ring.kill(story.member(3).id)
+    await story.until(() => story.member(2).recorder.lines.at(-1) === 'left 3 [2]')
+    const joiner = await story.enter(2)
+    await story.until(() => story.isSure(joiner))
+    t.deepEqual(story.sure(), [2, joiner.port])
+  }
+})
+
+test('a member that dies while a joiner waits for its answer is not missed by the joiner for ever', async (t) => {
+  for (let ms = 0; ms < 6; ms++) {
+    const story = await new Story(t).with(1, 2, 3)
+    await story.enter(4)
+    await story.host.advance(ms)
+    story.ring.kill(story.member(3).id)
+    await story.together(PEACE_MS)
+    t.deepEqual(story.lost(), [])
+  }
+})
+
+test('a member that is left behind while a joiner waits leaves for the joiner too', async (t) => {
+  const story = await new Story(t).with(1, 2, 3)
+  story.member(3).process.stop()
+  await story.pass(9000)
+  // Two more that are stopped in the moment when 1 and 2 have had enough of 3.
+  for (let i = 0; i < 8; i++) {
+    await story.enter(4 + i)
+    await story.pass(300)
+  }
+  await story.until(() => story.sure().length === 10)
+  story.member(3).process.resume()
+  await story.pass(1000)
+  t.deepEqual(story.lost(), [3])
+})
