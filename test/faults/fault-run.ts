@@ -29,8 +29,8 @@ export function rulesOf(setting: Setting, meeting: Meeting): Rules {
   const { width, bearable, strips } = setting.redundancy
   // With fewer members than fragments nothing coded is written: no error, but nothing to see either.
   const membersMin = strips === undefined ? width : width - 1
-  const { calmCuts = false, awaySeconds } = meeting
-  return { bearable, membersMin, faults, calmCuts, awaySeconds }
+  const { awaySeconds } = meeting
+  return { bearable, membersMin, faults, awaySeconds }
 }
 
 /** Runs for `seconds`, then mends everything, reads everything and compares all copies. */

@@ -19,8 +19,6 @@ export interface Meeting {
   readonly cables: Cables | undefined
   /** How long a node is paused or cut, in seconds: at least, at most. */
   readonly awaySeconds: readonly [number, number]
-  /** As in the rules of the schedule. */
-  readonly calmCuts?: boolean
 }
 
 /** A directory all nodes see. A node that is paused or cut stays a member, so everybody waits for it. */
@@ -53,8 +51,6 @@ export async function corosyncMeeting(owner: Owner, hosts: number): Promise<Meet
       heal: (node) => ring.heal([node], others(node)),
     },
     awaySeconds: [2, 20],
-    // Known: a sheep that joins while corosync's ring is torn may wait for ever.
-    calmCuts: true,
   }
 }
 

@@ -58,8 +58,6 @@ export interface Rules {
   readonly membersMin: number
   /** Faults that may be drawn. */
   readonly faults: readonly ActionKind[]
-  /** Nobody joins while somebody is cut off, and nobody is cut off while the cluster is not clean. */
-  readonly calmCuts?: boolean
   /** How long a node stays paused or cut, in seconds: at least, at most. */
   readonly awaySeconds: readonly [number, number]
 }
@@ -96,18 +94,14 @@ export function faultsPossible(nodes: readonly NodeStatus[], rules: Rules): Acti
   return victims.flatMap(({ index, lacksDisk = false }) =>
     rules.faults
       .filter((kind) => kind !== 'disk' || !lacksDisk)
-      .filter((kind) => kind !== 'cut' || rules.calmCuts !== true || dangers === 0)
       .map((kind) => ({ kind, node: index })),
   )
 }
 
 function mendingPossible(nodes: readonly NodeStatus[], rules: Rules): Action[] {
   const [awayMin] = rules.awaySeconds
-  const isTorn = nodes.some(({ condition }) => condition === 'cut')
   const ready = nodes.filter(({ condition, sinceSeconds }) => {
     if (condition === 'up') return false
-    const joins = condition === 'dead' || condition === 'left' || condition === 'spare'
-    if (joins && isTorn && rules.calmCuts === true) return false
     return (condition !== 'paused' && condition !== 'cut') || sinceSeconds >= awayMin
   })
   // Twice, so that nodes come back about as often as others go.

@@ -255,6 +255,30 @@ test('a view is not settled before all its members share it', (t) => {
   t.true(votes.areEnough(new Set(['3/1', '4/1'])))
 })
 
+test('the vote of who dies in a part stays there; the death of who was missing before changes nothing', (t) => {
+  const all = [1, 2, 3, 4, 5].map(process)
+  const votes = new Votes(process(2), all)
+  t.true(votes.unreachable([process(4), process(5)]))
+  t.false(votes.areEnough(new Set(['1/1', '2/1'])))
+  votes.gone(process(4))
+  t.false(votes.areEnough(new Set(['1/1', '2/1'])), 'two of five, not of four')
+  votes.gone(process(3))
+  t.true(votes.areEnough(new Set(['1/1', '2/1'])))
+})
+
+test('a joiner whom somebody let in who had older views to satisfy goes nowhere before its own is settled', (t) => {
+  const others = [process(1), process(2)]
+  const view = [...others, process(3)]
+  const [partial, whole] = [false, true].map((isWhole) =>
+    Votes.joining(process(3), others, isWhole),
+  )
+  const both = new Set(['1/1', '3/1'])
+  t.true(whole!.areEnough(both))
+  t.false(partial!.areEnough(both))
+  for (const one of ['1/1', '2/1']) partial!.heard(one, view)
+  t.true(partial!.areEnough(both))
+})
+
 test('who is evicted gets no acknowledgement for what it says afterwards', (t) => {
   const lease = new Lease(process(1), 'aa'.repeat(8))
   const other = new Lease(process(2), 'bb'.repeat(8))
