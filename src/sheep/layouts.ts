@@ -9,7 +9,7 @@
  * small epoch is as good as one of the epoch that put it there.
  */
 
-import type { SdNode } from '../model/node.js'
+import { type NodeKey, nodeKey, type SdNode } from '../model/node.js'
 import { fragmentId, type Oid, oidVid, type StoredId } from '../model/oid.js'
 import { stripsOf } from '../model/policy.js'
 import { ownersOf } from '../model/ring.js'
@@ -62,6 +62,12 @@ export class Layouts {
       if (ring.zones >= width) return { epoch, ring }
     }
     return 'none'
+  }
+
+  /** Who was in an epoch; undefined: ask again later. */
+  async membersOf(epoch: number): Promise<ReadonlySet<NodeKey> | undefined> {
+    const ring = await this.#rings.of(epoch)
+    return ring === undefined ? undefined : new Set(ring.nodes.map(nodeKey))
   }
 
   /** What this node is to hold in `epoch`. A layout nobody knows gives it nothing. */

@@ -262,3 +262,39 @@ test('a peer that names an impossible fragment, or more than it holds, is refuse
   t.is((await client.call(beyond, Buffer.alloc(1))).result, Code.INVALID_PARMS)
   cluster.close()
 })
+
+test('a member that never got its fragment proves nothing: with too few others the object waits for them', async (t) => {
+  await withSeeds(2, async (seed) => {
+    const { cluster, client } = await codedCluster(seed)
+    const disk = await cluster.source(1).open('e1')
+    const content = pattern(SIZE, seed)
+    t.is(await write(disk, 0, content), Code.SUCCESS)
+    client.close()
+    // One is lost for good. Who comes in its place goes again before it has got anything, and the rest settle.
+    cluster.kill(0)
+    await cluster.settle()
+    const fresh = cluster.addMachine()
+    await cluster.boot(fresh)
+    cluster.kill(fresh)
+    await cluster.settle()
+    await cluster.boot(fresh)
+    for (const away of [4, 5]) cluster.kill(away)
+    const answers: (Buffer | Code)[] = []
+    for (let at = 0; at < SIZE; at += OBJECT) {
+      void read(disk, at, OBJECT).then((answer) => answers.push(answer))
+    }
+    await cluster.clock.sleep(60_000)
+    t.deepEqual(
+      answers.filter((answer) => typeof answer === 'number'),
+      [],
+      `SEED=${seed}`,
+    )
+    for (const back of [4, 5]) await cluster.boot(back)
+    await cluster.settle()
+    await cluster.clock.until('the answers', () => answers.length === SIZE / OBJECT)
+    const found = await read(disk, 0, SIZE)
+    t.true(content.equals(found as Buffer), `SEED=${seed}`)
+    t.deepEqual(await codedFaults(cluster), [], `SEED=${seed}`)
+    cluster.close()
+  })
+})

@@ -7,6 +7,10 @@
  * layout, and what the one before knew is as good. When fewer than `data` owners are left and all that live have
  * theirs, nobody can tell: the object waits for the others instead of going back in time.
  *
+ * The search ends with the layout of the newest gathered epoch: by then everybody who was there had everything. An owner under
+ * that layout who was not there (there may have been fewer zones than fragments) may lack what exists, and its lack
+ * proves nothing.
+ *
  * Fragments read one after the other may differ by writes that are under way. Such a write needs this node too:
  * it waits here for the fragment and overwrites what was mixed.
  */
@@ -64,9 +68,11 @@ interface Place {
   readonly owners: readonly SdNode[]
   /** Labels a copy of this layout can have. */
   readonly range: EpochRange
+  /** Whose lack of a fragment proves that nothing was acknowledged; every owner's, when not given. */
+  readonly witnesses?: ReadonlySet<NodeKey> | undefined
 }
 
-/** What a node says about its fragment. 'silent': it lost a disk since and cannot tell. */
+/** What a node says about its fragment. 'silent': it cannot tell, because it lost a disk or was not there. */
 type Presence = 'present' | 'absent' | 'removed' | 'unreachable' | 'gone' | 'silent'
 
 export class CodedFetcher {
@@ -92,7 +98,10 @@ export class CodedFetcher {
       // A fragment that was this node's in later layouts as well carries their label. Nothing was acknowledged under
       // them, or the search would not have come here: it is as good as one that was set aside before.
       const range = { from: layout.epoch, to: epoch }
-      const found = await this.#fromLayout({ wanted, code, owners, range })
+      const isLast = layout.epoch <= oldest
+      const witnesses = isLast ? await layouts.membersOf(oldest) : undefined
+      if (isLast && witnesses === undefined) return Code.NETWORK_ERROR
+      const found = await this.#fromLayout({ wanted, code, owners, range, witnesses })
       if (found === 'found') return Code.SUCCESS
       if (found === 'removed') return Code.NO_OBJ
       if (found === 'unreachable' || state.epoch !== epoch) return Code.NETWORK_ERROR
@@ -106,8 +115,12 @@ export class CodedFetcher {
   }
 
   async #fromLayout(place: Place): Promise<Found> {
-    const { code, owners } = place
-    const answers = await Promise.all(owners.map((_, index) => this.#ask(place, index)))
+    const { code, owners, witnesses } = place
+    const told = await Promise.all(owners.map((_, index) => this.#ask(place, index)))
+    const answers = told.map((answer, index): Presence => {
+      const isWitness = witnesses?.has(nodeKey(owners[index]!)) ?? true
+      return answer === 'absent' && !isWitness ? 'silent' : answer
+    })
     if (answers.includes('removed')) return 'removed'
     const present = answers.flatMap((answer, index) => (answer === 'present' ? [index] : []))
     if (present.length >= code.strips.data) {
