@@ -6,6 +6,11 @@ export const VDI_STATE_BYTES = 1428
 const NODE_ID_BYTES = 40
 const DOOR_OFFSET = 9
 const LEAST_OFFSET = 10
+const FORMER_OFFSET = 11
+/** Second address of the owner's node_id: nobody's identity, so 1.0 does not look at it. */
+const FORMER_NODE_OFFSET = 38
+/** Pad of a participant's node_id. */
+const HANDED_OFFSET = 36
 
 /** 1 unlocked, 2 locked by one, 3 shared (multipath). */
 export type LockState = 'unlocked' | 'locked' | 'shared'
@@ -20,6 +25,15 @@ export interface NodeId {
 export interface Participant {
   readonly node: NodeId
   readonly coherence: Coherence
+  /** It holds this since a snapshot was taken of what it had locked, and will ask for it when it notices. */
+  readonly handed?: true
+}
+
+/** A daemon that died while clients of it held the volume. They may be alive, and come back without asking. */
+export interface Former {
+  readonly node: NodeId
+  /** Somebody else has had the volume since: what those clients remember of it is wrong. */
+  readonly ousted: boolean
 }
 
 export interface VdiLock {
@@ -29,6 +43,7 @@ export interface VdiLock {
   /** Taken by a block door of its owner: ends with the owner, and guards against deletion. */
   readonly door: boolean
   readonly participants: readonly Participant[]
+  readonly former?: Former
 }
 
 export interface VdiState {
@@ -86,10 +101,16 @@ export function encodeVdiState(state: VdiState): Buffer {
   bytes.writeUInt32LE(state.parent, 12)
   bytes.writeUInt32LE(LOCK_NUMBERS[state.lock.state], 16)
   if (state.lock.owner !== undefined) writeNodeId(bytes, 20, state.lock.owner)
+  const { former } = state.lock
+  if (former !== undefined) {
+    bytes[FORMER_OFFSET] = former.ousted ? 2 : 1
+    writeNodeId(bytes, FORMER_NODE_OFFSET, former.node)
+  }
   bytes.writeUInt32LE(state.lock.participants.length, 60)
   state.lock.participants.forEach((participant, i) => {
     bytes.writeUInt32LE(COHERENCE_NUMBERS[participant.coherence], 64 + 4 * i)
     writeNodeId(bytes, 188 + NODE_ID_BYTES * i, participant.node)
+    if (participant.handed === true) bytes[188 + NODE_ID_BYTES * i + HANDED_OFFSET] = 1
   })
   return bytes
 }
@@ -109,8 +130,11 @@ export function decodeVdiState(from: Buffer, at = 0): VdiState {
   const participants = Array.from({ length: count }, (_, i): Participant => {
     const coherence = nameOf(COHERENCE_NUMBERS, from.readUInt32LE(at + 64 + 4 * i))
     if (coherence === undefined) throw new RangeError('vdi_state with an unknown coherence')
-    return { coherence, node: readNodeId(from, at + 188 + NODE_ID_BYTES * i) }
+    const slot = at + 188 + NODE_ID_BYTES * i
+    const handed = from[slot + HANDED_OFFSET] === 1
+    return { coherence, node: readNodeId(from, slot), ...(handed && { handed }) }
   })
+  const former = from[at + FORMER_OFFSET]!
   const leastCopies = from[at + LEAST_OFFSET]!
   return {
     vid: asVid(from.readUInt32LE(at)),
@@ -126,6 +150,9 @@ export function decodeVdiState(from: Buffer, at = 0): VdiState {
       owner: state === 'locked' ? readNodeId(from, at + 20) : undefined,
       door: from[at + DOOR_OFFSET] !== 0,
       participants,
+      ...((former === 1 || former === 2) && {
+        former: { node: readNodeId(from, at + FORMER_NODE_OFFSET), ousted: former === 2 },
+      }),
     },
   }
 }

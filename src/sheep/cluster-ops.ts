@@ -16,21 +16,23 @@ import { asVid, type Vid } from '../model/oid.js'
 import { isRedundancy } from '../model/policy.js'
 import { UNLOCKED } from '../model/vdi-state.js'
 import { decodeClusterMessage, encodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
+import { lockSerial, setLockSerial } from '../wire/sheepdog/coherence.js'
 import { Frame, HEADER_BYTES } from '../wire/sheepdog/frame.js'
-import { ClusterFlag, Flag, LockType, Op, opName } from '../wire/sheepdog/opcodes.js'
+import { Flag, Op, opName } from '../wire/sheepdog/opcodes.js'
 import type { ClusterInfo } from '../wire/sheepdog/records.js'
 import { decodeVdiReply, replyHead } from '../wire/sheepdog/replies.js'
 import {
   decodeVdiFields,
   decodeVdiStateFields,
   plainRequest,
+  setReleased,
   type VdiFields,
   type VdiStateFields,
   vdiStateRequest,
 } from '../wire/sheepdog/requests.js'
 import { type Answer, failed, OK, type Reply, vdiAnswer } from './answer.js'
 import { forceAnswer } from './force.js'
-import { locked, released } from './locks.js'
+import { holders, type LockKeeper } from './lock-keeper.js'
 import type { NodeState } from './state.js'
 import { mustFind } from './vdi-lookup.js'
 import type { Announcement, VdiService } from './vdi-service.js'
@@ -57,9 +59,12 @@ export interface ClusterOpsOptions {
   readonly state: NodeState
   readonly driver: ClusterDriver
   readonly vdis: VdiService
+  readonly locks: LockKeeper
   readonly log: Log
   /** One-phase operations of the node itself, performed in order on every node. */
   readonly perform: (request: Frame, sender: SdNode) => Promise<Answer>
+  /** This node got a lock; nobody is told before this resolves. */
+  readonly lockGranted: (vid: Vid, serial: number) => Promise<Code>
   /** The cluster as the administrator who forces it sees it. */
   readonly forceable: () => ClusterInfo
   /** A volume's slots, size or state changed. */
@@ -99,11 +104,30 @@ export class ClusterOps {
   submit(request: Frame, reply: Reply): void {
     if (2 * HEADER_BYTES + request.body.length > LIMITS.clusterMessageBytesMax) {
       reply(failed(Code.INVALID_PARMS))
+    } else if (request.opcode === Op.LOCK_VDI) {
+      this.#lock(request, reply)
     } else if (TWO_PHASE.has(request.opcode)) {
       this.#takeTurn({ request, reply })
     } else {
       this.#notify({ request, reply })
     }
+  }
+
+  #lock(request: Frame, reply: Reply): void {
+    const { locks, lockGranted } = this.#options
+    const serial = locks.nextSerial()
+    setLockSerial(request.head, serial)
+    const granted = (answer: Answer): void => {
+      const head = replyHead({ opcode: request.opcode, id: 0, epoch: 0, result: answer.result })
+      answer.fill?.(head)
+      void lockGranted(decodeVdiReply(new Frame(head)).vid, serial).then((code) =>
+        reply(code === Code.SUCCESS ? answer : failed(code)),
+      )
+    }
+    this.#takeTurn({
+      request,
+      reply: (answer) => (answer.result === Code.SUCCESS ? granted(answer) : reply(answer)),
+    })
   }
 
   /** Runs `run` as an operation of its own: no volume is created, deleted or locked meanwhile. */
@@ -150,9 +174,10 @@ export class ClusterOps {
     const { request, response } = decodeClusterMessage(bytes)
     const own = this.#options.state.isSelf(sender)
     if (TWO_PHASE.has(request.opcode) || request.opcode === Op.FLUSH_DEL_CACHE) {
-      if (response.result === Code.SUCCESS) this.#learn(request, response, sender)
+      const isRefused = response.result === Code.SUCCESS && !this.#learn(request, response, sender)
       if (request.opcode === Op.NEW_VDI) this.#creationOver(sender)
-      if (own) this.#turnOver()
+      if (request.opcode === Op.LOCK_VDI) this.#options.locks.heard(sender, lockSerial(request))
+      if (own) this.#turnOver(isRefused ? failed(Code.VDI_LOCKED) : undefined)
       return
     }
     const answer = await this.#perform(request, sender)
@@ -216,11 +241,14 @@ export class ClusterOps {
     }
   }
 
-  #turnOver(): void {
+  /** `refusal`: what the others did meanwhile is in the way of the outcome. */
+  #turnOver(refusal: Answer | undefined): void {
     const current = this.#current
     this.#current = undefined
     this.#turns.shift()
-    if (current !== undefined && 'reply' in current.pending) current.pending.reply(current.answer)
+    if (current !== undefined && 'reply' in current.pending) {
+      current.pending.reply(refusal ?? current.answer)
+    }
     if (this.#turns.length > 0) this.#askForTurn()
   }
 
@@ -255,7 +283,10 @@ export class ClusterOps {
   }
 
   async #workOn(request: Frame): Promise<Answer> {
-    if (request.opcode === Op.RELEASE_VDI) return OK
+    if (request.opcode === Op.RELEASE_VDI) {
+      await this.#followRelease(request)
+      return OK
+    }
     if (request.opcode === Op.FORCE_RECOVER) {
       return forceAnswer(this.#options.forceable(), request.dataLength)
     }
@@ -264,7 +295,7 @@ export class ClusterOps {
     }
     const who = decodeTarget(request)
     if (who === undefined) return failed(Code.INVALID_PARMS)
-    const { vdis, state } = this.#options
+    const { vdis, locks } = this.#options
     const fields = decodeVdiFields(request)
     if (request.opcode === Op.NEW_VDI) {
       if (request.body.length !== NAME_BYTES) return failed(Code.INVALID_PARMS)
@@ -275,22 +306,28 @@ export class ClusterOps {
       const { vid } = await vdis.delete(who.name, who.selector)
       return vdiAnswer({ vid })
     }
-    const header = mustFind(await vdis.find(who.name, who.selector))
-    if (request.opcode === Op.LOCK_VDI && this.#enforced(fields.lockType)) {
-      const lock = state.vids.get(header.vid)?.lock ?? UNLOCKED
-      if (locked(lock, fields.lockType, state.self) === undefined) return failed(Code.VDI_LOCKED)
+    const { vid, copies, blockSizeShift } = mustFind(await vdis.find(who.name, who.selector))
+    if (request.opcode === Op.LOCK_VDI && !locks.isFree(vid, fields.lockType)) {
+      this.#options.log.info('vdi.locked', { name: who.name, by: holders(locks.of(vid)) })
+      return failed(Code.VDI_LOCKED)
     }
-    const { vid, copies, blockSizeShift } = header
     return vdiAnswer({ vid, copies, blockSizeShift })
   }
 
-  /** Locks of clients count where the cluster was formatted with locking, those of doors everywhere. */
-  #enforced(lockType: number): boolean {
-    return lockType === LockType.DOOR || this.#options.state.has(ClusterFlag.USE_LOCK)
+  /** A client that has not noticed a snapshot releases what it locked; it has the successor since. */
+  async #followRelease(request: Frame): Promise<void> {
+    const { vdis, locks } = this.#options
+    const { base, lockType } = decodeVdiFields(request)
+    const vid = asVid(base)
+    if (!locks.isEnforced(lockType) || locks.of(vid).state !== 'unlocked') return
+    const successor = await vdis.successorOf(vid)
+    if (successor === undefined || !locks.isHandedToSelf(successor, lockType)) return
+    setReleased(request.head, successor)
   }
 
-  /** What every node remembers of a finished two-phase operation. */
-  #learn(request: Frame, response: Frame, sender: SdNode): void {
+  /** What every node remembers of a finished two-phase operation. False when it came to nothing after all. */
+  #learn(request: Frame, response: Frame, sender: SdNode): boolean {
+    const { locks } = this.#options
     const { vids } = this.#options.state
     const fields = decodeVdiFields(request)
     const { vid } = decodeVdiReply(response)
@@ -303,19 +340,13 @@ export class ClusterOps {
         this.#options.changed(vid)
         if (this.#options.state.isSelf(sender)) this.#options.deletedHere(vid)
         break
-      case Op.LOCK_VDI: {
-        const lock = vids.get(vid)?.lock
-        const next = lock === undefined ? undefined : locked(lock, fields.lockType, sender)
-        if (next !== undefined && this.#enforced(fields.lockType)) vids.setLock(vid, next)
+      case Op.LOCK_VDI:
+        return locks.take(vid, fields.lockType, sender)
+      case Op.RELEASE_VDI:
+        locks.release(asVid(fields.base), fields.lockType, sender)
         break
-      }
-      case Op.RELEASE_VDI: {
-        const target = asVid(fields.base)
-        const lock = vids.get(target)?.lock
-        if (lock !== undefined) vids.setLock(target, released(lock, fields.lockType, sender))
-        break
-      }
     }
+    return true
   }
 
   /** Its creations are done or undone; those of others who died stay until they are looked after. */
@@ -344,7 +375,9 @@ export class ClusterOps {
       lock: UNLOCKED,
     }
     vids.put(fields.base === 0 ? known : { ...known, parent: asVid(fields.base) })
-    if (fields.snapId !== 0) this.#handLockOn(vid)
+    // A node that came in meanwhile did not hear which volume was to become the snapshot: the base, but for branches.
+    const from = this.#unfinished.get(vid)?.from ?? asVid(fields.base)
+    if (fields.snapId !== 0) this.#options.locks.handOn(from, vid)
   }
 
   /** The answer to NEW_VDI does not tell the policy; it follows from the question (protocol spec, 9.6). */
@@ -352,16 +385,6 @@ export class ClusterOps {
     const { vids, settings } = this.#options.state
     if (base !== 0) return vids.get(asVid(base))?.policy ?? settings.policy
     return copies === 0 ? settings.policy : policy
-  }
-
-  /** A snapshot makes a new working volume: whoever held the old one holds that. */
-  #handLockOn(vid: Vid): void {
-    const { vids } = this.#options.state
-    const from = this.#unfinished.get(vid)?.from
-    const lock = from === undefined ? undefined : vids.get(from)?.lock
-    if (from === undefined || lock === undefined || lock.state === 'unlocked') return
-    vids.setLock(vid, lock)
-    vids.setLock(from, UNLOCKED)
   }
 
   async #perform(request: Frame, sender: SdNode): Promise<Answer> {
@@ -400,7 +423,7 @@ export class ClusterOps {
     if (oldVid !== 0) vids.change(oldVid, { snapshot: true })
     if (what.setBitmap) {
       vids.markInUse(newVid)
-      this.#handLockOn(newVid)
+      this.#options.locks.handOn(this.#unfinished.get(newVid)?.from, newVid)
       this.#unfinished.delete(newVid)
     } else if (!vids.isInUse(newVid)) {
       this.#unfinished.set(newVid, { from: oldVid, by: nodeKey(sender) })

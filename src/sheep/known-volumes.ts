@@ -73,11 +73,12 @@ export function exportVolumes(vids: VidTable): Buffer {
   return Buffer.concat(known.map((state) => encodeVdiState(state)))
 }
 
-/** Volumes from `firstVid` on, by id, as far as `room` bytes hold them; `nextVid` 0: there are no more. */
+/** Volumes from `firstVid` on, by id, as far as `room` bytes hold them, each `asTold`; `nextVid` 0: there are no more. */
 export function exportPage(
   vids: VidTable,
   firstVid: number,
   room: number,
+  asTold: (state: VdiState) => VdiState = (state) => state,
 ): { readonly body: Buffer; readonly nextVid: number } {
   const records: Buffer[] = []
   const most = Math.floor(room / VDI_STATE_BYTES)
@@ -90,7 +91,7 @@ export function exportPage(
     const state = vids.isInUse(vid) ? vids.get(asVid(vid)) : undefined
     if (state === undefined) continue
     if (records.length === most) return { body: Buffer.concat(records), nextVid: vid }
-    records.push(encodeVdiState(state))
+    records.push(encodeVdiState(asTold(state)))
   }
   return { body: Buffer.concat(records), nextVid: 0 }
 }

@@ -1,5 +1,20 @@
-/** Volume locks as a step function: every node runs it on the same events (protocol spec, section 13). */
-import { type NodeId, sameNode, UNLOCKED, type VdiLock } from '../model/vdi-state.js'
+/**
+ * Volume locks as step functions: every node runs them on the same events (protocol spec, section 13).
+ *
+ * A lock of a block door ends with its node: its clients open the volume again before they go on. A client of the
+ * sheepdog protocol locks once, over a connection of its own, and never again, however often it has to
+ * reconnect; so its lock is its daemon's. When that daemon dies the volume is free for whoever asks, and until
+ * somebody does, the clients may come back and go on (`former`); from then on they are shut out, because what they
+ * remember of the volume is wrong.
+ */
+import {
+  type Coherence,
+  type NodeId,
+  type Participant,
+  sameNode,
+  UNLOCKED,
+  type VdiLock,
+} from '../model/vdi-state.js'
 import { LockType } from '../wire/sheepdog/opcodes.js'
 import type { VidTable } from './vid-table.js'
 
@@ -9,16 +24,80 @@ const PARTICIPANTS_MAX = 31
 export function locked(lock: VdiLock, type: number, by: NodeId): VdiLock | undefined {
   if (type === LockType.SHARED) return joined(lock, by)
   if (lock.state !== 'unlocked') return undefined
-  return { state: 'locked', owner: by, door: type === LockType.DOOR, participants: [] }
+  const held = {
+    state: 'locked',
+    owner: by,
+    door: type === LockType.DOOR,
+    participants: [],
+  } as const
+  return { ...held, ...ousting(lock, by) }
+}
+
+/** Whoever opens the volume anew through the former owner remembers nothing wrong. */
+function ousting({ former }: VdiLock, by: NodeId): Pick<VdiLock, 'former'> {
+  if (former === undefined || sameNode(former.node, by)) return {}
+  return { former: { ...former, ousted: true } }
 }
 
 function joined(lock: VdiLock, by: NodeId): VdiLock | undefined {
   const { participants } = lock
-  if (lock.state === 'locked' || participants.length >= PARTICIPANTS_MAX) return undefined
-  if (participants.some((one) => sameNode(one.node, by))) return undefined
+  if (lock.state === 'locked') return undefined
+  const known = participantOf(lock, by)
+  if (known !== undefined) return known.handed === true ? asked(lock, by) : undefined
+  if (participants.length >= PARTICIPANTS_MAX) return undefined
   const modified = participants.some((one) => one.coherence === 'modified')
   const coherence = participants.length === 0 ? 'modified' : modified ? 'invalidated' : 'shared'
-  return { ...lock, state: 'shared', participants: [...participants, { node: by, coherence }] }
+  return enter(lock, by, coherence)
+}
+
+function enter(lock: VdiLock, by: NodeId, coherence: Coherence): VdiLock {
+  const participants = [...lock.participants, { node: by, coherence }]
+  return { ...UNLOCKED, ...ousting(lock, by), state: 'shared', participants }
+}
+
+/** It has noticed the snapshot: asking once more is a mistake. */
+function asked(lock: VdiLock, by: NodeId): VdiLock {
+  return changing(lock, ({ node, coherence, handed }) => ({
+    ...{ node, coherence },
+    ...(handed === true && !sameNode(node, by) && { handed }),
+  }))
+}
+
+function changing(lock: VdiLock, change: (one: Participant) => Participant): VdiLock {
+  return { ...lock, participants: lock.participants.map(change) }
+}
+
+export function participantOf(lock: VdiLock, node: NodeId): Participant | undefined {
+  return lock.participants.find((one) => sameNode(one.node, node))
+}
+
+/** `by` is about to change which objects the volume has: what the others remember of that is wrong. */
+export function invalidated(lock: VdiLock, by: NodeId): VdiLock {
+  return changing(lock, (one) => ({
+    ...one,
+    coherence: sameNode(one.node, by) ? 'modified' : 'invalidated',
+  }))
+}
+
+/**
+ * `by` reads the inode again. One that is no participant (any more: its daemon died, its client did not) becomes one;
+ * undefined when it cannot.
+ */
+export function validated(lock: VdiLock, by: NodeId): VdiLock | undefined {
+  const isIn = participantOf(lock, by) !== undefined
+  if (!isIn && (lock.state === 'locked' || lock.participants.length >= PARTICIPANTS_MAX)) {
+    return undefined
+  }
+  const within = isIn ? lock : enter(lock, by, 'shared')
+  return changing(within, (one) => {
+    const isValid = sameNode(one.node, by) || one.coherence !== 'invalidated'
+    return isValid ? { ...one, coherence: 'shared' } : one
+  })
+}
+
+/** The lock of a volume as the successor gets it when a snapshot is taken. */
+export function handedOn(lock: VdiLock): VdiLock {
+  return changing(lock, (one) => ({ ...one, handed: true }))
 }
 
 /**
@@ -29,13 +108,19 @@ export function released(lock: VdiLock, type: number, by: NodeId): VdiLock {
   if (type === LockType.SHARED) return without(lock, by)
   if (lock.state !== 'locked' || lock.door !== (type === LockType.DOOR)) return lock
   if (lock.door && lock.owner !== undefined && !sameNode(lock.owner, by)) return lock
-  return UNLOCKED
+  return free(lock)
 }
 
-/** The lock after a node left: doors and participants go with it, a client's normal lock stays. */
+/** Nobody holds it; who was shut out stays so. */
+function free({ former }: VdiLock): VdiLock {
+  return former === undefined ? UNLOCKED : { ...UNLOCKED, former }
+}
+
+/** The lock after a node left. */
 export function afterDeparture(lock: VdiLock, node: NodeId): VdiLock {
-  if (lock.door && lock.owner !== undefined && sameNode(lock.owner, node)) return UNLOCKED
-  return lock.state === 'shared' ? without(lock, node) : lock
+  if (lock.state === 'shared') return without(lock, node)
+  if (lock.owner === undefined || !sameNode(lock.owner, node)) return lock
+  return lock.door ? free(lock) : { ...UNLOCKED, former: { node: lock.owner, ousted: false } }
 }
 
 /** A node left: what it held is free. */
@@ -47,7 +132,7 @@ export function releaseLocksOf(node: NodeId, vids: VidTable): void {
 }
 
 function without(lock: VdiLock, node: NodeId): VdiLock {
-  if (lock.state !== 'shared') return lock
+  if (lock.state !== 'shared' || participantOf(lock, node) === undefined) return lock
   const participants = lock.participants.filter((one) => !sameNode(one.node, node))
-  return participants.length === 0 ? UNLOCKED : { ...lock, participants }
+  return participants.length === 0 ? free(lock) : { ...lock, participants }
 }

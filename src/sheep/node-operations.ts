@@ -6,6 +6,7 @@ import { Code } from '../base/codes.js'
 import { decodeNode, NODE_BYTES, type SdNode } from '../model/node.js'
 import { asVid, type Vid } from '../model/oid.js'
 import type { ObjectStore } from '../store/object-store.js'
+import { decodeCoherence } from '../wire/sheepdog/coherence.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
 import { Op } from '../wire/sheepdog/opcodes.js'
 import {
@@ -16,6 +17,7 @@ import {
 import type { Alterations } from './alterations.js'
 import { type Answer, failed, OK } from './answer.js'
 import type { Completion } from './completion.js'
+import type { LockKeeper } from './lock-keeper.js'
 import type { Recovery } from './recovery/engine.js'
 import type { NodeState } from './state.js'
 import type { Weights } from './weights.js'
@@ -23,6 +25,7 @@ import type { Weights } from './weights.js'
 /** What the operations act on. */
 export interface Duties {
   readonly state: NodeState
+  readonly locks: LockKeeper
   readonly store: ObjectStore
   readonly completion: Completion
   readonly weights: Weights
@@ -85,6 +88,13 @@ function alterVolume(
   return state.isSelf(sender) ? failed(weights.nextEpoch()) : OK
 }
 
+function cohere({ locks }: Duties, request: Frame, sender: SdNode): Answer {
+  const { vid, validate, serial } = decodeCoherence(request)
+  locks.cohere(vid, validate, sender)
+  locks.heard(sender, serial)
+  return OK
+}
+
 export const NODE_OPERATIONS: ReadonlyMap<number, NodeOperation> = new Map<number, NodeOperation>([
   /** Carried out before it gets here, with the change of membership it means. */
   [Op.MAKE_FS, () => OK],
@@ -102,6 +112,7 @@ export const NODE_OPERATIONS: ReadonlyMap<number, NodeOperation> = new Map<numbe
   [Op.DISABLE_RECOVER, switchRecovery(true)],
   [Op.ENABLE_RECOVER, switchRecovery(false)],
   [Op.NOTIFY_VDI_DEL, volumeDeleted],
+  [Op.INODE_COHERENCE, cohere],
   [
     Op.CLEANUP,
     async ({ store }) => {

@@ -30,12 +30,12 @@ import { History } from './history.js'
 import { InodeCopies } from './inode-copies.js'
 import { InodeIo } from './inode-io.js'
 import { judgeJoin } from './join-rules.js'
-import { learnVolumes } from './learning.js'
+import { type Lesson, learnVolumes } from './learning.js'
 import { type Lease, leaseOf } from './lease.js'
 import { leaveInTime } from './leaving.js'
 import { Ledgers } from './ledger.js'
 import { LocalObjects } from './local-objects.js'
-import { releaseLocksOf } from './locks.js'
+import { LockKeeper } from './lock-keeper.js'
 import {
   answerJoin,
   type Effect,
@@ -54,6 +54,7 @@ import { Placed } from './placed.js'
 import { Reclaim } from './reclaim.js'
 import { Recovery } from './recovery/engine.js'
 import { otherStorers } from './recovery/epoch-rings.js'
+import { SharedVolumes } from './shared-volumes.js'
 import { NodeState } from './state.js'
 import { Stats } from './stats.js'
 import { VdiService } from './vdi-service.js'
@@ -76,6 +77,8 @@ export class SheepNode {
   readonly inodes: InodeIo
   readonly ledgers: Ledgers
   readonly ops: ClusterOps
+  readonly locks: LockKeeper
+  readonly shared: SharedVolumes
   readonly disks: NodeDisks
   readonly store: ObjectStore
   readonly epochLog: EpochLog
@@ -116,6 +119,7 @@ export class SheepNode {
     this.#over = options.over
     this.#placed = new Placed(world.files, options.metaDirectory)
     this.state = new NodeState(self)
+    this.locks = new LockKeeper(this.state)
     this.#lease = leaseOf(this.state, options)
     this.peers = new Peers(world, log, self)
     const equal = equalCopies({
@@ -174,20 +178,25 @@ export class SheepNode {
       directory: `${options.metaDirectory}/${INTENTS}`,
     })
     this.ops = new ClusterOps({
-      state: this.state,
-      driver: options.driver,
-      log,
+      ...{ state: this.state, driver: options.driver, log, locks: this.locks },
       vdis: new VdiService({
         state: this.state,
         gateway: this.gateway,
         inodes: this.inodes,
         clock: world.clock,
         announce: (what) => this.ops.announce(what),
+        guardOf: (vid) => this.locks.guardOf(vid),
       }),
+      lockGranted: (vid, serial) => this.shared.afterLock(vid, serial),
       perform: async (request, sender) => this.#perform(request, sender),
       forceable: () => this.#info,
       changed: (vid) => this.volumeChanged(vid),
       deletedHere: (vid) => this.reclaim.deleteVolume(vid),
+    })
+    this.shared = new SharedVolumes({
+      ...{ state: this.state, locks: this.locks, peers: this.peers, clock: world.clock },
+      broadcast: (head) => this.ops.broadcast(head),
+      drainWrites: (vid, done) => this.gateway.drain(vid, done),
     })
     this.#caretaker = new Caretaker({
       state: this.state,
@@ -213,9 +222,7 @@ export class SheepNode {
       record: (spaceBytes) => this.#history.recordSpace(spaceBytes),
     })
     this.#duties = {
-      state: this.state,
-      store,
-      weights: this.weights,
+      ...{ state: this.state, locks: this.locks, store, weights: this.weights },
       alterations: this.#alterations,
       recordCopies: (copies) => this.#history.recordCopies(copies),
       completion: this.#completion,
@@ -323,7 +330,8 @@ export class SheepNode {
     this.#latestMembers = members
     this.#enqueue(async () => {
       this.state.members = sortNodes(members)
-      for (const effect of step.effects) if (!this.#ended) await this.#carryOut(effect)
+      for (const effect of step.effects)
+        if (!this.#ended) await this.#carryOut(effect, step.next.epoch)
     })
   }
 
@@ -333,7 +341,7 @@ export class SheepNode {
     if (step !== undefined) this.#info = step.next
     this.#enqueue(async () => {
       if (step?.formats === true) await this.#format(step.next)
-      for (const effect of step?.effects ?? []) await this.#carryOut(effect)
+      for (const effect of step?.effects ?? []) await this.#carryOut(effect, step!.next.epoch)
       await this.ops.onMessage(sender, message)
     })
   }
@@ -345,7 +353,8 @@ export class SheepNode {
     })
   }
 
-  async #carryOut(effect: Effect): Promise<void> {
+  /** `epoch`: the one that begins with the event. */
+  async #carryOut(effect: Effect, epoch: number): Promise<void> {
     switch (effect.kind) {
       case 'refused':
         this.#fail(effect.reason)
@@ -358,7 +367,7 @@ export class SheepNode {
         return
       }
       case 'learn':
-        await this.#learn(effect.from, effect.keepOwn)
+        await this.#learn(effect, epoch)
         return
       case 'serve':
         await this.#serve(effect.info, effect.recover)
@@ -366,17 +375,16 @@ export class SheepNode {
       case 'left':
         this.peers.drop(effect.node)
         this.suspects.add(this.inFlight.unsettledBy(nodeKey(effect.node)))
-        releaseLocksOf(effect.node, this.state.vids)
+        this.locks.left(effect.node)
         this.#memberWent = true
     }
   }
 
-  #learn(from: readonly SdNode[], keepOwn: boolean): Promise<void> {
+  #learn(what: Pick<Lesson, 'from' | 'keepOwn'>, epoch: number): Promise<void> {
     const { state, peers, log } = this
     return learnVolumes({
-      ...{ state, peers, log, from, keepOwn },
+      ...{ state, peers, log, ...what, epoch },
       clock: this.#world.clock,
-      epoch: this.#info.epoch,
       isMember: (key) =>
         !this.#ended && this.#latestMembers.some((member) => nodeKey(member) === key),
     })
@@ -428,6 +436,7 @@ export class SheepNode {
   /** Requests run under this membership from now on. */
   #begin(info: ClusterInfo): void {
     this.state.status = 'ok'
+    this.locks.checkpoint(info.epoch)
     this.suspects.begin(info.epoch)
     this.state.setView(info.epoch, info.nodes)
     void this.suspects.gather(otherStorers(this.state, info.nodes))

@@ -4,10 +4,12 @@ import { Code, codeOf, SheepError } from '../base/codes.js'
 import type { Selector, VdiAccess } from '../model/access.js'
 import { type InodeHeader, NAME_BYTES } from '../model/inode.js'
 import { type Vid, vidName } from '../model/oid.js'
+import type { VdiLock } from '../model/vdi-state.js'
 import { Frame } from '../wire/sheepdog/frame.js'
 import { Flag, LockType, Op } from '../wire/sheepdog/opcodes.js'
 import { decodeVdiReply, replyHead } from '../wire/sheepdog/replies.js'
 import { type VdiFields, vdiRequest } from '../wire/sheepdog/requests.js'
+import { holders } from './lock-keeper.js'
 import type { SheepNode } from './node.js'
 
 const LOCK_WAIT_MS = 10_000
@@ -51,7 +53,12 @@ export function vdiAccess(node: SheepNode): VdiAccess {
       try {
         return await ask(Op.LOCK_VDI, name, { kind: 'working' }, { lockType: LockType.DOOR })
       } catch (error) {
-        if (codeOf(error) !== Code.VDI_LOCKED || waitedMs >= LOCK_WAIT_MS) throw error
+        if (codeOf(error) !== Code.VDI_LOCKED) throw error
+        const held = node.locks.of(await ask(Op.GET_VDI_INFO, name, { kind: 'working' }, {}))
+        // Clients of the sheepdog protocol say when they are done, or never.
+        if (held.state === 'locked' ? !held.door : held.state === 'shared')
+          throw lockedBy(name, held)
+        if (waitedMs >= LOCK_WAIT_MS) throw lockedBy(name, held)
         await new Promise<void>((resolve) => void node.after(LOCK_RETRY_MS, resolve))
       }
     }
@@ -70,6 +77,13 @@ export function vdiAccess(node: SheepNode): VdiAccess {
     list: () => listVolumes(node),
     onChange: (vid, changed) => node.onVolumeChange(vid, changed),
   }
+}
+
+function lockedBy(name: string, lock: VdiLock): SheepError {
+  const remedy = lock.door
+    ? 'disconnect its client'
+    : `stop what uses it, or: dog vdi lock unlock ${name}`
+  return new SheepError(Code.VDI_LOCKED, `${name} is locked by ${holders(lock)}: ${remedy}`)
 }
 
 export function notServing(node: SheepNode): Code {

@@ -26,11 +26,13 @@ import {
 } from '../model/inode.js'
 import { asVid, inodeOid, type Vid } from '../model/oid.js'
 import { copiesUnder, isPossiblePolicy } from '../model/policy.js'
+import type { VdiLock } from '../model/vdi-state.js'
 import type { VdiFields } from '../wire/sheepdog/requests.js'
 import type { Clock } from '../world/world.js'
 import { Attributes } from './attributes.js'
 import type { Gateway } from './gateway.js'
 import type { InodeIo } from './inode-io.js'
+import { holders } from './lock-keeper.js'
 import type { NodeState } from './state.js'
 import { type LookupResult, lookUp, mustFind } from './vdi-lookup.js'
 
@@ -50,6 +52,8 @@ export interface VdiServiceOptions {
   readonly clock: Clock
   /** Tells every node of a volume to come; resolves when this node has processed it in order. */
   readonly announce: (what: Announcement) => Promise<void>
+  /** The lock that keeps a volume from being deleted through this node. */
+  readonly guardOf: (vid: Vid) => VdiLock | undefined
 }
 
 interface Format {
@@ -65,6 +69,7 @@ export class VdiService {
   readonly #clock: Clock
   readonly #announce: VdiServiceOptions['announce']
   readonly attributes: Attributes
+  readonly #guardOf: VdiServiceOptions['guardOf']
 
   constructor(options: VdiServiceOptions) {
     this.#state = options.state
@@ -76,10 +81,21 @@ export class VdiService {
       gateway: options.gateway,
       find: async (name, selector) => mustFind(await this.find(name, selector)),
     })
+    this.#guardOf = options.guardOf
   }
 
   find(name: string, selector: Selector): Promise<LookupResult> {
     return lookUp(this.#state.vids, (vid) => this.#inodes.header(vid), name, selector)
+  }
+
+  /** The working volume that came out of a snapshot; undefined for what is none, or has no such volume. */
+  async successorOf(vid: Vid): Promise<Vid | undefined> {
+    if (this.#state.vids.get(vid)?.snapshot !== true) return undefined
+    const header = await this.#inodes.header(vid)
+    if (header === undefined) return undefined
+    const { found } = await this.find(header.name, { kind: 'working' })
+    const isHeir = found !== undefined && this.#state.vids.family(vid).includes(found.vid)
+    return isHeir ? found.vid : undefined
   }
 
   /** NEW_VDI in its four meanings (protocol spec, section 9.6). Rejects with a SheepError. */
@@ -96,7 +112,10 @@ export class VdiService {
   /** Blanks the name; the objects are given back afterwards (`Reclaim.deleteVolume`). */
   async delete(name: string, selector: Selector): Promise<InodeHeader> {
     const header = mustFind(await this.find(name, selector))
-    if (this.#state.vids.get(header.vid)?.lock.door === true) throw new SheepError(Code.VDI_LOCKED)
+    const guard = this.#guardOf(header.vid)
+    if (guard !== undefined) {
+      throw new SheepError(Code.VDI_LOCKED, `${name} is locked by ${holders(guard)}`)
+    }
     await this.#inodes.write(header.vid, 0, Buffer.alloc(NAME_BYTES))
     return header
   }

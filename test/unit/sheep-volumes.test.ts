@@ -227,7 +227,7 @@ test('a normal lock is held once, and anybody gives it back', (t) => {
   t.is(released(held, LockType.DOOR, n1), held)
   t.is(released(held, LockType.NORMAL, n2), UNLOCKED)
   t.is(released(UNLOCKED, LockType.NORMAL, n2), UNLOCKED)
-  t.is(afterDeparture(held, n1), held)
+  t.is(afterDeparture(held, n2), held)
 })
 
 test("a door's lock is given back by that door alone, and ends with its node", (t) => {

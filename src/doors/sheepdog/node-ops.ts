@@ -4,7 +4,7 @@ import { Code } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import { encodeNodes, NODE_BYTES } from '../../model/node.js'
 import { isPossiblePolicy, isRedundancy } from '../../model/policy.js'
-import { VDI_STATE_BYTES } from '../../model/vdi-state.js'
+import { VDI_STATE_BYTES, type VdiState } from '../../model/vdi-state.js'
 import { failed, OK, type Reply } from '../../sheep/answer.js'
 import { type Caller, park } from '../../sheep/caller.js'
 import { exportPage, exportVolumes } from '../../sheep/known-volumes.js'
@@ -144,7 +144,8 @@ function volumePage({ node }: DoorContext, request: Frame, reply: Reply, firstVi
     reply(failed(Code.BUFFER_SMALL))
     return
   }
-  const { body, nextVid } = exportPage(node.state.vids, firstVid, room)
+  const asTold = (state: VdiState): VdiState => node.locks.asOf(request.epoch, state)
+  const { body, nextVid } = exportPage(node.state.vids, firstVid, room, asTold)
   reply({ result: Code.SUCCESS, body, fill: (head) => void setVolumesReply(head, nextVid) })
 }
 

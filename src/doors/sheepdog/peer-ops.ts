@@ -87,6 +87,12 @@ const HEARING_MS = 10_000
 function drain({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const vid = oidVid(objectFields.oid(request))
   const heir = oidVid(objectFields.cowOid(request))
+  const serial = objectFields.targetEpoch(request)
+  if (heir === 0 && serial !== 0) {
+    if (caller.origin === undefined) reply(failed(Code.INVALID_PARMS))
+    else node.shared.hear(caller.origin, { vid, serial }, caller, () => reply(OK))
+    return
+  }
   const heard = (): boolean =>
     node.state.vids.get(heir) !== undefined && node.state.vids.get(vid)?.snapshot !== false
   const givenUp = (): void => reply(failed(Code.AGAIN))

@@ -43,7 +43,7 @@ function repair({ node }: DoorContext, request: Frame, reply: Reply, caller: Cal
   })
 }
 
-/** 1.0's joiners ask for the state before their join; ours is handed on as a whole (GET_VDI_COPIES). */
+/** 1.0's joiners ask for the state before their join; ours get all states as of its epoch (GET_VDI_COPIES). */
 function checkpoint({ node }: DoorContext, request: Frame, reply: Reply): void {
   const { get, targetEpoch, vid } = decodeCheckpointFields(request)
   const { state } = node
@@ -52,7 +52,10 @@ function checkpoint({ node }: DoorContext, request: Frame, reply: Reply): void {
   else if (((targetEpoch - state.epoch) | 0) > 0) reply(failed(Code.AGAIN))
   else if (known === undefined) reply(failed(Code.NO_CHECKPOINT_ENTRY))
   else if (request.dataLength < VDI_STATE_BYTES) reply(failed(Code.BUFFER_SMALL))
-  else reply({ result: Code.SUCCESS, body: encodeVdiState(known) })
+  else {
+    const asked = node.locks.asOf((targetEpoch + 1) >>> 0, known)
+    reply({ result: Code.SUCCESS, body: encodeVdiState(asked) })
+  }
 }
 
 export const REPAIR_OPERATIONS: OperationTable = new Map([

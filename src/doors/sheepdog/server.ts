@@ -3,8 +3,10 @@ import { LIMITS } from '../../base/limits.js'
 import type { Log } from '../../base/log.js'
 import { nodeKey } from '../../model/node.js'
 import type { Address, Listener, World } from '../../world/world.js'
+import { admitting } from './admission.js'
 import type { DoorContext, OperationTable } from './context.js'
 import { Greetings } from './greetings.js'
+import { LOCK_OPERATIONS } from './lock-ops.js'
 import { NODE_OPERATIONS } from './node-ops.js'
 import { OBJECT_OPERATIONS } from './object-ops.js'
 import { PEER_OPERATIONS } from './peer-ops.js'
@@ -28,11 +30,12 @@ export interface SheepdogServerOptions {
 const CLOSE_TIMEOUT_MS = 5_000
 
 const OPERATIONS: OperationTable = new Map([
-  ...OBJECT_OPERATIONS,
+  ...admitting(OBJECT_OPERATIONS),
   ...PEER_OPERATIONS,
   ...NODE_OPERATIONS,
   ...RECOVERY_OPERATIONS,
   ...REPAIR_OPERATIONS,
+  ...LOCK_OPERATIONS,
 ])
 
 /** Rejects with the listen error (EADDRINUSE, EACCES, ...) when one of the addresses is not to be had. */

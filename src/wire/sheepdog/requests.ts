@@ -95,6 +95,11 @@ export function vdiRequest(fields: Start & VdiFields): Buffer {
   return head
 }
 
+/** RELEASE_VDI of another volume than was asked for. */
+export function setReleased(head: Buffer, vid: Vid): void {
+  head.writeUInt32LE(vid, 24)
+}
+
 export function clusterRequest(fields: Start & ClusterFields): Buffer {
   const head = start(fields)
   head.writeBigUInt64LE(fields.ctime ?? 0n, 24)
