@@ -4,7 +4,7 @@ import type { ClusterDriver } from '../cluster/driver.js'
 import type { Clock } from '../world/world.js'
 
 /** Coordination that is out of order itself may never answer. The others then take this node for dead, a little later. */
-const LEAVE_PATIENCE_MS = 10_000
+const LEAVE_PATIENCE_MS = 4_000
 
 /** Resolves when the node is out, or does not get out. */
 export async function leaveInTime(driver: ClusterDriver, clock: Clock, log: Log): Promise<void> {

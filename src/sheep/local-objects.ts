@@ -336,7 +336,8 @@ export class LocalObjects {
       if (code === Code.SUCCESS) again()
       else done(code)
     })
-    this.#recovery.ensure(id, there)
+    // The copy that was to be taken may have gone with its disk just now.
+    this.#recovery.ensure(id, this.#unlessLost(there))
   }
 
   #owns(id: StoredId): boolean {

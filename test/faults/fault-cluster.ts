@@ -8,7 +8,14 @@ import { performance } from 'node:perf_hooks'
 import type { TestCluster, TestNode } from '../real/support/cluster.js'
 import { until } from '../real/support/run.js'
 import { NodeLog } from './node-log.js'
-import { type Action, mending, type NodeCondition, type NodeStatus } from './schedule.js'
+import {
+  type Action,
+  isAway,
+  mending,
+  type NodeCondition,
+  type NodeStatus,
+  type ServerStatus,
+} from './schedule.js'
 import type { Gateway } from './verifying-writer.js'
 
 /** A gateway's clients may feel a fault this long after it was mended. */
@@ -29,6 +36,14 @@ export interface Cables {
   heal(node: number): Promise<void>
 }
 
+/** A service that hosts have of their own, or all share: how one of them dies and comes back. */
+export interface Services {
+  readonly count: number
+  kill(index: number): Promise<void>
+  /** Resolves when it serves again. */
+  start(index: number): Promise<void>
+}
+
 interface Keeping {
   readonly node: TestNode
   readonly log: NodeLog
@@ -45,6 +60,10 @@ interface Keeping {
 export interface FaultClusterOptions {
   readonly cluster: TestCluster
   readonly cables: Cables | undefined
+  /** What agrees on the members on each node's own host. */
+  readonly daemons: Services | undefined
+  /** What agrees on the members for all nodes; its majority is enough. */
+  readonly servers: Services | undefined
   readonly say: (line: string) => void
   /** Something happened that must not happen. */
   readonly failure: (what: string) => void
@@ -53,6 +72,7 @@ export interface FaultClusterOptions {
 export class FaultCluster {
   readonly #options: FaultClusterOptions
   readonly #nodes: Keeping[]
+  readonly #servers: { isUp: boolean; sinceMs: number }[]
   /** Nodes there were at the format. */
   readonly #formatted: number
   /** Gathered over the whole run: kind of fault and how often. */
@@ -64,6 +84,9 @@ export class FaultCluster {
   constructor(options: FaultClusterOptions, running: number) {
     this.#options = options
     this.#formatted = running
+    this.#servers = Array.from({ length: options.servers?.count ?? 0 }, () => {
+      return { isUp: true, sinceMs: performance.now() }
+    })
     this.#nodes = options.cluster.nodes.map((node, index) => ({
       node,
       log: new NodeLog(node.log),
@@ -80,6 +103,13 @@ export class FaultCluster {
     const nowMs = performance.now()
     return this.#nodes.map(({ condition, unsettled, lacksDisk, sinceMs }, index) => {
       return { index, condition, unsettled, lacksDisk, sinceSeconds: (nowMs - sinceMs) / 1000 }
+    })
+  }
+
+  servers(): ServerStatus[] {
+    const nowMs = performance.now()
+    return this.#servers.map(({ isUp, sinceMs }, index) => {
+      return { index, isUp, sinceSeconds: (nowMs - sinceMs) / 1000 }
     })
   }
 
@@ -104,7 +134,10 @@ export class FaultCluster {
 
   async perform(action: Action): Promise<void> {
     this.done.set(action.kind, (this.done.get(action.kind) ?? 0) + 1)
-    this.#options.say(`${action.kind} node ${action.node} (${this.#epochs()})`)
+    const isServer = action.kind === 'strike' || action.kind === 'repair'
+    const what = isServer ? 'server' : 'node'
+    this.#options.say(`${action.kind} ${what} ${action.node} (${this.#epochs()})`)
+    if (isServer) return this.#serve(action.node, action.kind === 'repair')
     const keeping = this.#keeping(action.node)
     const { node } = keeping
     switch (action.kind) {
@@ -125,6 +158,10 @@ export class FaultCluster {
         if (this.#options.cables?.clientsStay === false && (await answers(node.host, node.port))) {
           this.#options.failure(`node ${action.node} can still be reached after its cut`)
         }
+        return
+      case 'orphan':
+        this.#falls(keeping, 'orphan')
+        await this.#options.daemons?.kill(action.node)
         return
       case 'retire':
         this.#falls(keeping, 'spare')
@@ -156,6 +193,10 @@ export class FaultCluster {
         await this.#options.cables?.heal(action.node)
         this.#rises(keeping)
         return
+      case 'adopt':
+        await this.#options.daemons?.start(action.node)
+        this.#rises(keeping)
+        return
       case 'rest':
         return
     }
@@ -168,13 +209,15 @@ export class FaultCluster {
   async lookAfter(): Promise<void> {
     for (const keeping of this.#nodes) {
       const { node, condition } = keeping
-      if ((condition !== 'up' && condition !== 'cut') || !node.ended()) continue
-      const excused = condition === 'cut' || this.#hadFaultSince(keeping, FAULT_MEMORY_MS)
+      const isAlone = condition === 'cut' || condition === 'orphan'
+      if ((condition !== 'up' && !isAlone) || !node.ended()) continue
+      const excused = isAlone || this.#hadFaultSince(keeping, FAULT_MEMORY_MS)
       const what = `node ${node.place.index} ended by itself`
       this.#options.say(`${what}${excused ? ' after its fault' : ''}`)
       if (!excused) this.#options.failure(`${what}:\n${await node.logTail()}`)
       this.#falls(keeping, 'dead')
       if (condition === 'cut') await this.#options.cables?.heal(node.place.index)
+      if (condition === 'orphan') await this.#options.daemons?.start(node.place.index)
       await node.kill()
     }
   }
@@ -184,6 +227,9 @@ export class FaultCluster {
     for (const status of this.status()) {
       if (status.condition === 'up' || status.condition === 'spare') continue
       await this.perform(mending(status))
+    }
+    for (const { index, isUp } of this.servers()) {
+      if (!isUp) await this.perform({ kind: 'repair', node: index })
     }
     for (const keeping of this.#nodes) if (keeping.lacksDisk) await this.#newDisk(keeping)
     const began = performance.now()
@@ -205,7 +251,7 @@ export class FaultCluster {
 
   /** Notes whether the cluster is clean now; then nobody is a danger any more. */
   settle(): boolean {
-    const away = this.#nodes.some(({ condition }) => condition === 'paused' || condition === 'cut')
+    const away = this.#nodes.some(({ condition }) => isAway(condition))
     const up = this.#nodes.filter(({ condition }) => condition === 'up')
     const views = up.map(({ log }) => ({ ...log.look() }))
     const epoch = views[0]?.epoch
@@ -238,6 +284,12 @@ export class FaultCluster {
   async startAll(): Promise<void> {
     const dead = this.#nodes.filter(({ condition }) => condition === 'dead')
     await Promise.all(dead.map((keeping) => this.#start(keeping)))
+  }
+
+  async #serve(index: number, isUp: boolean): Promise<void> {
+    const { servers } = this.#options
+    await (isUp ? servers?.start(index) : servers?.kill(index))
+    this.#servers[index] = { isUp, sinceMs: performance.now() }
   }
 
   async #start(keeping: Keeping): Promise<void> {

@@ -26,6 +26,7 @@ export interface Verdict {
 export function rulesOf(setting: Setting, meeting: Meeting): Rules {
   const faults: ActionKind[] = ['kill', 'kill', 'pause', 'leave', 'retire', 'disk']
   if (meeting.cables !== undefined) faults.push('cut', 'cut')
+  if (meeting.daemons !== undefined) faults.push('orphan')
   const { width, bearable, strips } = setting.redundancy
   // With fewer members than fragments nothing coded is written: no error, but nothing to see either.
   const membersMin = strips === undefined ? width : width - 1
@@ -49,7 +50,7 @@ export async function faultRun(
       await pause(STEP_MS_MIN + chance.below(STEP_MS_SPREAD))
       await faults.lookAfter()
       faults.settle()
-      const action = nextAction(faults.status(), rules, chance)
+      const action = nextAction(faults.status(), rules, chance, faults.servers())
       if (action.kind !== 'rest') await faults.perform(action)
       else say(`clean ${(await faults.rest(CLEAN_MS)).toFixed(1)} s after everything was mended`)
     }

@@ -2,7 +2,7 @@
 import { startCorosync } from '../real/support/corosync.js'
 import type { Owner } from '../real/support/owner.js'
 import { startEnsemble } from '../real/support/zookeeper.js'
-import type { Cables } from './fault-cluster.js'
+import type { Cables, Services } from './fault-cluster.js'
 import { HUB_HOST, type Networks } from './networks.js'
 
 /** Where one node lives. */
@@ -17,6 +17,9 @@ export interface Meeting {
   readonly place: (node: number) => Home
   /** Undefined: the nodes share one host's network and cannot be cut off. */
   readonly cables: Cables | undefined
+  /** Of each node's host, and of all. */
+  readonly daemons?: Services
+  readonly servers?: Services
   /** How long a node is paused or cut, in seconds: at least, at most. */
   readonly awaySeconds: readonly [number, number]
 }
@@ -33,7 +36,7 @@ export function localMeeting(networks?: Networks): Meeting {
 
 /**
  * A corosync on each host. A cut host loses its peers but not its clients: whoever asks it must not be
- * served anything the others may have changed meanwhile.
+ * served anything the others may have changed meanwhile. So does one whose corosync dies.
  */
 export async function corosyncMeeting(owner: Owner, hosts: number): Promise<Meeting> {
   const ring = await startCorosync(owner, { hosts })
@@ -50,6 +53,11 @@ export async function corosyncMeeting(owner: Owner, hosts: number): Promise<Meet
       cut: (node) => ring.cut([node], others(node)),
       heal: (node) => ring.heal([node], others(node)),
     },
+    daemons: {
+      count: hosts,
+      kill: (node) => ring.host(node).kill(),
+      start: (node) => ring.host(node).start(),
+    },
     awaySeconds: [2, 20],
   }
 }
@@ -59,7 +67,7 @@ const SESSION_SECONDS = 6
 
 /**
  * An ensemble of three that all hosts reach. A cut node loses it with everything else; pauses and cuts are
- * shorter than a session as well as longer.
+ * shorter than a session as well as longer. One of its servers may die; the other two serve everybody.
  */
 export async function zookeeperMeeting(owner: Owner, networks: Networks): Promise<Meeting> {
   const ensemble = await startEnsemble(owner, 3, HUB_HOST)
@@ -68,6 +76,14 @@ export async function zookeeperMeeting(owner: Owner, networks: Networks): Promis
     driver: async () => ensemble.choice('/faults', `${SESSION_SECONDS}s`),
     place: (node) => homes[node] ?? {},
     cables,
+    servers: {
+      count: ensemble.servers.length,
+      kill: (index) => ensemble.server(index).kill(),
+      start: async (index) => {
+        ensemble.server(index).begin()
+        await ensemble.server(index).serves()
+      },
+    },
     awaySeconds: [2, 3 * SESSION_SECONDS],
   }
 }

@@ -15,6 +15,8 @@ export type NodeCondition =
   | 'paused'
   /** Cut from everybody. */
   | 'cut'
+  /** The coordination daemon of its host is dead. */
+  | 'orphan'
   /** Stopped in order. */
   | 'left'
   /** No store: never started, or taken out for good. */
@@ -36,19 +38,32 @@ export type ActionKind =
   | 'pause'
   | 'leave'
   | 'cut'
+  /** The coordination daemon of its host is killed. */
+  | 'orphan'
   | 'retire'
   /** One of its disks is gone; the next `rest` gives it a new one. */
   | 'disk'
   | 'restart'
   | 'resume'
   | 'heal'
+  | 'adopt'
   | 'add'
+  /** A server that all nodes share to agree is killed; the others are enough. */
+  | 'strike'
+  | 'repair'
   | 'rest'
 
 export interface Action {
   readonly kind: ActionKind
-  /** The node; -1 for `rest`, which mends everything and waits until the cluster is clean. */
+  /** The node, or the server; -1 for `rest`, which mends everything and waits until the cluster is clean. */
   readonly node: number
+}
+
+/** A server that all nodes share. */
+export interface ServerStatus {
+  readonly index: number
+  readonly isUp: boolean
+  readonly sinceSeconds: number
 }
 
 export interface Rules {
@@ -67,20 +82,42 @@ const MENDING: Readonly<Partial<Record<NodeCondition, ActionKind>>> = {
   left: 'restart',
   paused: 'resume',
   cut: 'heal',
+  orphan: 'adopt',
   spare: 'add',
 }
 
-/** Draws the next step. Nodes that have been away long enough come back first. */
-export function nextAction(nodes: readonly NodeStatus[], rules: Rules, chance: Dice): Action {
+/** Its daemon runs, but does not belong to the cluster, or not for long. */
+export function isAway(condition: NodeCondition): boolean {
+  return condition === 'paused' || condition === 'cut' || condition === 'orphan'
+}
+
+/** Draws the next step. What has been away long enough comes back first. */
+export function nextAction(
+  nodes: readonly NodeStatus[],
+  rules: Rules,
+  chance: Dice,
+  servers: readonly ServerStatus[] = [],
+): Action {
   const [, awayMax] = rules.awaySeconds
   const overdue = nodes.find(
-    ({ condition, sinceSeconds }) =>
-      (condition === 'paused' || condition === 'cut') && sinceSeconds >= awayMax,
+    ({ condition, sinceSeconds }) => isAway(condition) && sinceSeconds >= awayMax,
   )
   if (overdue !== undefined) return mending(overdue)
+  const lost = servers.find(({ isUp, sinceSeconds }) => !isUp && sinceSeconds >= awayMax)
+  if (lost !== undefined) return { kind: 'repair', node: lost.index }
   const choices = [...faultsPossible(nodes, rules), ...mendingPossible(nodes, rules)]
+  choices.push(...serversPossible(servers, rules))
   if (choices.length === 0 || chance.below(8) === 0) return { kind: 'rest', node: -1 }
   return chance.pick(choices)
+}
+
+/** One at a time, so that the others are more than half. As likely as a fault of two nodes. */
+function serversPossible(servers: readonly ServerStatus[], rules: Rules): Action[] {
+  const [awayMin] = rules.awaySeconds
+  const down = servers.find(({ isUp }) => !isUp)
+  if (down === undefined) return servers.map(({ index }) => ({ kind: 'strike', node: index }))
+  const isReady = down.sinceSeconds >= awayMin
+  return isReady ? [{ kind: 'repair', node: down.index }] : []
 }
 
 /** Every fault that the rules allow now. */
@@ -102,7 +139,7 @@ function mendingPossible(nodes: readonly NodeStatus[], rules: Rules): Action[] {
   const [awayMin] = rules.awaySeconds
   const ready = nodes.filter(({ condition, sinceSeconds }) => {
     if (condition === 'up') return false
-    return (condition !== 'paused' && condition !== 'cut') || sinceSeconds >= awayMin
+    return !isAway(condition) || sinceSeconds >= awayMin
   })
   // Twice, so that nodes come back about as often as others go.
   return ready.flatMap((node) => [mending(node), mending(node)])

@@ -8,7 +8,7 @@ import { freePorts } from '../real/support/ports.js'
 import { until } from '../real/support/run.js'
 import { type CopiesReport, compareCopies, type Layout } from './copies.js'
 import type { Dice } from './dice.js'
-import { type Cables, FaultCluster, makeDisks } from './fault-cluster.js'
+import { FaultCluster, makeDisks } from './fault-cluster.js'
 import type { Meeting } from './meeting.js'
 import { VerifyingWriter } from './verifying-writer.js'
 
@@ -71,8 +71,8 @@ export async function prepare(plan: SettingPlan): Promise<Setting> {
   }
   await cluster.members(plan.nodes)
   await cluster.dog('cluster format', '-c', redundancy.text)
-  const cables: Cables | undefined = meeting.cables
-  const faults = new FaultCluster({ cluster, cables, say, failure }, plan.nodes)
+  const { cables, daemons, servers } = meeting
+  const faults = new FaultCluster({ cluster, cables, daemons, servers, say, failure }, plan.nodes)
   const writers: VerifyingWriter[] = []
   for (let volume = 1; volume <= plan.volumes; volume++) {
     const exportName = `volume${volume}`

@@ -92,12 +92,13 @@ test('a flush covers what was acknowledged when it began, not what came during i
 const RULES: Rules = {
   bearable: 2,
   membersMin: 3,
-  faults: ['kill', 'pause', 'leave', 'cut', 'retire'],
+  faults: ['kill', 'pause', 'leave', 'cut', 'orphan', 'retire'],
   awaySeconds: [2, 6],
 }
 
 const AFTER: Readonly<Record<string, NodeCondition>> = {
   ...{ kill: 'dead', pause: 'paused', leave: 'left', cut: 'cut', retire: 'spare' },
+  ...{ orphan: 'orphan', adopt: 'up' },
   ...{ restart: 'up', resume: 'up', heal: 'up', add: 'up' },
 }
 
@@ -127,4 +128,25 @@ test('a schedule never endangers more nodes than the copies bear, and comes from
     }
   }
   t.deepEqual([...seen].sort(), [...Object.keys(AFTER), 'rest'].sort())
+})
+
+test('of the servers all share one at a time is away, and not for long', (t) => {
+  const nodes: NodeStatus[] = [{ index: 0, condition: 'up', unsettled: false, sinceSeconds: 9 }]
+  const [, awayMax] = RULES.awaySeconds
+  for (let seed = 0; seed < 20; seed++) {
+    const chance = dice(seed)
+    const servers = [0, 1, 2].map((index) => ({ index, isUp: true, sinceSeconds: 0 }))
+    const seen = new Set<string>()
+    for (let step = 0; step < 100; step++) {
+      for (const server of servers) server.sinceSeconds += 1
+      const { kind, node } = nextAction(nodes, RULES, chance, servers)
+      seen.add(kind)
+      if (kind === 'strike' || kind === 'repair') {
+        Object.assign(servers[node]!, { isUp: kind === 'repair', sinceSeconds: 0 })
+      } else t.is(kind, 'rest')
+      const down = servers.filter(({ isUp }) => !isUp)
+      t.true(down.length <= 1 && down.every(({ sinceSeconds }) => sinceSeconds < awayMax))
+    }
+    t.deepEqual([...seen].sort(), ['repair', 'rest', 'strike'])
+  }
 })

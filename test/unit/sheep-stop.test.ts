@@ -5,6 +5,9 @@ import { newVdi } from './support/sheep-wire.js'
 import { SmallCluster } from './support/small-cluster.js'
 import { read, write } from './support/volume-io.js'
 
+/** What is under way may end first, and the farewell be answered. */
+const STOP_LIMIT_MS = 8_000
+
 test('requests that wait for a silent node end when the node they came through stops', async (t) => {
   // Every node has a copy of everything, before and after.
   const cluster = await SmallCluster.start({ nodes: 3, copies: 4 })
@@ -25,5 +28,24 @@ test('requests that wait for a silent node end when the node they came through s
   cluster.node(0).cutShort()
   await cluster.clock.until('the answers', () => answers.length === 2)
   t.deepEqual(answers, [Code.SHUTDOWN, Code.SHUTDOWN])
+  cluster.close()
+})
+
+test('a node that cannot ask the members for their volumes stops all the same', async (t) => {
+  const cluster = await SmallCluster.start({ seed: 1, nodes: 5, copies: 3 })
+  await cluster.stop(4)
+  const { joined } = await cluster.launch(4)
+  // The membership knows it; nobody answers its questions.
+  cluster.card(4).isCut = true
+  await cluster.clock.until('its join', () => cluster.node(0).state.members.length === 5)
+  await cluster.clock.sleep(1000)
+  const asked = cluster.clock.monotonic()
+  let isOver = false
+  void cluster.stop(4).then(() => {
+    isOver = true
+  })
+  await cluster.clock.until('its end', () => isOver)
+  t.true(cluster.clock.monotonic() - asked <= STOP_LIMIT_MS)
+  await joined
   cluster.close()
 })

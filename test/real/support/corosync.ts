@@ -5,11 +5,12 @@
  * Hosts are cut from each other by permanent neighbour entries with an address nobody has: packets are really
  * lost, in silence, in the direction and between the hosts the test says, on any kernel.
  */
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises'
 import { type Owner, scratch } from './owner.js'
 import { type Running, run, start, tryRun, until } from './run.js'
 
 const READY_MS = 60_000
+const SHARED = '/dev/shm'
 const NOBODY = '02:00:00:00:00:99'
 /** Milliseconds of corosync's token: short, so that tests are, but not shorter than a loaded machine stands. */
 const TOKEN_MS = 1500
@@ -52,9 +53,16 @@ export class CorosyncHost {
   }
 
   async kill(): Promise<void> {
-    this.#daemon?.kill('SIGKILL')
-    await this.#daemon?.done
+    const daemon = this.#daemon
+    if (daemon === undefined) return
+    daemon.kill('SIGKILL')
+    await daemon.done
     this.#daemon = undefined
+    // What it shared with its clients would stay in memory.
+    for (const name of await readdir(SHARED)) {
+      if (!name.startsWith(`qb-${daemon.pid}-`)) continue
+      await rm(`${SHARED}/${name}`, { recursive: true, force: true })
+    }
   }
 
   signal(signal: NodeJS.Signals): void {
