@@ -5,6 +5,7 @@ import { create } from './vdi-create.js'
 import { remove, rollback } from './vdi-delete.js'
 import { read, write } from './vdi-io.js'
 import { list } from './vdi-list.js'
+import { lock } from './vdi-lock.js'
 import { resize } from './vdi-resize.js'
 import { clone, snapshot } from './vdi-snapshot.js'
 import { graph, tree } from './vdi-tree.js'
@@ -13,6 +14,6 @@ export const vdi: Noun = {
   name: 'vdi',
   subcommands: [
     ...[create, snapshot, clone, remove, rollback, list, tree, graph, resize, read, write],
-    alterVdi,
+    ...[alterVdi, lock],
   ],
 }
