@@ -19,6 +19,8 @@ export interface SlotUpdate {
   readonly next: Uint32Array
   readonly previous: Uint32Array
   readonly durable: boolean
+  /** False once nobody waits for it: what failed is not tried again then. */
+  readonly isWanted?: (() => boolean) | undefined
 }
 
 export interface ObjectAccess {

@@ -31,8 +31,16 @@ import type { Peers } from './peers.js'
 import type { NodeState, View } from './state.js'
 import { StripeOrder } from './stripe-order.js'
 
+/** What came of an attempt on an object. */
+export interface Attempt {
+  readonly ref: Pick<CodedRef, 'isWanted'>
+  readonly code: Code
+  /** From 0. */
+  readonly attempt: number
+}
+
 /** `again` when another try may help, else `done`; a gateway's way of waiting for a better membership. */
-export type Retry = (code: Code, attempt: number, done: Done, again: () => void) => void
+export type Retry = (what: Attempt, done: Done, again: () => void) => void
 
 export interface CodedObjectsOptions {
   readonly state: NodeState
@@ -65,6 +73,8 @@ export interface CodedPlace {
 /** A coded object and, once it has been looked up, where it is. */
 export interface CodedRef {
   readonly oid: Oid
+  /** False once nobody waits for what is done with this reference: it is not tried again then. */
+  readonly isWanted: (() => boolean) | undefined
   coded: CodedPlace | undefined
 }
 
@@ -269,7 +279,7 @@ export class CodedObjects {
           return
         }
         if (result === Code.EIO) this.#tellUnreadable(ref, place)
-        this.#options.retry(result, attempt, done, () =>
+        this.#options.retry({ ref, code: result, attempt }, done, () =>
           this.#readStripes(ref, code, stripes, into, done, attempt + 1),
         )
       })
@@ -328,7 +338,8 @@ export class CodedObjects {
       const isWrite = what.fragments !== undefined
       const living = place.holders.filter(({ kind }) => kind !== 'gone')
       if (living.length === 0 || (isWrite && !place.isComplete)) {
-        retry(state.status === 'ok' ? Code.HALT : Code.WAIT_FOR_JOIN, attempt, done, () =>
+        const halt = state.status === 'ok' ? Code.HALT : Code.WAIT_FOR_JOIN
+        retry({ ref, code: halt, attempt }, done, () =>
           this.#everywhere(ref, code, what, done, attempt + 1),
         )
         return
@@ -344,7 +355,9 @@ export class CodedObjects {
         if (--waiting > 0) return
         if (outcome === Code.SUCCESS) done(outcome)
         else {
-          retry(outcome, attempt, done, () => this.#everywhere(ref, code, what, done, attempt + 1))
+          retry({ ref, code: outcome, attempt }, done, () =>
+            this.#everywhere(ref, code, what, done, attempt + 1),
+          )
         }
       }
       for (const holder of living) this.#send(place, code, holder, what, one)
@@ -379,7 +392,9 @@ export class CodedObjects {
     const { state, layouts, retry } = this.#options
     const { view } = state
     const later = (result: Code): void =>
-      retry(result, attempt, done, () => this.#placed(ref, code, done, then, attempt + 1))
+      retry({ ref, code: result, attempt }, done, () =>
+        this.#placed(ref, code, done, then, attempt + 1),
+      )
     if (!state.isSure()) {
       later(Code.WAIT_FOR_JOIN)
       return

@@ -8,14 +8,13 @@
 import { Code, type Done, retryOf } from '../base/codes.js'
 import type { Log } from '../base/log.js'
 import type { ObjectAccess, ObjectRef, SlotUpdate } from '../model/access.js'
-import { refRange, slotRange } from '../model/inode.js'
+import { slotRange } from '../model/inode.js'
 import { inodeOid, type Oid, type Vid } from '../model/oid.js'
 import { ClusterFlag, Flag, Op } from '../wire/sheepdog/opcodes.js'
 import { objectRequest } from '../wire/sheepdog/requests.js'
 import type { World } from '../world/world.js'
-import { CodedObjects } from './coded-objects.js'
+import { type Attempt, CodedObjects } from './coded-objects.js'
 import { copyAround } from './copy-around.js'
-import { clearedRefs, droppedRefs } from './dropped-refs.js'
 import type { Settling, Track } from './equal/settling.js'
 import { askEveryNode, type Question } from './every-node.js'
 import type { Layouts } from './layouts.js'
@@ -25,6 +24,7 @@ import type { Peers } from './peers.js'
 import { PlacedRef } from './placed-ref.js'
 import type { DroppedRef } from './reclaim.js'
 import { readRemote } from './remote-read.js'
+import { replaceSlots, type SlotSteps } from './replace-slots.js'
 import type { NodeState } from './state.js'
 import { Traffic } from './traffic.js'
 
@@ -85,12 +85,16 @@ export class Gateway implements ObjectAccess {
     this.#coded = new CodedObjects({
       ...options,
       strips: options.world.strips,
-      retry: (code, attempt, done, again) => this.#retry(code, attempt, done, again),
+      retry: (what, done, again) => this.#retryWanted(what, done, again),
     })
   }
 
-  ref(oid: Oid): PlacedRef {
-    return new PlacedRef(oid)
+  /**
+   * `isWanted`: false once its client is gone. What failed is not tried again then: the client may have sent it again
+   * over another connection, and gone on.
+   */
+  ref(oid: Oid, isWanted?: () => boolean): PlacedRef {
+    return new PlacedRef(oid, isWanted)
   }
 
   isSure(): boolean {
@@ -167,13 +171,22 @@ export class Gateway implements ObjectAccess {
   setSlots(update: SlotUpdate, done: Done): void {
     const gone = update.previous.some((vid, i) => vid !== 0 && vid !== update.next[i])
     const bytes = Buffer.from(update.next.buffer, update.next.byteOffset, update.next.byteLength)
-    const inode = this.ref(inodeOid(update.vid))
+    const oid = inodeOid(update.vid)
+    const inode = this.ref(oid, update.isWanted)
     const { offset } = slotRange(update.first, 0)
     if (!gone) {
       this.#write(inode, offset, bytes, update.durable, done)
       return
     }
-    this.#replaceSlots(inode, update, bytes, offset, done)
+    const { dropped, aboutToDrop } = this.#options
+    const steps: SlotSteps = {
+      ...{ dropped, aboutToDrop },
+      read: (at, into, ended) => this.read(inode, at, into, ended),
+      writeSlots: (ended) => this.#write(inode, offset, bytes, true, ended),
+      // What has been begun is finished, whether anybody waits for it or not.
+      writeRefs: (at, refs, ended) => this.#write(this.ref(oid), at, refs, true, ended),
+    }
+    replaceSlots(steps, update, done)
   }
 
   flush(vid: Vid, done: Done): void {
@@ -238,7 +251,9 @@ export class Gateway implements ObjectAccess {
   #readTry(ref: PlacedRef, offset: number, into: Uint8Array, done: Done, attempt: number): void {
     this.#place(ref)
     const again = (code: Code): void => {
-      this.#retry(code, attempt, done, () => this.#readTry(ref, offset, into, done, attempt + 1))
+      this.#retryWanted({ ref, code, attempt }, done, () =>
+        this.#readTry(ref, offset, into, done, attempt + 1),
+      )
     }
     if (!this.#state.isSure()) {
       again(Code.WAIT_FOR_JOIN)
@@ -304,12 +319,13 @@ export class Gateway implements ObjectAccess {
       done(Code.HALT)
       return
     }
-    if (this.#isCoded(ref)) {
+    const whenFree = (run: (track: Track, ended: Done) => void): void =>
       this.#options.beforeCreate(ref.oid, () => {
-        const create = (track: Track, ended: Done): void =>
-          this.#coded.create({ ref, track }, offset, data, ended)
-        this.#tracked(ref, done, create)
+        if (ref.isWanted?.() === false) done(Code.NETWORK_ERROR)
+        else this.#tracked(ref, done, run)
       })
+    if (this.#isCoded(ref)) {
+      whenFree((track, ended) => this.#coded.create({ ref, track }, offset, data, ended))
       return
     }
     const what: FanOut = {
@@ -322,9 +338,7 @@ export class Gateway implements ObjectAccess {
         this.#local.create(create, localDone)
       },
     }
-    this.#options.beforeCreate(ref.oid, () => {
-      this.#tracked(ref, done, (track, ended) => this.#onOwners({ ref, track }, ended, what))
-    })
+    whenFree((track, ended) => this.#onOwners({ ref, track }, ended, what))
   }
 
   /**
@@ -345,7 +359,8 @@ export class Gateway implements ObjectAccess {
   }
 
   /** Has every owner compare its copy; tries until all have it on record, or this node stops. */
-  #distrust(ref: PlacedRef, done: () => void): void {
+  #distrust({ oid }: PlacedRef, done: () => void): void {
+    const ref = this.ref(oid)
     const told: Done = (code) => {
       if (code !== Code.SUCCESS) this.#settling.leaveOpen(ref.oid)
       done()
@@ -367,7 +382,11 @@ export class Gateway implements ObjectAccess {
     this.#place(ref)
     const again = (code: Code): void => {
       if (code === Code.SUCCESS) done(code)
-      else this.#retry(code, attempt, done, () => this.#onOwners(sending, done, what, attempt + 1))
+      else {
+        this.#retryWanted({ ref, code, attempt }, done, () =>
+          this.#onOwners(sending, done, what, attempt + 1),
+        )
+      }
     }
     if (!this.#state.isSure()) {
       again(Code.WAIT_FOR_JOIN)
@@ -386,7 +405,11 @@ export class Gateway implements ObjectAccess {
     this.#place(ref)
     const finish = (code: Code): void => {
       if (code === Code.SUCCESS) done(code)
-      else this.#retry(code, attempt, done, () => this.#everywhere(ref, done, what, attempt + 1))
+      else {
+        this.#retryWanted({ ref, code, attempt }, done, () =>
+          this.#everywhere(ref, done, what, attempt + 1),
+        )
+      }
     }
     if (!this.#state.isSure()) {
       finish(Code.WAIT_FOR_JOIN)
@@ -432,38 +455,10 @@ export class Gateway implements ObjectAccess {
     })
   }
 
-  /** Slots that stop naming objects: durable before anything is taken away, then accounted for. */
-  #replaceSlots(
-    inode: PlacedRef,
-    update: SlotUpdate,
-    bytes: Buffer,
-    offset: number,
-    done: Done,
-  ): void {
-    const count = update.next.length
-    const range = refRange(update.first, count)
-    const refs = Buffer.alloc(range.length)
-    this.read(inode, range.offset, refs, (readCode) => {
-      if (readCode !== Code.SUCCESS) {
-        done(readCode)
-        return
-      }
-      const gone = droppedRefs(update, refs)
-      const write = (): void => {
-        this.#write(inode, offset, bytes, true, (code) => {
-          if (code !== Code.SUCCESS) {
-            done(code)
-            return
-          }
-          const finish = (clearCode: Code): void => {
-            if (clearCode === Code.SUCCESS) this.#options.dropped(gone)
-            done(clearCode)
-          }
-          if (refs.every((byte) => byte === 0)) finish(Code.SUCCESS)
-          else this.#write(inode, range.offset, clearedRefs(update, refs), true, finish)
-        })
-      }
-      this.#options.aboutToDrop(gone).then(write, () => done(Code.EIO))
+  #retryWanted({ ref, code, attempt }: Attempt, done: Done, again: () => void): void {
+    this.#retry(code, attempt, done, () => {
+      if (ref.isWanted?.() === false) done(code)
+      else again()
     })
   }
 

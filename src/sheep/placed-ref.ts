@@ -15,9 +15,11 @@ export class PlacedRef implements ObjectRef, CodedRef {
   view: View | undefined
   local = false
   remotes: readonly SdNode[] = []
+  readonly isWanted: (() => boolean) | undefined
 
-  constructor(oid: Oid) {
+  constructor(oid: Oid, isWanted?: () => boolean) {
     this.oid = oid
+    this.isWanted = isWanted
     this.vid = oidVid(oid)
     const kind = oidKind(oid)
     this.isData = kind === 'data'

@@ -1,7 +1,8 @@
-// A node that is told to stop while its clients wait for somebody who does not answer.
+// Waits for somebody who does not answer end with the node that waits, or with the client it waits for.
 import test from 'ava'
 import { Code } from '../../src/base/codes.js'
-import { newVdi } from './support/sheep-wire.js'
+import { dataOid } from '../../src/model/oid.js'
+import { createObject, newVdi } from './support/sheep-wire.js'
 import { SmallCluster } from './support/small-cluster.js'
 import { read, write } from './support/volume-io.js'
 
@@ -47,5 +48,35 @@ test('a node that cannot ask the members for their volumes stops all the same', 
   await cluster.clock.until('its end', () => isOver)
   t.true(cluster.clock.monotonic() - asked <= STOP_LIMIT_MS)
   await joined
+  cluster.close()
+})
+
+test('a write is not tried again once its client is gone; what it did to some copies is made equal', async (t) => {
+  const cluster = await SmallCluster.start({ nodes: 3, copies: 3 })
+  const client = await cluster.client(0)
+  const vid = await newVdi(client, 'Alice', 4 << 20)
+  const oid = dataOid(vid, 0)
+  t.is((await createObject(client, oid, 0, Buffer.alloc(512, 1))).result, Code.SUCCESS)
+  cluster.freeze(2)
+  const { gateway } = cluster.node(0)
+  const outcomes = new Map<string, Code>()
+  let isThere = true
+  const start = (name: string, isWanted: () => boolean, offset: number): void =>
+    gateway.write(gateway.ref(oid, isWanted), offset, Buffer.alloc(512, 2), true, (code) =>
+      outcomes.set(name, code),
+    )
+  start('of who left', () => isThere, 512)
+  start('of who stayed', () => true, 1024)
+  await cluster.clock.sleep(2_000)
+  t.deepEqual([...outcomes], [])
+  isThere = false
+  cluster.kill(2)
+  await cluster.clock.until('both outcomes', () => outcomes.size === 2)
+  t.not(outcomes.get('of who left'), Code.SUCCESS)
+  t.is(outcomes.get('of who stayed'), Code.SUCCESS)
+  await cluster.boot(2)
+  await cluster.settle()
+  t.deepEqual(await cluster.copyFaults(), [])
+  client.close()
   cluster.close()
 })

@@ -22,6 +22,7 @@ import {
   vidName,
 } from '../../model/oid.js'
 import { failed, type Reply } from '../../sheep/answer.js'
+import type { Caller } from '../../sheep/caller.js'
 import type { SheepNode } from '../../sheep/node.js'
 import type { Frame } from '../../wire/sheepdog/frame.js'
 import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
@@ -38,7 +39,10 @@ function inBounds(node: SheepNode, oid: Oid, offset: number, length: number): bo
   return offset + length <= objectBytes(oid, node.state.blockSizeShiftOf(oidVid(oid)))
 }
 
-function read({ node }: DoorContext, request: Frame, reply: Reply): void {
+/** A client that reconnects sends again what had no answer: the first one must not come later than what follows it. */
+const unlessGone = (caller: Caller) => (): boolean => !caller.isGone
+
+function read({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const oid = objectFields.oid(request)
   const offset = objectFields.offset(request)
   const length = request.dataLength
@@ -48,12 +52,12 @@ function read({ node }: DoorContext, request: Frame, reply: Reply): void {
     return
   }
   const body = Buffer.allocUnsafe(length)
-  node.gateway.read(node.gateway.ref(oid), offset, body, (code) => {
+  node.gateway.read(node.gateway.ref(oid, unlessGone(caller)), offset, body, (code) => {
     reply(code === Code.SUCCESS ? { result: code, body } : failed(code))
   })
 }
 
-function write({ node }: DoorContext, request: Frame, reply: Reply): void {
+function write({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const oid = objectFields.oid(request)
   const offset = objectFields.offset(request)
   const { body } = request
@@ -66,22 +70,28 @@ function write({ node }: DoorContext, request: Frame, reply: Reply): void {
   if (oidKind(oid) === 'inode' && isEmptying(request, offset, body)) {
     node.log.warn('slots.kept', { vid: vidName(oidVid(oid)), reason: 'a snapshot is deleted' })
     done(Code.SUCCESS)
-  } else if (oidKind(oid) === 'inode') writeInode(node, oidVid(oid), { offset, data: body }, done)
-  else node.gateway.write(node.gateway.ref(oid), offset, body, isDurable(request), done)
+  } else if (oidKind(oid) === 'inode') {
+    writeInode(node, oidVid(oid), { offset, data: body, isWanted: unlessGone(caller) }, done)
+  } else {
+    const ref = node.gateway.ref(oid, unlessGone(caller))
+    node.gateway.write(ref, offset, body, isDurable(request), done)
+  }
 }
 
 interface InodeWrite {
   readonly offset: number
   readonly data: Buffer
+  readonly isWanted: () => boolean
 }
 
 /**
  * Clients change metadata by writing inodes. What lies in the slots goes through the accounting of
  * references, also when a write covers what is before or behind them as well (defect P19).
  */
-function writeInode(node: SheepNode, vid: Vid, { offset, data }: InodeWrite, done: Done): void {
+function writeInode(node: SheepNode, vid: Vid, write: InodeWrite, done: Done): void {
+  const { offset, data, isWanted } = write
   if (data.length > 0 && isSlotUpdate(offset, data.length)) {
-    updateSlots(node, vid, { offset, data }, done)
+    updateSlots(node, vid, write, done)
     return
   }
   if (!leavesSaneSize(offset, data)) {
@@ -91,14 +101,14 @@ function writeInode(node: SheepNode, vid: Vid, { offset, data }: InodeWrite, don
   const border = [SLOTS_OFFSET, REFS_OFFSET].find((at) => offset < at && offset + data.length > at)
   if (border !== undefined) {
     const split = border - offset
-    writeInode(node, vid, { offset, data: data.subarray(0, split) }, (code) => {
-      const rest = { offset: border, data: data.subarray(split) }
+    writeInode(node, vid, { ...write, data: data.subarray(0, split) }, (code) => {
+      const rest = { ...write, offset: border, data: data.subarray(split) }
       if (code === Code.SUCCESS) writeInode(node, vid, rest, done)
       else done(code)
     })
     return
   }
-  node.gateway.write(node.gateway.ref(inodeOid(vid)), offset, data, true, (code) => {
+  node.gateway.write(node.gateway.ref(inodeOid(vid), isWanted), offset, data, true, (code) => {
     done(code)
     if (code === Code.SUCCESS) node.volumeChanged(vid)
   })
@@ -112,7 +122,12 @@ function leavesSaneSize(offset: number, data: Buffer): boolean {
   return data.readBigUInt64LE(from) <= BigInt(SLOTS_MAX * 2 ** LIMITS.blockSizeShiftMax)
 }
 
-function updateSlots(node: SheepNode, vid: Vid, { offset, data }: InodeWrite, done: Done): void {
+function updateSlots(
+  node: SheepNode,
+  vid: Vid,
+  { offset, data, isWanted }: InodeWrite,
+  done: Done,
+): void {
   const at = offset - SLOTS_OFFSET
   if (at % SLOT_BYTES !== 0 || data.length % SLOT_BYTES !== 0) {
     done(Code.INVALID_PARMS)
@@ -129,18 +144,18 @@ function updateSlots(node: SheepNode, vid: Vid, { offset, data }: InodeWrite, do
     done(code)
   }
   const before = Buffer.alloc(data.length)
-  node.gateway.read(node.gateway.ref(inodeOid(vid)), offset, before, (code) => {
+  node.gateway.read(node.gateway.ref(inodeOid(vid), isWanted), offset, before, (code) => {
     if (code !== Code.SUCCESS) {
       finish(code)
       return
     }
     const first = at / SLOT_BYTES
     const [next, previous] = [slotArray(data), slotArray(before)]
-    node.gateway.setSlots({ vid, first, next, previous, durable: true }, finish)
+    node.gateway.setSlots({ vid, first, next, previous, durable: true, isWanted }, finish)
   })
 }
 
-function create({ node }: DoorContext, request: Frame, reply: Reply): void {
+function create({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const oid = objectFields.oid(request)
   const offset = objectFields.offset(request)
   const { body } = request
@@ -160,7 +175,8 @@ function create({ node }: DoorContext, request: Frame, reply: Reply): void {
     if (isData) node.gateway.end(vid)
     reply(failed(code))
   }
-  const go = (): void => node.gateway.create(node.gateway.ref(oid), offset, body, source, finish)
+  const ref = node.gateway.ref(oid, unlessGone(caller))
+  const go = (): void => node.gateway.create(ref, offset, body, source, finish)
   if (isData && believesEmpty(request)) {
     unlessOccupied(node, { oid, offset, data: body }, go, finish)
   } else go()
@@ -172,7 +188,7 @@ function remove({ node }: DoorContext, request: Frame, reply: Reply): void {
 }
 
 /** Old clients: the slot of a data object becomes a hole. */
-function discard({ node }: DoorContext, request: Frame, reply: Reply): void {
+function discard({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const oid = objectFields.oid(request)
   if (oidKind(oid) !== 'data') {
     reply(failed(Code.INVALID_PARMS))
@@ -183,7 +199,7 @@ function discard({ node }: DoorContext, request: Frame, reply: Reply): void {
     reply(failed(Code.INVALID_PARMS))
     return
   }
-  const change = { offset, data: Buffer.alloc(length) }
+  const change = { offset, data: Buffer.alloc(length), isWanted: unlessGone(caller) }
   updateSlots(node, oidVid(oid), change, (code) => reply(failed(code)))
 }
 
