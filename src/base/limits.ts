@@ -15,6 +15,8 @@ export const LIMITS = {
   blockSizeShiftMax: 31,
   /** Slots of a plain VDI: 2^20 objects. */
   objectsPerVdiMax: 1 << 20,
+  /** Of any volume: what a number counts exactly. The format would allow hypervolumes of twice that. */
+  volumeBytesMax: Number.MAX_SAFE_INTEGER,
   /** Requests of one connection the server works on at once; then it stops reading. */
   requestsInFlightMax: 256,
   /** Bytes of requests and unsent replies of one connection; then it stops reading. */

@@ -51,6 +51,8 @@ export interface ObjectAccess {
     source: ObjectRef | undefined,
     done: Done,
   ): void
+  /** Takes an object away that nothing names any more. NO_OBJ when absent. */
+  remove(oid: Oid, done: Done): void
   /** Writes slots of an inode; what they named before and no VDI names any more is reclaimed. */
   setSlots(update: SlotUpdate, done: Done): void
   /** Every completed write to the volume's objects and inode is durable on every copy before `done`. */

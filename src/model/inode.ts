@@ -8,6 +8,7 @@ export const NAME_BYTES = 256
 export const TAG_OFFSET = 256
 export const SNAP_CTIME_OFFSET = 520
 export const SIZE_OFFSET = 536
+export const STORE_POLICY_OFFSET = 553
 /** Everything before the slots. */
 export const INODE_HEADER_BYTES = 4664
 export const SLOTS_OFFSET = 4664

@@ -52,6 +52,11 @@ export function dataOid(vid: Vid, index: number): Oid {
   return ((BigInt(vid) << 32n) | BigInt(index)) as Oid
 }
 
+/** A leaf of a hypervolume's index. */
+export function btreeOid(vid: Vid, leaf: number): Oid {
+  return (BTREE_BIT | (BigInt(vid) << 32n) | BigInt(leaf)) as Oid
+}
+
 /** `name`: the hash of the volume's name, whatever id the volume has. */
 export function attributeOid(name: Vid, slot: number): Oid {
   return (ATTR_BIT | (BigInt(name) << 32n) | BigInt(slot)) as Oid

@@ -101,8 +101,11 @@ export class Caretaker {
   }
 
   /** Counts that were being raised: on some copies they are, on others not. */
-  async #alignRefs({ vid, sizeBytes, blockSizeShift }: InodeHeader): Promise<void> {
+  async #alignRefs(header: InodeHeader): Promise<void> {
+    const { vid, sizeBytes, blockSizeShift } = header
     const { inodes } = this.#options
+    // An index keeps no counts.
+    if (header.storePolicy !== 0) return
     const { offset, length } = refRange(0, slotsOf(sizeBytes, blockSizeShift))
     const refs = await inodes.read(vid, offset, length)
     if (refs !== undefined) await inodes.write(vid, offset, refs)

@@ -18,6 +18,10 @@ export function countedAccess(objects: ObjectAccess, stats: Stats): ObjectAccess
     whenSure: (go, fail) => objects.whenSure(go, fail),
     begin: (vid) => objects.begin(vid),
     end: (vid) => objects.end(vid),
+    remove: (oid, done) => {
+      stats.add('gatewayRemoves')
+      objects.remove(oid, counting(0, 0, done))
+    },
     setSlots: (update, done) => objects.setSlots(update, done),
     read: (ref, offset, into, done) => {
       stats.add('gatewayReads')

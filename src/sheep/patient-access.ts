@@ -73,6 +73,10 @@ export class PatientAccess implements ObjectAccess {
     })
   }
 
+  remove(oid: Oid, done: Done): void {
+    this.#gateway.remove(oid, done)
+  }
+
   setSlots(update: SlotUpdate, done: Done): void {
     this.#gateway.setSlots(update, done)
   }

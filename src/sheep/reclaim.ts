@@ -15,8 +15,23 @@
  */
 import { Code, codeName } from '../base/codes.js'
 import type { Log } from '../base/log.js'
-import { SLOT_BYTES, SLOTS_MAX, slotRange, slotsOf } from '../model/inode.js'
-import { dataOid, ledgerOid, type Oid, oidName, type Vid, vmstateOid } from '../model/oid.js'
+import {
+  encodeTreeHead,
+  leafOids,
+  loadTree,
+  type ReadBytes,
+  type Tree,
+} from '../model/hyper-tree.js'
+import { type InodeHeader, SLOT_BYTES, SLOTS_MAX, slotRange, slotsOf } from '../model/inode.js'
+import {
+  dataOid,
+  ledgerOid,
+  type Oid,
+  oidKind,
+  oidName,
+  type Vid,
+  vmstateOid,
+} from '../model/oid.js'
 import type { Files } from '../world/world.js'
 import type { Gateway } from './gateway.js'
 import type { InodeIo } from './inode-io.js'
@@ -175,6 +190,7 @@ export class Reclaim {
   /** Removes what nobody else names, counts the other references; returns how many were removed. */
   async #takeBack(vid: Vid): Promise<number> {
     const header = await this.#inodes.mustHeader(vid)
+    if (header.storePolicy !== 0) return this.#takeBackIndexed(header)
     const count = Math.min(slotsOf(header.sizeBytes, header.blockSizeShift), SLOTS_MAX)
     const slots = await this.#inodes.readSlots(vid, count)
     const refs = await this.#inodes.readRefs(vid, count)
@@ -203,6 +219,37 @@ export class Reclaim {
     // After the blank inode nothing would find them again, should a power cut bring them back.
     for (const owner of new Set(slots)) if (owner !== 0) await this.#flush(owner as Vid)
     return freed
+  }
+
+  /** A hypervolume shares nothing: everything its index names is its own, and the index goes last. */
+  async #takeBackIndexed({ vid, btreeCounter }: InodeHeader): Promise<number> {
+    let freed = 0
+    for (const { entries } of (await this.#treeOf(vid)).leaves) {
+      for (let at = 0; at < entries.count; at++) {
+        // Of those that became holes, too: a crash may have come before their removal.
+        const code = await this.#tryRemove(dataOid(vid, entries.index(at)))
+        if (code === Code.SUCCESS) freed++
+      }
+    }
+    for (const leaf of leafOids(vid, btreeCounter)) await this.#remove(leaf)
+    await this.#flush(vid)
+    return freed
+  }
+
+  /** Of an interrupted deletion the leaves may be gone: then so is what they named. */
+  async #treeOf(vid: Vid): Promise<Tree> {
+    const read: ReadBytes = async (oid, offset, length) => {
+      const into = Buffer.alloc(length)
+      const ref = this.#gateway.ref(oid)
+      const code = await new Promise<Code>((resolve) =>
+        this.#gateway.read(ref, offset, into, resolve),
+      )
+      // An empty node, where there is none.
+      if (code === Code.NO_OBJ && oidKind(oid) === 'btree') return encodeTreeHead(1, 0)
+      if (code !== Code.SUCCESS) throw new Error(`index ${oidName(oid)}: ${codeName(code)}`)
+      return into
+    }
+    return loadTree(vid, read)
   }
 
   /** Saved states of virtual machines are the volume's alone, and lie one behind the other. */

@@ -10,6 +10,7 @@
 import { Code, SheepError } from '../base/codes.js'
 import { LIMITS } from '../base/limits.js'
 import type { Selector } from '../model/access.js'
+import { encodeTreeHead, HYPER_OBJECTS_MAX } from '../model/hyper-tree.js'
 import {
   encodeInodeHeader,
   type InodeHeader,
@@ -55,6 +56,9 @@ export interface VdiServiceOptions {
   /** The lock that keeps a volume from being deleted through this node. */
   readonly guardOf: (vid: Vid) => VdiLock | undefined
 }
+
+/** Objects of a hypervolume, when nobody says otherwise. */
+const HYPER_SHIFT = 22
 
 interface Format {
   readonly copies: number
@@ -127,7 +131,7 @@ export class VdiService {
     free: Vid,
   ): Promise<InodeHeader> {
     const format = this.#format(fields)
-    if (fields.sizeBytes > SLOTS_MAX * 2 ** format.blockSizeShift) {
+    if (fields.sizeBytes > bytesMax(fields.storePolicy, format.blockSizeShift)) {
       throw new SheepError(Code.INVALID_PARMS, 'the size needs larger objects')
     }
     const header = newHeader({
@@ -137,10 +141,14 @@ export class VdiService {
       parent: asVid(0),
       sizeBytes: fields.sizeBytes,
       snapId: (lookup.lastSnapshot?.snapId ?? 0) + 1,
+      storePolicy: fields.storePolicy,
       time: sdTime(this.#clock.now()),
     })
+    // A hypervolume has the root of its index where others have their slots.
+    const root = header.storePolicy === 0 ? [] : [encodeTreeHead(1, 0)]
+    const inode = Buffer.concat([encodeInodeHeader(header), ...root])
     await this.#tell(lookup.lastSnapshot?.vid ?? asVid(0), header)
-    await this.#undoing(free, () => this.#inodes.create(free, encodeInodeHeader(header)))
+    await this.#undoing(free, () => this.#inodes.create(free, inode))
     return header
   }
 
@@ -182,6 +190,7 @@ export class VdiService {
     if (base !== working && base.snapCtime === 0n) {
       throw new SheepError(Code.INVALID_PARMS, 'a branch begins at a snapshot')
     }
+    if (working.storePolicy !== 0) throw new SheepError(Code.NO_SUPPORT, 'of a hypervolume')
     if (!this.#isWritable(working)) {
       throw new SheepError(
         Code.HALT,
@@ -295,7 +304,8 @@ export class VdiService {
     return {
       copies: copiesUnder(redundancy),
       policy: redundancy.policy,
-      blockSizeShift: fields.blockSizeShift || settings.blockSizeShift,
+      blockSizeShift:
+        fields.blockSizeShift || (fields.storePolicy === 0 ? settings.blockSizeShift : HYPER_SHIFT),
     }
   }
 }
@@ -308,7 +318,10 @@ interface Content {
 function checkRequest(name: string, fields: Required<VdiFields>): void {
   const { copies, policy, storePolicy, blockSizeShift } = fields
   if (name === '') throw new SheepError(Code.INVALID_PARMS, 'a VDI needs a name')
-  if (storePolicy !== 0) throw new SheepError(Code.NO_SUPPORT)
+  if (storePolicy > 1) throw new SheepError(Code.INVALID_PARMS, 'an unknown kind of index')
+  if (fields.sizeBytes > LIMITS.volumeBytesMax) {
+    throw new SheepError(Code.INVALID_PARMS, `${fields.sizeBytes} bytes cannot be addressed`)
+  }
   if (!isPossiblePolicy(policy)) throw new SheepError(Code.INVALID_PARMS, 'an impossible policy')
   if (copies > LIMITS.copiesMax) throw new SheepError(Code.INVALID_PARMS)
   if (blockSizeShift === 0) return
@@ -317,7 +330,14 @@ function checkRequest(name: string, fields: Required<VdiFields>): void {
   }
 }
 
+function bytesMax(storePolicy: number, blockSizeShift: number): number {
+  const objects = storePolicy === 0 ? SLOTS_MAX : HYPER_OBJECTS_MAX
+  return Math.min(objects * 2 ** blockSizeShift, LIMITS.volumeBytesMax)
+}
+
 interface NewInode extends Format {
+  /** 0 when not given: a slot an object. */
+  readonly storePolicy?: number
   readonly name: string
   readonly vid: Vid
   readonly parent: Vid
@@ -335,7 +355,7 @@ function newHeader(inode: NewInode): InodeHeader {
     snapCtime: 0n as SdTime,
     vmClockNsec: 0n,
     vmStateBytes: 0n,
-    storePolicy: 0,
+    storePolicy: inode.storePolicy ?? 0,
     btreeCounter: 0,
   }
 }

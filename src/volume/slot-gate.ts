@@ -10,15 +10,35 @@ interface Claim {
   idle: (() => void) | undefined
 }
 
+type Counts = Uint32Array | SparseCounts
+
+/** Of the slots in use. */
+class SparseCounts {
+  readonly #counts = new Map<number, number>()
+
+  of(slot: number): number {
+    return this.#counts.get(slot) ?? 0
+  }
+
+  add(slot: number, amount: 1 | -1): number {
+    const count = this.of(slot) + amount
+    if (count === 0) this.#counts.delete(slot)
+    else this.#counts.set(slot, count)
+    return count
+  }
+}
+
 export class SlotGate {
-  #inFlight: Uint32Array
+  #inFlight: Counts
   readonly #claims = new Map<number, Claim>()
 
-  constructor(slots: number) {
-    this.#inFlight = new Uint32Array(slots)
+  /** `slots` 'any': too many to count each one all the time. */
+  constructor(slots: number | 'any') {
+    this.#inFlight = slots === 'any' ? new SparseCounts() : new Uint32Array(slots)
   }
 
   grow(slots: number): void {
+    if (this.#inFlight instanceof SparseCounts) return
     const grown = new Uint32Array(slots)
     grown.set(this.#inFlight)
     this.#inFlight = grown
@@ -35,11 +55,15 @@ export class SlotGate {
 
   /** Counts an I/O in. The slot is not claimed. */
   enter(slot: number): void {
-    this.#inFlight[slot]!++
+    const counts = this.#inFlight
+    if (counts instanceof SparseCounts) counts.add(slot, 1)
+    else counts[slot]!++
   }
 
   leave(slot: number): void {
-    if (--this.#inFlight[slot]! !== 0 || this.#claims.size === 0) return
+    const counts = this.#inFlight
+    const left = counts instanceof SparseCounts ? counts.add(slot, -1) : --counts[slot]!
+    if (left !== 0 || this.#claims.size === 0) return
     const claim = this.#claims.get(slot)
     const idle = claim?.idle
     if (claim === undefined || idle === undefined) return
@@ -66,7 +90,9 @@ export class SlotGate {
     }
     const drain = (): void => {
       for (; slot < end; slot++) {
-        if (this.#inFlight[slot] === 0) continue
+        const counts = this.#inFlight
+        const count = counts instanceof SparseCounts ? counts.of(slot) : counts[slot]
+        if (count === 0) continue
         this.#claims.get(slot)!.idle = drain
         return
       }

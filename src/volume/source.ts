@@ -2,13 +2,16 @@
 import { codeName, codeOf } from '../base/codes.js'
 import type { Log } from '../base/log.js'
 import type { ObjectAccess, VdiAccess } from '../model/access.js'
+import type { InodeHeader } from '../model/inode.js'
 import type { Clock } from '../world/world.js'
 import { ClusterVolume } from './cluster-volume.js'
 import { exportsOf, infoOf, resolveExport } from './export-name.js'
+import { HyperIndex } from './hyper-index.js'
+import { HyperVolume } from './hyper-volume.js'
 import { readOnly } from './read-only.js'
 import { SharedVolume } from './shared-volume.js'
 import { SnapshotVolume } from './snapshot-volume.js'
-import { checkServable, readVdi } from './vdi-reading.js'
+import { checkServable, isHyper, readVdi } from './vdi-reading.js'
 import type { ExportInfo, Volume, VolumeSource } from './volume.js'
 
 export interface VolumeSourceOptions {
@@ -37,10 +40,9 @@ class ClusterVolumes implements VolumeSource {
     this.#options = options
   }
 
-  /** Hypervolumes are left out: they cannot be opened. */
   async list(): Promise<ExportInfo[]> {
     const headers = await this.#options.vdis.list()
-    return exportsOf(headers.filter((header) => header.storePolicy === 0))
+    return exportsOf(headers.filter((header) => header.storePolicy === 0 || isHyper(header)))
   }
 
   async stat(name: string): Promise<ExportInfo & { readonly objectBytes: number }> {
@@ -91,6 +93,14 @@ class ClusterVolumes implements VolumeSource {
     return readOnly(new SnapshotVolume(name, await readVdi(vdis, target.vid), objects))
   }
 
+  async #openHyper(name: string, header: InodeHeader): Promise<Volume> {
+    checkServable(header)
+    const index = await HyperIndex.load({ objects: this.#options.objects, header })
+    const volume = new HyperVolume({ ...this.#options, name, header, index })
+    volume.refresh()
+    return volume
+  }
+
   async #openWorking(name: string): Promise<Volume> {
     const { vdis, log } = this.#options
     const vid = await vdis.lock(name)
@@ -99,6 +109,8 @@ class ClusterVolumes implements VolumeSource {
       isChanged = true
     })
     try {
+      const header = await vdis.readHeader(vid)
+      if (isHyper(header)) return await this.#openHyper(name, header)
       const image = await readVdi(vdis, vid)
       const volume = new ClusterVolume({ ...this.#options, name, vdiName: name, image })
       if (isChanged) volume.refresh()

@@ -2,6 +2,7 @@
 import { Code, SheepError } from '../base/codes.js'
 import { LIMITS } from '../base/limits.js'
 import type { VdiAccess } from '../model/access.js'
+import { HYPER_OBJECTS_MAX } from '../model/hyper-tree.js'
 import { type InodeHeader, slotsOf } from '../model/inode.js'
 import { type Vid, vidName } from '../model/oid.js'
 
@@ -15,19 +16,24 @@ export interface VdiImage {
   readonly slots: Uint32Array
 }
 
+/** Its objects are named by an index instead of slots. */
+export function isHyper(header: InodeHeader): boolean {
+  return header.storePolicy === 1
+}
+
 /** Throws a SheepError when a volume cannot serve this VDI. */
 export function checkServable(header: InodeHeader): void {
-  if (header.storePolicy !== 0) {
-    throw new SheepError(
-      Code.NO_SUPPORT,
-      `VDI ${header.name} is a hypervolume (B-tree index), which cannot be served as a volume`,
-    )
+  const isKnown = header.storePolicy === 0 || (isHyper(header) && header.snapCtime === 0n)
+  if (!isKnown) {
+    const what = isHyper(header) ? 'a snapshot of a hypervolume' : 'of a kind nobody knows'
+    throw new SheepError(Code.NO_SUPPORT, `VDI ${header.name} is ${what}`)
   }
   const shift = header.blockSizeShift
+  const objectsMax = isHyper(header) ? HYPER_OBJECTS_MAX : LIMITS.objectsPerVdiMax
   const isSane =
     shift >= LIMITS.blockSizeShiftMin &&
     shift <= LIMITS.blockSizeShiftMax &&
-    slotsOf(header.sizeBytes, shift) <= LIMITS.objectsPerVdiMax
+    slotsOf(header.sizeBytes, shift) <= objectsMax
   if (!isSane) {
     throw new SheepError(
       Code.NO_SUPPORT,
@@ -40,6 +46,9 @@ export function checkServable(header: InodeHeader): void {
 export async function readVdi(vdis: VdiAccess, vid: Vid): Promise<VdiImage> {
   const header = await vdis.readHeader(vid)
   checkServable(header)
+  if (isHyper(header)) {
+    throw new SheepError(Code.NO_SUPPORT, `VDI ${header.name} is a hypervolume and has no slots`)
+  }
   const count = slotsOf(header.sizeBytes, header.blockSizeShift)
   const slots = await vdis.readSlots(vid, count)
   if (slots.length !== count) {

@@ -341,7 +341,7 @@ vector(
       { blockSizeShift: 255 },
       { blockSizeShift: 19 },
       { copies: 32 },
-      { storePolicy: 1 },
+      { storePolicy: 2 },
       { sizeBytes: 2 ** 50 },
     ]
     for (const fields of impossible) {

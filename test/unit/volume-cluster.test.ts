@@ -179,13 +179,13 @@ test('a snapshot that waits for a change to end is followed once it is there', a
 test('writes fail with NO_VDI when the VDI was deleted', async (t) => {
   const { cluster, disk } = await opened()
   await write(cluster, disk, 0, Buffer.from('a'))
-  cluster.remove(asVid(1))
+  cluster.removeVdi(asVid(1))
   t.is(await write(cluster, disk, 0, Buffer.from('b')), Code.NO_VDI)
 })
 
 test('a new VDI of the same name never gets the writes meant for the old one', async (t) => {
   const { cluster, disk } = await opened()
-  cluster.remove(asVid(1))
+  cluster.removeVdi(asVid(1))
   cluster.addVdi('Alice', 4 * OBJECT)
   t.is(await write(cluster, disk, 0, Buffer.from('b')), Code.NO_VDI)
   t.deepEqual([...cluster.working('Alice').slots], [0, 0, 0, 0])

@@ -227,7 +227,7 @@ class Run {
       this.#kept.push({ vid: old.header.vid, bytes })
       if (this.#kept.length > 1 && this.#cluster.dice.chance(0.5)) {
         this.#checkKept()
-        this.#cluster.remove(vdi(this.#kept.shift()!.vid).header.vid)
+        this.#cluster.removeVdi(vdi(this.#kept.shift()!.vid).header.vid)
       }
     })
   }

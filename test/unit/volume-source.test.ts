@@ -76,13 +76,13 @@ test('names that mean nothing are refused with the right code', async (t) => {
   t.is(await codeOf(source.open('x'.repeat(256))), Code.NO_VDI)
 })
 
-test('hypervolumes are refused with a clear message and leave no lock', async (t) => {
+test('volumes of a kind nobody knows are refused with a clear message and leave no lock', async (t) => {
   const cluster = new FakeCluster()
-  const vid = cluster.addVdi('Huge', OBJECT, { storePolicy: 1 })
+  const vid = cluster.addVdi('Huge', OBJECT, { storePolicy: 2 })
   const source = sourceOf(cluster)
   const error = await t.throwsAsync(source.open('Huge'))
   t.is((error as SheepError).code, Code.NO_SUPPORT)
-  t.regex(error.message, /hypervolume/)
+  t.regex(error.message, /kind nobody knows/)
   t.is(cluster.vdi(vid).lockedBy, 0)
   t.deepEqual(await source.list(), [])
 })

@@ -6,7 +6,6 @@ import {
   REFS_OFFSET,
   SIZE_OFFSET,
   SLOT_BYTES,
-  SLOTS_MAX,
   SLOTS_OFFSET,
   slotArray,
   slotRange,
@@ -28,6 +27,7 @@ import type { Frame } from '../../wire/sheepdog/frame.js'
 import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
 import { objectFields } from '../../wire/sheepdog/requests.js'
 import type { DoorContext, Operation, OperationTable } from './context.js'
+import { indexKind } from './index-kind.js'
 import { believesEmpty, isEmptying, unlessOccupied } from './qemu-map.js'
 
 /** A client that does not ask for write-back gets write-through. */
@@ -67,7 +67,8 @@ function write({ node }: DoorContext, request: Frame, reply: Reply, caller: Call
     return
   }
   const done: Done = (code) => reply(failed(code))
-  if (oidKind(oid) === 'inode' && isEmptying(request, offset, body)) {
+  if (oidKind(oid) === 'btree' && isHeldByDoor(node, oidVid(oid))) done(Code.VDI_LOCKED)
+  else if (oidKind(oid) === 'inode' && isEmptying(request, offset, body)) {
     node.log.warn('slots.kept', { vid: vidName(oidVid(oid)), reason: 'a snapshot is deleted' })
     done(Code.SUCCESS)
   } else if (oidKind(oid) === 'inode') {
@@ -76,6 +77,24 @@ function write({ node }: DoorContext, request: Frame, reply: Reply, caller: Call
     const ref = node.gateway.ref(oid, unlessGone(caller))
     node.gateway.write(ref, offset, body, isDurable(request), done)
   }
+}
+
+/**
+ * Clients keep the index of a hypervolume themselves; while a door of this cluster keeps it, they do not. 1.0's dog writes
+ * zeros over it before it asks for the deletion (defect O9), which needs it.
+ */
+function updateIndex(node: SheepNode, vid: Vid, write: InodeWrite, done: Done): void {
+  const { offset, data, isWanted } = write
+  const isWiping = data.length > SLOT_BYTES && data.every((byte) => byte === 0)
+  if (isHeldByDoor(node, vid)) done(Code.VDI_LOCKED)
+  else if (isWiping) {
+    node.log.warn('index.kept', { vid: vidName(vid), reason: 'zeros were to be written over it' })
+    done(Code.SUCCESS)
+  } else node.gateway.write(node.gateway.ref(inodeOid(vid), isWanted), offset, data, true, done)
+}
+
+function isHeldByDoor(node: SheepNode, vid: Vid): boolean {
+  return node.state.vids.get(vid)?.lock.door === true
 }
 
 interface InodeWrite {
@@ -91,7 +110,11 @@ interface InodeWrite {
 function writeInode(node: SheepNode, vid: Vid, write: InodeWrite, done: Done): void {
   const { offset, data, isWanted } = write
   if (data.length > 0 && isSlotUpdate(offset, data.length)) {
-    updateSlots(node, vid, write, done)
+    indexKind(node, vid, (code, kind) => {
+      if (code !== Code.SUCCESS) done(code)
+      else if (kind === 'slots') updateSlots(node, vid, write, done)
+      else updateIndex(node, vid, write, done)
+    })
     return
   }
   if (!leavesSaneSize(offset, data)) {
@@ -119,7 +142,7 @@ function leavesSaneSize(offset: number, data: Buffer): boolean {
   const [from, to] = [SIZE_OFFSET - offset, SIZE_OFFSET - offset + 8]
   if (to <= 0 || from >= data.length) return true
   if (from < 0 || to > data.length) return false
-  return data.readBigUInt64LE(from) <= BigInt(SLOTS_MAX * 2 ** LIMITS.blockSizeShiftMax)
+  return data.readBigUInt64LE(from) <= BigInt(LIMITS.volumeBytesMax)
 }
 
 function updateSlots(
@@ -170,6 +193,10 @@ function create({ node }: DoorContext, request: Frame, reply: Reply, caller: Cal
     reply(failed(Code.READONLY))
     return
   }
+  if (oidKind(oid) === 'btree' && isHeldByDoor(node, vid)) {
+    reply(failed(Code.VDI_LOCKED))
+    return
+  }
   const source = request.has(Flag.COW) ? node.gateway.ref(objectFields.cowOid(request)) : undefined
   const finish: Done = (code) => {
     if (isData) node.gateway.end(vid)
@@ -200,7 +227,13 @@ function discard({ node }: DoorContext, request: Frame, reply: Reply, caller: Ca
     return
   }
   const change = { offset, data: Buffer.alloc(length), isWanted: unlessGone(caller) }
-  updateSlots(node, oidVid(oid), change, (code) => reply(failed(code)))
+  const done: Done = (code) => reply(failed(code))
+  const vid = oidVid(oid)
+  indexKind(node, vid, (code, kind) => {
+    if (code !== Code.SUCCESS) done(code)
+    else if (kind === 'slots') updateSlots(node, vid, change, done)
+    else done(Code.NO_SUPPORT)
+  })
 }
 
 function flush({ node }: DoorContext, request: Frame, reply: Reply): void {

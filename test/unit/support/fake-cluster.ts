@@ -477,8 +477,13 @@ export class FakeCluster implements ObjectAccess, VdiAccess {
     for (const changed of [...vdi.watchers]) changed()
   }
 
+  /** Only hypervolumes remove by themselves. */
+  remove(oid: Oid, done: Done): void {
+    done(this.objects.delete(oid) ? Code.SUCCESS : Code.NO_OBJ)
+  }
+
   /** The name and its slots are gone; objects nobody names go too. */
-  remove(vid: Vid): void {
+  removeVdi(vid: Vid): void {
     const vdi = this.vdi(vid)
     const { slots } = vdi
     vdi.header = { ...vdi.header, name: '' }
