@@ -9,7 +9,7 @@
  * never in between (`stripe-order.ts`), and of two writes of one sector the later one stays. A read through another
  * gateway than the writer's may meet a write half-way and see fragments of both versions of a sector; volumes
  * are locked by one writer for that reason. A sector whose write was cut off by the death of its gateway, and
- * never acknowledged, may mix both versions until it is written again.
+ * never acknowledged, may hold neither version until it is written again.
  */
 import { roundDown } from '../base/bytes.js'
 import { Code, type Done } from '../base/codes.js'

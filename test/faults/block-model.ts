@@ -8,8 +8,8 @@
  * value: whatever else may have been under way then is over and must not come back. After a loss of
  * everything that was not flushed the floor is what the last flush covered instead.
  *
- * Of an erasure-coded volume a sector whose write was cut off may mix values in pieces of 512/d bytes (ARCHITECTURE,
- * "Erasure coding"); each piece has to be of an allowed value all the same.
+ * Of an erasure-coded volume a sector whose write was cut off may hold anything until it is written again (ARCHITECTURE,
+ * "Erasure coding"), except what belongs elsewhere.
  */
 
 export const BLOCK_BYTES = 4096
@@ -39,13 +39,12 @@ export class BlockModel {
   readonly count: number
   readonly #blocks: Block[]
   readonly #now: () => string
-  /** What a write that was cut off leaves whole. */
-  readonly #pieceBytes: number
+  readonly #mayTear: boolean
   #nextGeneration = 1
 
-  /** `now` stamps the history of each block; `dataStrips` of a coded volume, 1 of a replicated one. */
-  constructor(volume: number, count: number, now: () => string, dataStrips = 1) {
-    this.#pieceBytes = SECTOR_BYTES / dataStrips
+  /** `now` stamps the history of each block; `mayTear`: sectors are not kept whole. */
+  constructor(volume: number, count: number, now: () => string, mayTear = false) {
+    this.#mayTear = mayTear
     this.volume = volume
     this.count = count
     this.#now = now
@@ -128,15 +127,10 @@ export class BlockModel {
     const block = this.#block(index)
     const found = sectorsOf(content, this.volume, index)
     const allowed = [block.known, ...block.maybe]
-    const isTear = (sector: number): boolean =>
-      this.#pieceBytes < SECTOR_BYTES &&
-      block.maybe.length > 0 &&
-      this.#isMix(sector, content, {
-        ...{ volume: this.volume, block: index },
-        generations: allowed,
-      })
-    const isRight = (one: number | string, sector: number): boolean =>
-      typeof one === 'number' ? allowed.includes(one) : isTear(sector)
+    const isRight = (one: number | string): boolean => {
+      if (typeof one === 'number') return allowed.includes(one)
+      return this.#mayTear && block.maybe.length > 0 && TORN.test(one)
+    }
     if (found.every(isRight)) {
       const [only, ...others] = new Set(found)
       // A write of unknown outcome may be there in part, until the next one settles the block.
@@ -152,18 +146,6 @@ export class BlockModel {
       `volume ${this.volume} block ${index} through ${by}: found ${words}, ` +
       `allowed ${allowed.join(' or ')} (${history})`
     )
-  }
-
-  /** Every piece of the sector is that of one of these values. */
-  #isMix(sector: number, content: Buffer, { generations, ...place }: Values): boolean {
-    const values = generations.map((generation) => sectorOf({ ...place, generation }, sector))
-    const bytes = content.subarray(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)
-    for (let at = 0; at < SECTOR_BYTES; at += this.#pieceBytes) {
-      const end = at + this.#pieceBytes
-      if (!values.some((value) => value.subarray(at, end).equals(bytes.subarray(at, end))))
-        return false
-    }
-    return true
   }
 
   #each(first: number, count: number, act: (block: Block) => void): void {
@@ -182,18 +164,10 @@ export class BlockModel {
   }
 }
 
-interface Place {
+interface Stamp {
   readonly volume: number
   readonly block: number
-}
-
-interface Stamp extends Place {
   readonly generation: number
-}
-
-interface Values extends Place {
-  /** 0: never written, all zero. */
-  readonly generations: readonly number[]
 }
 
 //  magic u32 | volume u32 | sector u32 | generation u32 | noise of these four
@@ -215,11 +189,8 @@ function fillBlock(into: Buffer, stamp: Stamp): void {
   }
 }
 
-function sectorOf(stamp: Stamp, sector: number): Buffer {
-  const block = Buffer.alloc(BLOCK_BYTES)
-  if (stamp.generation !== 0) fillBlock(block, stamp)
-  return block.subarray(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)
-}
+/** What `sectorsOf` says of a sector that is of no write as a whole. */
+const TORN = /^write \d+ torn within|^rubbish in/
 
 /** Of each sector its generation (0: never written), or what is wrong with it. */
 function sectorsOf(content: Buffer, volume: number, block: number): (number | string)[] {

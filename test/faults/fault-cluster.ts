@@ -64,6 +64,8 @@ export interface FaultClusterOptions {
   readonly daemons: Services | undefined
   /** What agrees on the members for all nodes; its majority is enough. */
   readonly servers: Services | undefined
+  /** Nodes an object is spread over. */
+  readonly width: number
   readonly say: (line: string) => void
   /** Something happened that must not happen. */
   readonly failure: (what: string) => void
@@ -261,7 +263,9 @@ export class FaultCluster {
       epoch > 0 &&
       views.every((view) => view.epoch === epoch && view.gathered === epoch) &&
       views.every(({ nodes }) => (nodes ?? this.#formatted) === up.length)
-    if (clean) for (const keeping of this.#nodes) keeping.unsettled = keeping.lacksDisk
+    // With fewer nodes than an object has parts, parts are missing however clean the rest is.
+    const isWhole = clean && up.length >= this.#options.width
+    if (isWhole) for (const keeping of this.#nodes) keeping.unsettled = keeping.lacksDisk
     return clean
   }
 

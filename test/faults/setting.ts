@@ -72,7 +72,9 @@ export async function prepare(plan: SettingPlan): Promise<Setting> {
   await cluster.members(plan.nodes)
   await cluster.dog('cluster format', '-c', redundancy.text)
   const { cables, daemons, servers } = meeting
-  const faults = new FaultCluster({ cluster, cables, daemons, servers, say, failure }, plan.nodes)
+  const { width } = redundancy
+  const context = { cluster, cables, daemons, servers, width, say, failure }
+  const faults = new FaultCluster(context, plan.nodes)
   const writers: VerifyingWriter[] = []
   for (let volume = 1; volume <= plan.volumes; volume++) {
     const exportName = `volume${volume}`
@@ -83,7 +85,7 @@ export async function prepare(plan: SettingPlan): Promise<Setting> {
         volume,
         sizeBytes: VOLUME_BYTES,
         blocks: BLOCKS,
-        dataStrips: redundancy.strips?.data ?? 1,
+        sectorsMayTear: redundancy.strips !== undefined,
         dice: plan.chance.fork(),
         paceMs: PACE_MS,
         patienceMs: plan.patienceMs,

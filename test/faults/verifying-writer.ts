@@ -37,8 +37,8 @@ export interface WriterPlan {
   readonly volume: number
   readonly sizeBytes: number
   readonly blocks: number
-  /** Of a coded volume; 1 of a replicated one. */
-  readonly dataStrips: number
+  /** A write that is cut off may leave its sectors neither old nor new. */
+  readonly sectorsMayTear: boolean
   readonly dice: Dice
   readonly referee: Referee
   /** Pause of each worker between two requests. */
@@ -80,7 +80,12 @@ export class VerifyingWriter {
 
   constructor(plan: WriterPlan) {
     this.#plan = plan
-    this.model = new BlockModel(plan.volume, plan.blocks, () => plan.referee.now(), plan.dataStrips)
+    this.model = new BlockModel(
+      plan.volume,
+      plan.blocks,
+      () => plan.referee.now(),
+      plan.sectorsMayTear,
+    )
     this.#stride = strideOf(plan)
   }
 
