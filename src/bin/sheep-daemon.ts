@@ -25,6 +25,7 @@ import { makeDirectories } from '../world/node/directories.js'
 import { LOG_LEVELS, type NodeLog, openLog } from '../world/node/log.js'
 import { nodeWorld } from '../world/node/world.js'
 import type { Address } from '../world/world.js'
+import { cacheOptions } from './cache-option.js'
 import { addressOfChoice, makeClusterDriver } from './cluster-driver.js'
 import { ioListeners } from './io-option.js'
 import { oneLife } from './one-life.js'
@@ -119,6 +120,7 @@ async function start(
     epochLog,
     self,
     recovery: options.recovery,
+    cache: cacheOptions(options.cache, metaDirectory),
     inFlightLog: await openInFlightLog({
       ...{ files: world.files, log, metaDirectory },
       durable: options.durable,

@@ -13,6 +13,7 @@ import {
   type LogLevel,
 } from '../world/node/log.js'
 import type { Address } from '../world/world.js'
+import { type CachePlan, cachePlan } from './cache-option.js'
 import type { ClusterChoice } from './cluster-driver.js'
 import { type IoAddress, ioAddress } from './io-option.js'
 import { recoveryThrottling } from './recovery-option.js'
@@ -50,6 +51,8 @@ export interface SheepOptions {
   /** Options of sheepdog 1.0 that were given and mean nothing here: the daemon starts all the same. */
   readonly ignored: readonly string[]
   readonly recovery: RecoveryPlan
+  /** Undefined: no object cache. */
+  readonly cache: CachePlan | undefined
 }
 
 /** What the command line asks for: to run, or just to print (help, version, an error). */
@@ -67,7 +70,7 @@ const NOT_SERVED: Readonly<Record<string, string>> = {
 
 /** Options that only tune what this daemon does not have: command lines that carry them keep working. */
 const WITHOUT_MEANING: Readonly<Record<string, string>> = {
-  '-w, --wq-threads <options>': 'there are no work queues (and no object cache) to size',
+  '--wq-threads <options>': 'there are no work queues to size',
   '-x, --max-dynamic-threads <number>': 'there are no work queues to size',
 }
 
@@ -143,6 +146,7 @@ interface Given {
   nbd: Address[]
   gateway?: boolean
   vnodes?: number
+  cache?: CachePlan
 }
 
 const DRIVERS_HELP =
@@ -176,6 +180,11 @@ function command(version: string, ignored: string[]): Command {
       '-V, --vnodes <number>',
       'a fixed number of vnodes (default: computed from disk space)',
       wholeNumber('the number of vnodes', 1, 65535),
+    )
+    .option(
+      '-w, --cache <options>',
+      'size=S[,dir=D][,directio]: cache objects of write-back clients on a disk of this machine',
+      cachePlan,
     )
     .option('-W, --wildcard-recovery', 'the first recovery asks every node for every object')
     .option('-y, --myaddr <address>', 'announce this address to the other nodes')
@@ -240,6 +249,9 @@ export function parseSheepOptions(argv: readonly string[], version: string): Par
     process.stderr.write('error: a gateway (-g) has no vnodes: -V does not go with it\n')
     return { kind: 'exit', status: 1 }
   }
+  if (given.cache?.directio === true) {
+    ignored.push('-w directio: the files of the cache go through the page cache')
+  }
   for (const option of ignored) process.stderr.write(`warning: option ignored: ${option}\n`)
   const destination = given.log?.destination ?? 'default'
   return {
@@ -266,6 +278,7 @@ export function parseSheepOptions(argv: readonly string[], version: string): Par
       role: roleOf(given),
       ignored,
       recovery: { throttling: given.recovery, wildcard: given.wildcardRecovery },
+      cache: given.cache,
     },
   }
 }

@@ -11,6 +11,10 @@ const FORMER_OFFSET = 11
 const FORMER_NODE_OFFSET = 38
 /** Pad of a participant's node_id. */
 const HANDED_OFFSET = 36
+/** Who may cache the volume: in the second addresses and the pad of the first two participants' node_ids. */
+const CACHE_MARK_OFFSET = 188 + 38
+const CACHE_HOLDER_OFFSET = 188 + 18
+const CACHE_TERM_OFFSET = 188 + NODE_ID_BYTES + 18
 
 /** 1 unlocked, 2 locked by one, 3 shared (multipath). */
 export type LockState = 'unlocked' | 'locked' | 'shared'
@@ -113,6 +117,26 @@ export function encodeVdiState(state: VdiState): Buffer {
     if (participant.handed === true) bytes[188 + NODE_ID_BYTES * i + HANDED_OFFSET] = 1
   })
   return bytes
+}
+
+/** Who alone may cache a volume's objects; `term` grows with each right a node takes. */
+export interface CacheRight extends NodeId {
+  readonly term: number
+}
+
+/** Puts the right to cache the volume into its record. */
+export function writeCacheRight(record: Buffer, right: CacheRight): void {
+  record[CACHE_MARK_OFFSET] = 1
+  writeNodeId(record, CACHE_HOLDER_OFFSET, right)
+  record.writeBigUInt64LE(BigInt(right.term), CACHE_TERM_OFFSET)
+}
+
+/** Throws RangeError on a term no node gives. */
+export function readCacheRight(from: Buffer, at = 0): CacheRight | undefined {
+  if (from[at + CACHE_MARK_OFFSET] !== 1) return undefined
+  const term = from.readBigUInt64LE(at + CACHE_TERM_OFFSET)
+  if (term > BigInt(Number.MAX_SAFE_INTEGER)) throw new RangeError(`term ${term} of a cache`)
+  return { ...readNodeId(from, at + CACHE_HOLDER_OFFSET), term: Number(term) }
 }
 
 function nameOf<Name extends string>(

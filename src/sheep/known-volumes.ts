@@ -8,9 +8,11 @@ import { asVid, type Oid, oidKind, oidName, oidVid, VID_LIMIT } from '../model/o
 import {
   decodeVdiState,
   encodeVdiState,
+  readCacheRight,
   UNLOCKED,
   VDI_STATE_BYTES,
   type VdiState,
+  writeCacheRight,
 } from '../model/vdi-state.js'
 import type { ObjectStore } from '../store/object-store.js'
 import { nextVidOf, volumesRequest } from '../wire/sheepdog/volume-list.js'
@@ -70,7 +72,14 @@ async function readInode(store: ObjectStore, oid: Oid): Promise<InodeHeader | un
 /** The answer to GET_VDI_COPIES: every volume that exists, deleted ones included. */
 export function exportVolumes(vids: VidTable): Buffer {
   const known = [...vids.all()].filter((state) => vids.isInUse(state.vid))
-  return Buffer.concat(known.map((state) => encodeVdiState(state)))
+  return Buffer.concat(known.map((state) => recordOf(vids, state)))
+}
+
+function recordOf(vids: VidTable, state: VdiState): Buffer {
+  const record = encodeVdiState(state)
+  const right = vids.cachedBy.get(state.vid)
+  if (right !== undefined) writeCacheRight(record, right)
+  return record
 }
 
 /** Volumes from `firstVid` on, by id, as far as `room` bytes hold them, each `asTold`; `nextVid` 0: there are no more. */
@@ -91,7 +100,7 @@ export function exportPage(
     const state = vids.isInUse(vid) ? vids.get(asVid(vid)) : undefined
     if (state === undefined) continue
     if (records.length === most) return { body: Buffer.concat(records), nextVid: vid }
-    records.push(encodeVdiState(asTold(state)))
+    records.push(recordOf(vids, asTold(state)))
   }
   return { body: Buffer.concat(records), nextVid: 0 }
 }
@@ -107,6 +116,9 @@ export function importVolumes(vids: VidTable, records: Buffer, trusted: boolean)
     const base = own === undefined || trusted ? told : own
     // An inode on disk that says snapshot is right: none ever becomes a working volume again.
     vids.put({ ...base, snapshot: told.snapshot || own?.snapshot === true })
+    const right = readCacheRight(records, at)
+    if (trusted && right !== undefined) vids.cachedBy.set(told.vid, right)
+    else if (trusted) vids.cachedBy.delete(told.vid)
     if (told.deleted || vids.isDeleted(told.vid)) vids.markDeleted(told.vid)
     else vids.markInUse(told.vid)
   }

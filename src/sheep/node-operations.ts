@@ -16,6 +16,7 @@ import {
 } from '../wire/sheepdog/requests.js'
 import type { Alterations } from './alterations.js'
 import { type Answer, failed, OK } from './answer.js'
+import type { VolumeCache } from './cache/volume-cache.js'
 import type { Completion } from './completion.js'
 import type { LockKeeper } from './lock-keeper.js'
 import type { Recovery } from './recovery/engine.js'
@@ -34,6 +35,7 @@ export interface Duties {
   readonly recovery: Recovery
   readonly shutDown: () => void
   readonly volumeChanged: (vid: Vid) => void
+  readonly cache: Pick<VolumeCache, 'heard'>
 }
 
 export type NodeOperation = (
@@ -113,6 +115,13 @@ export const NODE_OPERATIONS: ReadonlyMap<number, NodeOperation> = new Map<numbe
   [Op.ENABLE_RECOVER, switchRecovery(false)],
   [Op.NOTIFY_VDI_DEL, volumeDeleted],
   [Op.INODE_COHERENCE, cohere],
+  [
+    Op.DELETE_CACHE,
+    ({ cache }, request, sender) => {
+      cache.heard(request, sender)
+      return OK
+    },
+  ],
   [
     Op.CLEANUP,
     async ({ store }) => {

@@ -18,6 +18,7 @@ import { type ClusterInfo, decodeClusterInfo, encodeClusterInfo } from '../wire/
 import type { World } from '../world/world.js'
 import { Alterations } from './alterations.js'
 import { type Answer, failed } from './answer.js'
+import { VolumeCache } from './cache/volume-cache.js'
 import { Caretaker, INTENTS } from './caretaker.js'
 import { ClusterOps } from './cluster-ops.js'
 import { Completion } from './completion.js'
@@ -68,6 +69,8 @@ const SETTLE_PATIENCE_MS = 1_000
 export class SheepNode {
   readonly state: NodeState
   readonly gateway: Gateway
+  /** What doors use objects through. */
+  readonly cache: VolumeCache
   readonly local: LocalObjects
   readonly peers: Peers
   readonly inFlight: InFlight
@@ -157,7 +160,7 @@ export class SheepNode {
       dropped: (refs) => this.reclaim.dropped(refs),
       aboutToDrop: (refs) => this.reclaim.aboutToDrop(refs),
       beforeCreate: (oid, create) => this.reclaim.beforeCreate(oid, create),
-      pushed: (_vid, done) => done(),
+      pushed: (vid, done) => this.cache.pushed(vid, done),
     })
     this.inodes = new InodeIo(this.gateway)
     this.ledgers = new Ledgers({
@@ -169,12 +172,8 @@ export class SheepNode {
         this.recovery.progress().inRecovery || this.state.lost.epoch >= this.state.epoch,
     })
     this.reclaim = new Reclaim({
-      state: this.state,
-      gateway: this.gateway,
-      inodes: this.inodes,
-      ledgers: this.ledgers,
-      files: world.files,
-      log,
+      ...{ state: this.state, gateway: this.gateway, files: world.files, log },
+      ...{ inodes: this.inodes, ledgers: this.ledgers },
       directory: `${options.metaDirectory}/${INTENTS}`,
     })
     this.ops = new ClusterOps({
@@ -198,16 +197,14 @@ export class SheepNode {
       broadcast: (head) => this.ops.broadcast(head),
       drainWrites: (vid, done) => this.gateway.drain(vid, done),
     })
+    this.cache = new VolumeCache({
+      ...{ ...options, ...world, state: this.state, peers: this.peers, gateway: this.gateway },
+      broadcast: (head) => this.ops.broadcast(head),
+    })
     this.#caretaker = new Caretaker({
-      state: this.state,
-      ops: this.ops,
-      inodes: this.inodes,
+      ...{ ...world, log, state: this.state, directory: options.metaDirectory },
+      ...{ ops: this.ops, inodes: this.inodes, reclaim: this.reclaim },
       copies: new InodeCopies({ state: this.state, local: this.local, peers: this.peers }),
-      reclaim: this.reclaim,
-      log,
-      files: world.files,
-      clock: world.clock,
-      directory: options.metaDirectory,
     })
     this.#completion = new Completion({
       state: this.state,
@@ -223,7 +220,7 @@ export class SheepNode {
     })
     this.#duties = {
       ...{ state: this.state, locks: this.locks, store, weights: this.weights },
-      alterations: this.#alterations,
+      ...{ cache: this.cache, alterations: this.#alterations },
       recordCopies: (copies) => this.#history.recordCopies(copies),
       completion: this.#completion,
       recovery: this.recovery,
@@ -240,6 +237,7 @@ export class SheepNode {
   /** Becomes a member; resolves when this node has been accepted and has done what followed. */
   async join(): Promise<void> {
     const request = encodeClusterInfo(this.#info)
+    await this.cache.start()
     await this.#driver.join(this.state.self, request, this.#events())
     await this.#queue
     if (!this.#ended) this.#lease.watch()
@@ -260,12 +258,14 @@ export class SheepNode {
 
   volumeChanged(vid: Vid): void {
     this.#volumes.changed(vid)
+    this.cache.changed(vid)
   }
 
   /** An orderly stop of this node alone: what waits is finished, the others see it leave. */
   async stop(): Promise<void> {
     if (this.#stopped) return
     this.#stopped = true
+    await this.cache.stop()
     this.#ended = true
     this.log.info('node.stop', { epoch: this.state.epoch })
     await this.#settling.stop(SETTLE_PATIENCE_MS)

@@ -10,13 +10,13 @@ import { Code, type Done } from '../base/codes.js'
 import type { Log } from '../base/log.js'
 import type { ObjectAccess, ObjectRef, SlotUpdate } from '../model/access.js'
 import { type Oid, oidVid, type Vid, vidName } from '../model/oid.js'
-import type { Gateway } from './gateway.js'
 import type { NodeState, View } from './state.js'
 
 const RETRY_MS = 5_000
 
 export interface PatientAccessOptions {
-  readonly gateway: Gateway
+  /** Of the node: its gateway, behind its cache. */
+  readonly cache: ObjectAccess & { readonly stopping: boolean }
   readonly state: NodeState
   readonly log: Log
   /** As of a clock. */
@@ -24,7 +24,7 @@ export interface PatientAccessOptions {
 }
 
 export class PatientAccess implements ObjectAccess {
-  readonly #gateway: Gateway
+  readonly #objects: PatientAccessOptions['cache']
   readonly #state: NodeState
   readonly #log: Log
   readonly #node: Pick<PatientAccessOptions, 'after'>
@@ -32,20 +32,20 @@ export class PatientAccess implements ObjectAccess {
   readonly #waiting = new Map<Vid, number>()
 
   constructor(node: PatientAccessOptions) {
-    const { gateway, state, log } = node
-    this.#gateway = gateway
+    const { cache, state, log } = node
+    this.#objects = cache
     this.#state = state
     this.#log = log
     this.#node = node
   }
 
   ref(oid: Oid): ObjectRef {
-    return this.#gateway.ref(oid)
+    return this.#objects.ref(oid)
   }
 
   read(ref: ObjectRef, offset: number, into: Uint8Array, done: Done): void {
     const { view } = this.#state
-    this.#gateway.read(ref, offset, into, (code) => {
+    this.#objects.read(ref, offset, into, (code) => {
       if (!this.#waits(ref, code)) done(code)
       else this.#later(view, ref, code, () => this.read(ref, offset, into, done))
     })
@@ -53,7 +53,7 @@ export class PatientAccess implements ObjectAccess {
 
   write(ref: ObjectRef, offset: number, data: Uint8Array, durable: boolean, done: Done): void {
     const { view } = this.#state
-    this.#gateway.write(ref, offset, data, durable, (code) => {
+    this.#objects.write(ref, offset, data, durable, (code) => {
       if (!this.#waits(ref, code)) done(code)
       else this.#later(view, ref, code, () => this.write(ref, offset, data, durable, done))
     })
@@ -67,43 +67,43 @@ export class PatientAccess implements ObjectAccess {
     done: Done,
   ): void {
     const { view } = this.#state
-    this.#gateway.create(ref, offset, data, source, (code) => {
+    this.#objects.create(ref, offset, data, source, (code) => {
       if (!this.#waits(ref, code)) done(code)
       else this.#later(view, ref, code, () => this.create(ref, offset, data, source, done))
     })
   }
 
   remove(oid: Oid, done: Done): void {
-    this.#gateway.remove(oid, done)
+    this.#objects.remove(oid, done)
   }
 
   setSlots(update: SlotUpdate, done: Done): void {
-    this.#gateway.setSlots(update, done)
+    this.#objects.setSlots(update, done)
   }
 
   flush(vid: Vid, done: Done): void {
-    this.#gateway.flush(vid, done)
+    this.#objects.flush(vid, done)
   }
 
   isSure(): boolean {
-    return this.#gateway.isSure()
+    return this.#objects.isSure()
   }
 
   whenSure(go: () => void, fail: Done): void {
-    this.#gateway.whenSure(go, fail)
+    this.#objects.whenSure(go, fail)
   }
 
   begin(vid: Vid): boolean {
-    return this.#gateway.begin(vid)
+    return this.#objects.begin(vid)
   }
 
   end(vid: Vid): void {
-    this.#gateway.end(vid)
+    this.#objects.end(vid)
   }
 
   /** A node that stops, or that was left alone, has nothing to wait for. */
   #waits({ oid }: ObjectRef, code: Code): boolean {
-    const mayEnd = this.#state.status === 'ok' && !this.#gateway.stopping
+    const mayEnd = this.#state.status === 'ok' && !this.#objects.stopping
     const isShort = code === Code.HALT && this.#state.codingOf(oid) !== 0
     return mayEnd && (isShort || code === Code.STALE_OBJ)
   }

@@ -1,12 +1,14 @@
 /** Which volume ids are taken, and what is known of each volume (objects spec, sections 3 and 9). */
 import { asVid, VID_LIMIT, type Vid } from '../model/oid.js'
-import { UNLOCKED, type VdiLock, type VdiState } from '../model/vdi-state.js'
+import { type CacheRight, UNLOCKED, type VdiLock, type VdiState } from '../model/vdi-state.js'
 
 export class VidTable {
   /** One bit an id: an inode exists, even a deleted volume's. */
   readonly inUse = Buffer.alloc(VID_LIMIT / 8)
   /** A subset of `inUse`. */
   readonly deleted = Buffer.alloc(VID_LIMIT / 8)
+  /** Who alone may cache a volume's objects (sheep/cache/rights.ts), also while it is away. */
+  readonly cachedBy = new Map<Vid, CacheRight>()
   readonly #states = new Map<Vid, VdiState>()
   readonly #children = new Map<Vid, Set<Vid>>()
 
@@ -60,6 +62,7 @@ export class VidTable {
     this.markInUse(vid)
     this.deleted[vid >>> 3]! |= 1 << (vid & 7)
     this.change(vid, { deleted: true, lock: UNLOCKED })
+    this.cachedBy.delete(vid)
   }
 
   /** Ids that are in use and not deleted, ascending. */
@@ -89,6 +92,7 @@ export class VidTable {
     this.deleted.fill(0)
     this.#states.clear()
     this.#children.clear()
+    this.cachedBy.clear()
   }
 
   #bits(byteAt: (at: number) => number): Vid[] {

@@ -3,6 +3,7 @@ import { noBytes } from '../../base/bytes.js'
 import { Code } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import { encodeNodes, NODE_BYTES } from '../../model/node.js'
+import { asVid } from '../../model/oid.js'
 import { isPossiblePolicy, isRedundancy } from '../../model/policy.js'
 import { VDI_STATE_BYTES, type VdiState } from '../../model/vdi-state.js'
 import { failed, OK, type Reply } from '../../sheep/answer.js'
@@ -24,7 +25,11 @@ import {
   VID_BITMAP_BYTES,
 } from '../../wire/sheepdog/records.js'
 import { setClusterDefault, setNodeReply } from '../../wire/sheepdog/replies.js'
-import { decodeClusterFields, decodeVdiStateFields } from '../../wire/sheepdog/requests.js'
+import {
+  decodeClusterFields,
+  decodeVdiFields,
+  decodeVdiStateFields,
+} from '../../wire/sheepdog/requests.js'
 import { firstVidOf, setVolumesReply } from '../../wire/sheepdog/volume-list.js'
 import type { DoorContext, Operation, OperationTable } from './context.js'
 import { DISK_OPERATIONS } from './disk-ops.js'
@@ -240,6 +245,13 @@ function announce({ node }: DoorContext, request: Frame, reply: Reply): void {
 }
 
 const inOrder: Operation['run'] = ({ node }, request, reply) => node.ops.submit(request, reply)
+/** What is cached of the volume is the cluster's before anybody else may lock it. */
+const release: Operation['run'] = ({ node }, request, reply) => {
+  node.cache.letGo(asVid(decodeVdiFields(request).base), (code) => {
+    if (code === Code.SUCCESS) node.ops.submit(request, reply)
+    else reply(failed(code))
+  })
+}
 const nothing: Operation['run'] = (_context, _request, reply) => reply(OK)
 
 const running = (run: Operation['run']): Operation => ({ force: false, run })
@@ -248,7 +260,7 @@ const always = (run: Operation['run']): Operation => ({ force: true, run })
 export const NODE_OPERATIONS: OperationTable = new Map([
   [Op.NEW_VDI, running(inOrder)],
   [Op.LOCK_VDI, running(inOrder)],
-  [Op.RELEASE_VDI, running(inOrder)],
+  [Op.RELEASE_VDI, running(release)],
   [Op.GET_VDI_INFO, running(inOrder)],
   [Op.DEL_VDI, running(inOrder)],
   [Op.GET_VDI_ATTR, running(inOrder)],
@@ -258,7 +270,6 @@ export const NODE_OPERATIONS: OperationTable = new Map([
   [Op.COMPLETE_RECOVERY, always(inOrder)],
   [Op.NOTIFY_VDI_ADD, always(announce)],
   [Op.NOTIFY_VDI_DEL, always(inOrder)],
-  [Op.DELETE_CACHE, running(nothing)],
   [Op.FLUSH_DEL_CACHE, running(nothing)],
   [Op.READ_VDIS, always(bitmap('inUse'))],
   [Op.READ_DEL_VDIS, always(bitmap('deleted'))],

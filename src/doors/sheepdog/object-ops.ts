@@ -52,9 +52,9 @@ function read({ node }: DoorContext, request: Frame, reply: Reply, caller: Calle
     return
   }
   const body = Buffer.allocUnsafe(length)
-  node.gateway.read(node.gateway.ref(oid, unlessGone(caller)), offset, body, (code) => {
-    reply(code === Code.SUCCESS ? { result: code, body } : failed(code))
-  })
+  const ref = node.cache.ref(oid, unlessGone(caller))
+  const done: Done = (code) => reply(code === Code.SUCCESS ? { result: code, body } : failed(code))
+  node.cache.read(ref, offset, body, done, request.has(Flag.CACHE))
 }
 
 function write({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
@@ -74,8 +74,9 @@ function write({ node }: DoorContext, request: Frame, reply: Reply, caller: Call
   } else if (oidKind(oid) === 'inode') {
     writeInode(node, oidVid(oid), { offset, data: body, isWanted: unlessGone(caller) }, done)
   } else {
-    const ref = node.gateway.ref(oid, unlessGone(caller))
-    node.gateway.write(ref, offset, body, isDurable(request), done)
+    const ref = node.cache.ref(oid, unlessGone(caller))
+    if (request.has(Flag.DIRECT)) node.cache.writeDirect(ref, offset, body, done)
+    else node.cache.write(ref, offset, body, isDurable(request), done)
   }
 }
 
@@ -174,7 +175,7 @@ function updateSlots(
     }
     const first = at / SLOT_BYTES
     const [next, previous] = [slotArray(data), slotArray(before)]
-    node.gateway.setSlots({ vid, first, next, previous, durable: true, isWanted }, finish)
+    node.cache.setSlots({ vid, first, next, previous, durable: true, isWanted }, finish)
   })
 }
 
@@ -197,13 +198,13 @@ function create({ node }: DoorContext, request: Frame, reply: Reply, caller: Cal
     reply(failed(Code.VDI_LOCKED))
     return
   }
-  const source = request.has(Flag.COW) ? node.gateway.ref(objectFields.cowOid(request)) : undefined
+  const source = request.has(Flag.COW) ? node.cache.ref(objectFields.cowOid(request)) : undefined
   const finish: Done = (code) => {
     if (isData) node.gateway.end(vid)
     reply(failed(code))
   }
-  const ref = node.gateway.ref(oid, unlessGone(caller))
-  const go = (): void => node.gateway.create(ref, offset, body, source, finish)
+  const ref = node.cache.ref(oid, unlessGone(caller))
+  const go = (): void => node.cache.create(ref, offset, body, source, finish)
   if (isData && believesEmpty(request)) {
     unlessOccupied(node, { oid, offset, data: body }, go, finish)
   } else go()
@@ -211,7 +212,7 @@ function create({ node }: DoorContext, request: Frame, reply: Reply, caller: Cal
 
 function remove({ node }: DoorContext, request: Frame, reply: Reply): void {
   node.stats.add('gatewayRemoves')
-  node.gateway.remove(objectFields.oid(request), (code) => reply(failed(code)))
+  node.cache.remove(objectFields.oid(request), (code) => reply(failed(code)))
 }
 
 /** Old clients: the slot of a data object becomes a hole. */
@@ -238,7 +239,7 @@ function discard({ node }: DoorContext, request: Frame, reply: Reply, caller: Ca
 
 function flush({ node }: DoorContext, request: Frame, reply: Reply): void {
   node.stats.add('gatewayFlushes')
-  node.gateway.flush(oidVid(objectFields.oid(request)), (code) => reply(failed(code)))
+  node.cache.flush(oidVid(objectFields.oid(request)), (code) => reply(failed(code)))
 }
 
 const running = (run: Operation['run']): Operation => ({ force: false, run })

@@ -71,11 +71,12 @@ export function unlessOccupied(
 
 function answerAgain(node: SheepNode, creation: Creation, done: Done): void {
   const there = Buffer.allocUnsafe(creation.data.length)
-  node.gateway.read(node.gateway.ref(creation.oid), creation.offset, there, (code) => {
+  const compare: Done = (code) => {
     if (code !== Code.SUCCESS) done(code)
     else if (there.equals(creation.data)) done(Code.SUCCESS)
     else refuse(node, creation, done)
-  })
+  }
+  node.cache.read(node.cache.ref(creation.oid), creation.offset, there, compare, false)
 }
 
 function refuse(node: SheepNode, { oid }: Creation, done: Done): void {

@@ -4,6 +4,7 @@ import type { Log } from '../../base/log.js'
 import { nodeKey } from '../../model/node.js'
 import type { Address, Listener, World } from '../../world/world.js'
 import { admitting } from './admission.js'
+import { CACHE_OPERATIONS } from './cache-ops.js'
 import type { DoorContext, OperationTable } from './context.js'
 import { Greetings } from './greetings.js'
 import { LOCK_OPERATIONS } from './lock-ops.js'
@@ -36,6 +37,7 @@ const OPERATIONS: OperationTable = new Map([
   ...RECOVERY_OPERATIONS,
   ...REPAIR_OPERATIONS,
   ...LOCK_OPERATIONS,
+  ...CACHE_OPERATIONS,
 ])
 
 /** Rejects with the listen error (EADDRINUSE, EACCES, ...) when one of the addresses is not to be had. */

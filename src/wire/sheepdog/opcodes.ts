@@ -28,6 +28,8 @@ export const Op = {
    */
   SUSPECT: 0x91,
   SETTLED: 0x92,
+  /** Ours as well: about the right to cache a volume (wire/sheepdog/cache.ts). */
+  CACHE_RIGHT: 0x93,
   CLEANUP: 0x94,
   STAT_RECOVERY: 0x97,
   FLUSH_DEL_CACHE: 0x98,
@@ -60,6 +62,9 @@ export const Op = {
   MD_UNPLUG: 0xb3,
   GET_HASH: 0xb4,
   REWEIGHT: 0xb5,
+  /** Of the object cache up to 0.9; 1.0 has no handlers. */
+  GET_CACHE_INFO: 0xb6,
+  CACHE_PURGE: 0xb7,
   STAT: 0xb8,
   GET_LOGLEVEL: 0xb9,
   SET_LOGLEVEL: 0xba,

@@ -12,6 +12,7 @@ import type { SdNode } from '../../../src/model/node.js'
 import { type Oid, type OidKind, oidKind, oidName, oidVid } from '../../../src/model/oid.js'
 import { ownersOf } from '../../../src/model/ring.js'
 import { SheepClient } from '../../../src/peer/client.js'
+import type { CacheOptions } from '../../../src/sheep/cache/object-cache.js'
 import { learnFromDisk } from '../../../src/sheep/known-volumes.js'
 import { SheepNode } from '../../../src/sheep/node.js'
 import { PatientAccess } from '../../../src/sheep/patient-access.js'
@@ -67,6 +68,8 @@ export interface SmallClusterOptions {
   readonly io?: boolean
   /** A node whose process is stopped for this long is thrown out. */
   readonly leaseMs?: number
+  /** Size of a machine's object cache; undefined: it has none. */
+  readonly cacheBytes?: (index: number) => number | undefined
 }
 
 /** A process on a machine: what it holds is dead with it. */
@@ -88,6 +91,8 @@ export class Machine {
   role: Role = { kind: 'automatic' }
   /** While it is set, file operations complete before the call returns: nothing is left half-done. */
   atOnce = false
+  /** How often it has been started after a power cut. */
+  boots = 0
   /** The one that runs on it, or ran last. */
   process: SimProcess | undefined
 
@@ -257,7 +262,7 @@ export class SmallCluster {
     if (known !== undefined) await store.syncAll()
     const self = { ...machine.self, ...weightOf(machine.role, config) }
     const node: SheepNode = new SheepNode({
-      ...{ world, log, store, config, self, recovery },
+      ...{ world, log, store, config, self, recovery, cache: this.#cache(index) },
       driver: this.#driver.driver(world.clock),
       metaDirectory: META,
       epochLog: await openEpochLog(world.files, META),
@@ -282,6 +287,12 @@ export class SmallCluster {
     })
     machine.running = { node, server, card, process, source, over: undefined }
     return { joined: node.join() }
+  }
+
+  #cache(index: number): CacheOptions | undefined {
+    const sizeBytes = this.#options.cacheBytes?.(index)
+    const boot = `boot ${this.machines[index]!.boots}`
+    return sizeBytes === undefined ? undefined : { sizeBytes, directory: META, boot }
   }
 
   /** The node ended by itself; its process follows. */
@@ -313,7 +324,10 @@ export class SmallCluster {
     const { running } = machine
     if (running === undefined) return
     machine.running = undefined
-    if (how.power === true) machine.files.crash()
+    if (how.power === true) {
+      machine.boots++
+      machine.files.crash()
+    }
     this.#bury(machine, running)
     this.#driver.kill(machine.self)
   }
