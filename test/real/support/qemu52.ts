@@ -42,7 +42,9 @@ const OFF = [
 /** `--python` must not be given together with a meson of the system. */
 const CONFIGURE = [
   ...['--meson=/usr/bin/meson', '--with-git-submodules=ignore', '--without-default-devices'],
-  ...['--target-list=x86_64-softmmu', '--audio-drv-list='],
+  ...['--target-list=x86_64-softmmu', '--audio-drv-list=', '--enable-trace-backends=nop'],
+  // Compiles in two thirds of the time.
+  '--extra-cflags=-O1',
   ...['sheepdog', 'tools', 'tcg', 'linux-aio', 'coroutine-pool'].map((name) => `--enable-${name}`),
   ...OFF.map((name) => `--disable-${name}`),
 ]
@@ -109,7 +111,7 @@ async function fetchSource(work: string): Promise<string> {
     ]
     const options: RunOptions = { cwd: work, timeoutMs: BUILD_MS }
     const update = await tryRun([...words, 'update'], options)
-    const got = await tryRun([...words, 'source', '--download-only', 'qemu=1:5.2*'], options)
+    const got = await tryRun([...words, 'source', '--download-only', 'qemu'], options)
     const description = (await readdir(work)).find((name) => name.endsWith('.dsc'))
     if (got.code === 0 && description !== undefined) {
       // apt has checked the signed index; the keys of single maintainers are not on every machine.
