@@ -20,7 +20,7 @@ const WRITES = 30
 /** The flags of a write, and whether a flush follows each one, as QEMU 5.2 sends them. */
 const MODES = {
   none: { flags: Flag.DIRECT, flushes: false, isSafe: true },
-  directsync: { flags: Flag.DIRECT, flushes: true, isSafe: true },
+  directsync: { flags: Flag.DIRECT, flushes: false, isSafe: true },
   writethrough: { flags: Flag.CACHE, flushes: true, isSafe: true },
   writeback: { flags: Flag.CACHE, flushes: false, isSafe: false },
 } as const

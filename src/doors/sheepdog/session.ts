@@ -22,6 +22,7 @@ import { replyHead } from '../../wire/sheepdog/replies.js'
 import type { Clock, Connection } from '../../world/world.js'
 import type { DoorContext, OperationTable } from './context.js'
 import type { Greeter, Greetings } from './greetings.js'
+import { canWait, isBetterUnsaid } from './reconnecting.js'
 
 export class SheepdogSession implements Greeter {
   readonly caller = new Caller()
@@ -77,6 +78,8 @@ export class SheepdogSession implements Greeter {
   /** Finishes what is under way, then closes. */
   close(): void {
     this.#closing = true
+    // What waits for the cluster waits no more.
+    this.#context.node.state.wakeViewWaiters()
     if (this.#inFlight === 0) this.#finish()
   }
 
@@ -148,24 +151,36 @@ export class SheepdogSession implements Greeter {
       this.#inFlight--
       this.#heldBytes -= held
       stats.end(request.opcode, answer.body?.length ?? 0)
-      this.#answer(request, answer)
+      if (isBetterUnsaid(request, answer.result)) this.cut()
+      else this.#answer(request, answer)
       this.#adjust()
       if (this.#closing && this.#inFlight === 0) this.#finish()
       if (changes && --this.#changing === 0) for (const fn of this.#idle.splice(0)) fn()
     }
+    this.#adjust()
+    this.#perform(request, reply)
+  }
+
+  #perform(request: Frame, reply: Reply): void {
     const refusal = this.#refusal(request)
-    if (refusal !== undefined) {
-      reply({ result: refusal })
+    const { node } = this.#context
+    if (refusal !== undefined && canWait(request, refusal) && !this.#closing) {
+      const givenUp = (): void => reply(failed(refusal))
+      const again = (): void => this.#perform(request, reply)
+      node.state.afterViewChange(this.caller.unlessGone(givenUp, again))
       return
     }
-    this.#adjust()
+    if (refusal !== undefined) {
+      reply(failed(refusal))
+      return
+    }
     try {
       if (request.opcode === Op.HELLO) this.#greet(request, reply)
-      else operation!.run(this.#context, request, reply, this.caller)
+      else this.#operations.get(request.opcode)!.run(this.#context, request, reply, this.caller)
     } catch (error) {
       // A handler's mistake costs its request, not the node and everybody on it.
       const fields = { op: opName(request.opcode), reason: String(error) }
-      this.#context.node.log.error('request.failed', fields)
+      node.log.error('request.failed', fields)
       reply({ result: codeOf(error) })
     }
   }

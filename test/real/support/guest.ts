@@ -133,7 +133,8 @@ export async function fillGuestRoot(
 /** Boots with `disk` (any QEMU file name) as root and waits for power-off. The console is in `stdout`. */
 export function bootGuest(parts: GuestParts, disk: string): Promise<RunResult> {
   const drive = `if=none,id=root,format=raw,cache=writeback,discard=unmap,file=${disk}`
-  const append = 'console=ttyS0 loglevel=4 panic=-1 random.trust_cpu=on nokaslr mitigations=off'
+  const append =
+    'console=ttyS0 loglevel=4 panic=-1 random.trust_cpu=on nokaslr mitigations=off no_timer_check'
   return run(
     [
       ...['qemu-system-x86_64', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-m', `${MEMORY_MIB}`],

@@ -1,0 +1,143 @@
+/** A Linux guest in QEMU 5.2 lives on a volume over the sheepdog protocol; its whole state is saved and loaded. */
+import { mkdir } from 'node:fs/promises'
+import type { ExecutionContext } from 'ava'
+import { startCluster, type TestCluster } from './support/cluster.js'
+import { fillGuestRoot, type GuestParts, guestParts } from './support/guest.js'
+import { drive, OldGuest } from './support/old-guest.js'
+import { pause, run, tryRun } from './support/run.js'
+import { img, unixName, vdiName } from './support/sheepdog-clients.js'
+import { needingQemu52 } from './support/suite.js'
+
+const DISK_MIB = 64
+const DEAD_MS = 2_000
+const realTest = needingQemu52('depmod', 'modprobe', 'mke2fs', 'e2fsck', 'debugfs')
+
+/** The first boot writes files one by one and signs them, the second one checks. */
+const WRITER = `#!/bin/busybox sh
+export PATH=/bin
+alias b=/bin/busybox
+b mount -o remount,rw /
+if [ -e /root/sums ]; then
+  b sha256sum -c /root/sums > /dev/null && b echo '@@GOOD'
+else
+  for i in $(b seq 60); do
+    b dd if=/dev/urandom of=/root/f$i bs=64k count=4 conv=fsync 2> /dev/null || b echo '@@BAD'
+    b echo "@@wrote $i"
+    b sleep 0.1
+  done
+  b sha256sum /root/f* > /root/sums
+fi
+b sync
+b mount -o remount,ro / || b echo '@@BAD'
+b echo '@@DONE'
+b poweroff -f
+`
+
+/** Counts in memory, on the disk and on the console. */
+const COUNTER = `#!/bin/busybox sh
+alias b=/bin/busybox
+b mount -o remount,rw /
+n=0
+while :; do
+  n=$((n+1))
+  b echo $n >> /root/ticks
+  b sync
+  b echo "@@tick $n"
+  b sleep 0.2
+done
+`
+
+interface Rig {
+  readonly cluster: TestCluster
+  readonly parts: GuestParts
+  readonly at: (name: string) => string
+}
+
+/** A cluster with the volume `Guest`, a root file system with `init` in it. */
+async function rig(t: ExecutionContext, init: string): Promise<Rig> {
+  t.timeout(600_000)
+  const parts = await guestParts((line) => t.log(line))
+  const cluster = await startCluster(t)
+  const at = (name: string) => `${cluster.directory}/${name}`
+  await mkdir(at('root'))
+  await fillGuestRoot(at('root'), parts, init)
+  await run(['mke2fs', '-q', '-t', 'ext4', '-d', at('root'), at('image'), `${DISK_MIB}M`])
+  await img('convert', '-f', 'raw', '-O', 'raw', at('image'), vdiName(cluster, 'Guest'))
+  return { cluster, parts, at }
+}
+
+async function takeOut({ cluster, at }: Rig): Promise<void> {
+  await img('convert', '-f', 'raw', '-O', 'raw', vdiName(cluster, 'Guest', 1), at('after'))
+}
+
+realTest('a guest writes on while the sheep behind it is killed and started again', async (t) => {
+  const given = await rig(t, WRITER)
+  const { cluster, parts, at } = given
+  const disk = drive(vdiName(cluster, 'Guest'), 'writeback')
+  const writing = new OldGuest(t, parts, { disk, monitor: at('monitor1') })
+  await writing.says(/@@wrote 5\b/)
+  await cluster.node(0).kill()
+  await pause(DEAD_MS)
+  await cluster.node(0).start()
+  await writing.says(/@@wrote 30\b/)
+  await cluster.node(0).kill()
+  await cluster.node(0).start()
+  await writing.says(/@@DONE/)
+  await writing.over()
+  t.notRegex(writing.console, /@@BAD|I\/O error/)
+
+  const unix = drive(unixName(cluster, 'Guest', 2), 'none')
+  const checking = new OldGuest(t, parts, { disk: unix, monitor: at('monitor2') })
+  await checking.says(/@@DONE/)
+  t.regex(checking.console, /@@GOOD/)
+  await checking.over()
+  await takeOut(given)
+  await run(['e2fsck', '-fn', at('after')])
+})
+
+realTest('savevm, loadvm, delvm: a machine goes back with its disk, and goes on', async (t) => {
+  const given = await rig(t, COUNTER)
+  const { cluster, parts, at } = given
+  const { host, port } = cluster.node(0)
+  const server = `server.type=inet,server.host=${host},server.port=${port}`
+  const disk = ['-blockdev', `driver=sheepdog,node-name=root,${server},vdi=Guest`]
+  const guest = new OldGuest(t, parts, { disk, monitor: at('monitor') })
+  const ticks = () => [...guest.console.matchAll(/@@tick (\d+)/g)].map(([, n]) => Number(n))
+  const tickedTo = (n: number, from: number) => guest.says(new RegExp(`@@tick ${n}\\b`), from)
+
+  await guest.says(/@@tick 3\b/)
+  await guest.tell('savevm one')
+  const saved = ticks().at(-1)!
+  await tickedTo(saved + 6, 0)
+  await guest.tell('savevm two')
+  let from = guest.console.length
+  await guest.tell('loadvm one')
+  await tickedTo(saved + 3, from)
+  t.true(ticks().filter((n) => n === saved + 3).length === 2, 'the machine went back')
+  t.regex((await cluster.dog('vdi list')).stdout, /one/)
+
+  // A QEMU that deletes a snapshot forgets where its data are, until it loads a state.
+  for (const command of ['stop', 'delvm two', 'savevm three', 'loadvm three', 'cont']) {
+    await guest.tell(command)
+  }
+  from = guest.console.length
+  const next = ticks().at(-1)! + 4
+  await tickedTo(next, from)
+  const known = await guest.ask('info snapshots')
+  t.regex(known, /\bone\b/)
+  t.regex(known, /\bthree\b/)
+  t.notRegex(known, /\btwo\b/)
+  await guest.ask('quit').catch(() => '')
+  await guest.over()
+
+  await takeOut(given)
+  // The guest was cut off: its journal is played back.
+  t.true((await tryRun(['e2fsck', '-fp', at('after')])).code <= 1)
+  const { stdout } = await run(['debugfs', '-R', 'cat /root/ticks', at('after')])
+  const lines = stdout.trim().split('\n').map(Number)
+  t.true(lines.length >= next)
+  t.deepEqual(
+    lines,
+    Array.from(lines, (_, i) => i + 1),
+  )
+})
