@@ -42,8 +42,8 @@ function ousting({ former }: VdiLock, by: NodeId): Pick<VdiLock, 'former'> {
 function joined(lock: VdiLock, by: NodeId): VdiLock | undefined {
   const { participants } = lock
   if (lock.state === 'locked') return undefined
-  const known = participantOf(lock, by)
-  if (known !== undefined) return known.handed === true ? asked(lock, by) : undefined
+  const own = participantOf(lock, by)
+  if (own !== undefined) return own.handed === true ? asked(lock, by) : undefined
   if (participants.length >= PARTICIPANTS_MAX) return undefined
   const modified = participants.some((one) => one.coherence === 'modified')
   const coherence = participants.length === 0 ? 'modified' : modified ? 'invalidated' : 'shared'
@@ -55,12 +55,19 @@ function enter(lock: VdiLock, by: NodeId, coherence: Coherence): VdiLock {
   return { ...UNLOCKED, ...ousting(lock, by), state: 'shared', participants }
 }
 
-/** It has noticed the snapshot: asking once more is a mistake. */
+/**
+ * It has noticed the snapshot. Until it has read the inode of the successor, or changed it, it may have to begin again:
+ * somebody else may have changed the volume meanwhile.
+ */
 function asked(lock: VdiLock, by: NodeId): VdiLock {
-  return changing(lock, ({ node, coherence, handed }) => ({
-    ...{ node, coherence },
-    ...(handed === true && !sameNode(node, by) && { handed }),
-  }))
+  return changing(lock, (one) =>
+    sameNode(one.node, by) && one.coherence === 'modified' ? known(one, one.coherence) : one,
+  )
+}
+
+/** A participant that knows which volume it has. */
+function known({ node }: Participant, coherence: Coherence): Participant {
+  return { node, coherence }
 }
 
 function changing(lock: VdiLock, change: (one: Participant) => Participant): VdiLock {
@@ -73,10 +80,9 @@ export function participantOf(lock: VdiLock, node: NodeId): Participant | undefi
 
 /** `by` is about to change which objects the volume has: what the others remember of that is wrong. */
 export function invalidated(lock: VdiLock, by: NodeId): VdiLock {
-  return changing(lock, (one) => ({
-    ...one,
-    coherence: sameNode(one.node, by) ? 'modified' : 'invalidated',
-  }))
+  return changing(lock, (one) =>
+    sameNode(one.node, by) ? known(one, 'modified') : { ...one, coherence: 'invalidated' },
+  )
 }
 
 /**
@@ -90,8 +96,8 @@ export function validated(lock: VdiLock, by: NodeId): VdiLock | undefined {
   }
   const within = isIn ? lock : enter(lock, by, 'shared')
   return changing(within, (one) => {
-    const isValid = sameNode(one.node, by) || one.coherence !== 'invalidated'
-    return isValid ? { ...one, coherence: 'shared' } : one
+    if (sameNode(one.node, by)) return known(one, 'shared')
+    return one.coherence === 'invalidated' ? one : { ...one, coherence: 'shared' }
   })
 }
 

@@ -279,9 +279,18 @@ test('a snapshot hands the shared lock on, and each path asks for it when it not
   await t.throwsAsync(cluster.source(2).open('Alice'), { message: /shared/ })
   t.is(await one.writeOnce(0, 0, Buffer.from('new')), Code.READONLY)
   t.is(await one.lock(), Code.SUCCESS)
+  const heir = new Sharer(one.client, successor)
+  heir.slots = [...one.slots]
+  await heir.write(0, 0, Buffer.from('new'))
   t.is(await one.lock(), Code.VDI_LOCKED)
+  // The other path is told before it may rely on anything, and what it reads then is a snapshot.
+  t.is(await two.writeOnce(0, 0, Buffer.from('lost')), Code.INODE_INVALIDATED)
+  t.is((await two.read(dataOid(vid, 0), 0, 3)).result, Code.INODE_INVALIDATED)
+  t.is(await two.refresh(), Code.SUCCESS)
+  t.deepEqual(states(cluster, vid), [], 'nobody takes part in a snapshot')
+  t.is((await two.read(dataOid(vid, 0), 0, 3)).result, Code.INODE_INVALIDATED)
   t.is(await two.release(), Code.SUCCESS, 'it never noticed, and releases what it knows')
-  t.deepEqual(states(cluster, successor), ['shared'])
+  t.deepEqual(states(cluster, successor), ['modified'])
   cluster.close()
 })
 

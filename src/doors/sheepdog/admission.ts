@@ -119,11 +119,11 @@ function admitSharer(entry: Entry, vid: Vid, effect: Effect): void {
   if (oidKind(objectFields.oid(request)) === 'inode') worksWith.set(caller, vid)
   if (effect === 'refreshes') {
     refresh(entry, vid)
-  } else if (isDestructive(effect) && node.state.vids.get(vid)?.snapshot === true) {
-    // Refused as what it is: only that tells the client of the volume's successor.
-    go(entry)
-  } else if (!isCurrent(node, vid, caller)) {
+  } else if (!isCurrent(node, vid, caller, effect)) {
     reply(failed(Code.INODE_INVALIDATED))
+  } else if (node.state.vids.get(vid)?.snapshot === true) {
+    // What would change it is refused as what it is: that tells the client of the volume's successor.
+    go(entry)
   } else if (effect === 'changes' || effect === 'creates') {
     node.shared.begin(vid, true, (code, change) => {
       if (change === undefined) reply(failed(code))
@@ -136,7 +136,7 @@ function admitSharer(entry: Entry, vid: Vid, effect: Effect): void {
 }
 
 /** Objects it reads may be those of snapshots it came from. */
-function isCurrent(node: SheepNode, vid: Vid, caller: Caller): boolean {
+function isCurrent(node: SheepNode, vid: Vid, caller: Caller, effect: Effect): boolean {
   const { self } = node.state
   const standing = (one: Vid): boolean | undefined => {
     const lock: VdiLock = node.locks.of(one)
@@ -147,14 +147,20 @@ function isCurrent(node: SheepNode, vid: Vid, caller: Caller): boolean {
   const known = standing(vid) ?? (own === undefined ? undefined : standing(own))
   if (known !== undefined) return known
   const family = node.state.vids.family(vid).map(standing)
-  return family.includes(true) && !family.includes(false)
+  if (family.includes(false)) return false
+  if (family.includes(true)) return true
+  // A snapshot does not change: nobody need take part in it to read it.
+  return !isDestructive(effect) && node.state.vids.get(own ?? vid)?.snapshot === true
 }
 
 function refresh(entry: Entry, vid: Vid): void {
   const { context, reply } = entry
-  const { shared, locks } = context.node
+  const { shared, locks, state } = context.node
   shared.changedBeside.delete(vid)
-  if (locks.of(vid).state === 'locked') {
+  const { participants } = locks.of(vid)
+  const isSnapshot = state.vids.get(vid)?.snapshot === true && participants.length === 0
+  // The client finds out that it is a snapshot, and asks for the volume that took its place.
+  if (locks.of(vid).state === 'locked' || isSnapshot) {
     go(entry)
     return
   }
