@@ -162,8 +162,9 @@ export class LocalObjects {
       this.#ensure(id, done, again, caller)
       return
     }
+    const told = this.#unlessLost(done)
     this.#recorded(write, done, again, () => {
-      this.#store.write(id, offset, data, { durable }, this.#sameEpoch(done))
+      this.#store.write(id, offset, data, { durable }, this.#sameEpoch(told))
     })
   }
 
@@ -374,8 +375,10 @@ export class LocalObjects {
   /** An object that was here when the operation began, and went with its disk, is not absent. */
   #unlessLost(done: Done): Done {
     const { lost } = this.#state
-    const { losses } = lost
-    return (code) =>
-      done(code === Code.NO_OBJ && lost.losses !== losses ? Code.NETWORK_ERROR : code)
+    const { losses, isSettled } = lost
+    return (code) => {
+      const isLost = code === Code.NO_OBJ && (!isSettled || lost.losses !== losses)
+      done(isLost ? Code.NETWORK_ERROR : code)
+    }
   }
 }

@@ -1,5 +1,5 @@
 // Disks that fail, are pulled, plugged and missing under a disk in use, on nodes with several of them.
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { Code } from '../../src/base/codes.js'
 import { type dataOid, oidName } from '../../src/model/oid.js'
 import { BlockWriter } from './support/block-writer.js'
@@ -67,6 +67,30 @@ test('a disk that fails under a disk in use costs no error and no byte', async (
     t.true(cluster.node(0).state.epoch > 1)
     cluster.close()
   })
+})
+
+/** A node that has just come back loses a disk with copies of before. */
+async function backAndBroken(t: ExecutionContext, seed: number): Promise<void> {
+  const { cluster, home, disk, writer } = await inUse(seed)
+  writer.start()
+  await more(cluster, writer, 40)
+  const victim = (home + 1) % 3
+  cluster.kill(victim)
+  await more(cluster, writer, 2)
+  await cluster.boot(victim)
+  await cluster.clock.sleep(cluster.dice.below(40))
+  breakDisk(cluster, victim, DISKS[cluster.dice.below(3)]!)
+  await more(cluster, writer, 60)
+  await writer.stop()
+  await disk.close()
+  t.deepEqual(await faults(cluster, writer), [], `SEED=${seed}`)
+  cluster.close()
+}
+
+test('a disk that fails while its node, just back, takes up what it held costs no error', async (t) => {
+  await withSeeds(4, (seed) => backAndBroken(t, seed))
+  // An object that went while the write to it was being put on record was said not to exist.
+  await backAndBroken(t, 39)
 })
 
 test('a node that is killed after a disk failed comes back without it, and without its old copies', async (t) => {
