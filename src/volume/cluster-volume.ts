@@ -15,7 +15,7 @@ import { SlotGate } from './slot-gate.js'
 import { SlotTable } from './slot-table.js'
 import { spread } from './spread.js'
 import type { VdiImage } from './vdi-reading.js'
-import type { ByteRange, Extent, Volume, ZeroOptions } from './volume.js'
+import type { ByteRange, Extent, OwnedExtent, Volume, ZeroOptions } from './volume.js'
 import { WorkingVdi } from './working-vdi.js'
 
 /** Slots of one update of the inode. */
@@ -253,9 +253,16 @@ export class ClusterVolume implements Volume {
   }
 
   extents(range: ByteRange): Extent[] {
-    const inDoubt = this.#working.readsHeld || !this.#objects.isSure()
-    if (inDoubt) return [{ length: range.length, hole: false }]
+    if (this.#inDoubt) return [{ length: range.length, hole: false }]
     return this.#table.extents(range, this.objectBytes)
+  }
+
+  owners(range: ByteRange): OwnedExtent[] | undefined {
+    return this.#inDoubt ? undefined : this.#table.owners(range, this.objectBytes)
+  }
+
+  get #inDoubt(): boolean {
+    return this.#working.readsHeld || !this.#objects.isSure()
   }
 
   /** Reads the VDI again: it may have grown or become a snapshot. */

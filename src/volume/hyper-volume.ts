@@ -11,7 +11,7 @@ import { byPieces, cutRange, type Piece, type PieceStep } from './cut.js'
 import type { HyperIndex } from './hyper-index.js'
 import { SlotGate } from './slot-gate.js'
 import { spread } from './spread.js'
-import type { ByteRange, Extent, Volume, ZeroOptions } from './volume.js'
+import type { ByteRange, Extent, OwnedExtent, Volume, ZeroOptions } from './volume.js'
 
 const ZERO_WRITE_BYTES_MAX = 4 * 1024 * 1024
 const ZEROED_AT_ONCE_MAX = 4
@@ -95,9 +95,20 @@ export class HyperVolume implements Volume {
     this.#objects.flush(this.#vid, done)
   }
 
+  /** A hypervolume has no snapshots: all it has is its own. */
+  owners(range: ByteRange): OwnedExtent[] | undefined {
+    if (this.#isInDoubt) return undefined
+    return this.extents(range).map(({ length, hole }) => {
+      return { length, vid: hole ? (0 as Vid) : this.#vid }
+    })
+  }
+
+  get #isInDoubt(): boolean {
+    return this.#index.isUnsure || !this.#objects.isSure()
+  }
+
   extents(range: ByteRange): Extent[] {
-    if (this.#index.isUnsure || !this.#objects.isSure())
-      return [{ length: range.length, hole: false }]
+    if (this.#isInDoubt) return [{ length: range.length, hole: false }]
     const until = range.offset + range.length
     const end = Math.ceil(until / this.objectBytes)
     const found: Extent[] = []

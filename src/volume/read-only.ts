@@ -1,11 +1,11 @@
 /** The layer that lets nothing be changed. */
 import { Code, type Done } from '../base/codes.js'
-import type { ByteRange, Extent, Volume } from './volume.js'
+import type { ByteRange, Extent, OwnedExtent, Volume } from './volume.js'
 
 /** What reading needs; every Volume has it. */
 export type Readable = Pick<
   Volume,
-  'name' | 'sizeBytes' | 'objectBytes' | 'read' | 'extents' | 'close'
+  'name' | 'sizeBytes' | 'objectBytes' | 'read' | 'extents' | 'owners' | 'close'
 >
 
 class ReadOnlyVolume implements Volume {
@@ -51,6 +51,10 @@ class ReadOnlyVolume implements Volume {
 
   extents(range: ByteRange): Extent[] {
     return this.#under.extents(range)
+  }
+
+  owners(range: ByteRange): OwnedExtent[] | undefined {
+    return this.#under.owners(range)
   }
 
   close(): Promise<void> {

@@ -1,6 +1,6 @@
 /** One user's share of a volume that several use: closing it twice counts once. */
 import { Code, type Done } from '../base/codes.js'
-import type { ByteRange, Extent, Volume, ZeroOptions } from './volume.js'
+import type { ByteRange, Extent, OwnedExtent, Volume, ZeroOptions } from './volume.js'
 
 export class SharedVolume implements Volume {
   readonly name: string
@@ -54,6 +54,10 @@ export class SharedVolume implements Volume {
 
   extents(range: ByteRange): Extent[] {
     return this.#under.extents(range)
+  }
+
+  owners(range: ByteRange): OwnedExtent[] | undefined {
+    return this.#under.owners(range)
   }
 
   close(): Promise<void> {

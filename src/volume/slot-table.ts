@@ -4,7 +4,7 @@
  */
 import type { ObjectAccess, ObjectRef } from '../model/access.js'
 import { dataOid, type Vid } from '../model/oid.js'
-import type { ByteRange, Extent } from './volume.js'
+import type { ByteRange, Extent, OwnedExtent } from './volume.js'
 
 export class SlotTable {
   readonly #objects: ObjectAccess
@@ -57,6 +57,23 @@ export class SlotTable {
       while (slot * objectBytes < until && (this.#vids[slot] === 0) === hole)
       const end = Math.min(until, slot * objectBytes)
       found.push({ length: end - from, hole })
+      from = end
+    }
+    return found
+  }
+
+  /** The same by the VDI each object belongs to. */
+  owners(range: ByteRange, objectBytes: number): OwnedExtent[] {
+    const until = range.offset + range.length
+    const found: OwnedExtent[] = []
+    let from = range.offset
+    while (from < until) {
+      let slot = Math.floor(from / objectBytes)
+      const vid = this.vid(slot)
+      do slot++
+      while (slot * objectBytes < until && this.#vids[slot] === vid)
+      const end = Math.min(until, slot * objectBytes)
+      found.push({ length: end - from, vid })
       from = end
     }
     return found

@@ -5,7 +5,7 @@ import { byPieces } from './cut.js'
 import type { Readable } from './read-only.js'
 import { SlotTable } from './slot-table.js'
 import type { VdiImage } from './vdi-reading.js'
-import type { ByteRange, Extent } from './volume.js'
+import type { ByteRange, Extent, OwnedExtent } from './volume.js'
 
 export class SnapshotVolume implements Readable {
   readonly name: string
@@ -37,6 +37,10 @@ export class SnapshotVolume implements Readable {
 
   extents(range: ByteRange): Extent[] {
     return this.#table.extents(range, this.objectBytes)
+  }
+
+  owners(range: ByteRange): OwnedExtent[] {
+    return this.#table.owners(range, this.objectBytes)
   }
 
   /** Snapshots are not locked. */

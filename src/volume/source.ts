@@ -5,6 +5,7 @@ import type { ObjectAccess, VdiAccess } from '../model/access.js'
 import type { InodeHeader } from '../model/inode.js'
 import type { Clock } from '../world/world.js'
 import { ClusterVolume } from './cluster-volume.js'
+import { contextNames, openContext } from './contexts.js'
 import { exportsOf, infoOf, resolveExport } from './export-name.js'
 import { HyperIndex } from './hyper-index.js'
 import { HyperVolume } from './hyper-volume.js'
@@ -12,7 +13,7 @@ import { readOnly } from './read-only.js'
 import { SharedVolume } from './shared-volume.js'
 import { SnapshotVolume } from './snapshot-volume.js'
 import { checkServable, isHyper, readVdi } from './vdi-reading.js'
-import type { ExportInfo, Volume, VolumeSource } from './volume.js'
+import type { ExportInfo, Volume, VolumeContext, VolumeSource } from './volume.js'
 
 export interface VolumeSourceOptions {
   readonly objects: ObjectAccess
@@ -84,6 +85,14 @@ class ClusterVolumes implements VolumeSource {
     const closed = entry.volume.then((volume) => volume.close())
     entry.closing = closed.finally(() => this.#open.delete(name))
     await entry.closing
+  }
+
+  contexts(name: string): Promise<string[]> {
+    return contextNames(this.#options, name)
+  }
+
+  context(volume: Volume, contextName: string): Promise<VolumeContext> {
+    return openContext(this.#options, volume, contextName)
   }
 
   async #openVdi(name: string): Promise<Volume> {

@@ -5,12 +5,38 @@
  * handed in are borrowed until then. Offsets and lengths are bytes, any alignment, inside
  * [0, size); the door's gate has checked that.
  */
-import type { Done } from '../base/codes.js'
+import type { Code, Done } from '../base/codes.js'
+import type { Vid } from '../model/oid.js'
 
 export interface Extent {
   readonly length: number
   /** A hole: nothing is allocated, it reads as zeros. */
   readonly hole: boolean
+}
+
+/** A stretch whose objects all belong to one VDI of the family; `vid` 0: a hole. */
+export interface OwnedExtent {
+  readonly length: number
+  readonly vid: Vid
+}
+
+/** A stretch in the eyes of one meta context (NBD document, "Metadata querying"). */
+export interface StatusStretch {
+  readonly length: number
+  readonly state: number
+}
+
+/** Something that can be told of the stretches of a volume beside their bytes. */
+export interface VolumeContext {
+  /**
+   * `done` gets what is known from the beginning of the range on: at least one stretch, at most `most`, neighbours merged.
+   * They may end before the range does.
+   */
+  states(
+    range: ByteRange,
+    most: number,
+    done: (code: Code, stretches: readonly StatusStretch[]) => void,
+  ): void
 }
 
 export interface ByteRange {
@@ -47,6 +73,8 @@ export interface Volume {
   flush(done: Done): void
   /** Allocation of the range, in order, neighbours merged; lengths add up to the range's. */
   extents(range: ByteRange): Extent[]
+  /** Whose objects the range is made of; undefined while that is in doubt. */
+  owners(range: ByteRange): OwnedExtent[] | undefined
   /** Hands the volume back; the last user's close flushes and releases the lock. */
   close(): Promise<void>
 }
@@ -68,4 +96,8 @@ export interface VolumeSource {
    * the volume. Rejects with a SheepError; VDI_LOCKED when another node has it open for writing.
    */
   open(name: string): Promise<Volume>
+  /** Names of the contexts an export has beside its allocation. Rejects as `stat`. */
+  contexts(name: string): Promise<string[]>
+  /** One of `contexts` of a volume this source has opened. Rejects with NO_TAG when it is gone. */
+  context(volume: Volume, contextName: string): Promise<VolumeContext>
 }

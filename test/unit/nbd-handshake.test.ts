@@ -127,10 +127,10 @@ test('unknown options and STARTTLS are unsupported', async (t) => {
     new MemorySource(),
     option(Option.STARTTLS),
     option(4711, Buffer.from('whatever')),
-    option(11),
+    option(12),
   )
   const text = 'ERR_UNSUP "option is not supported"'
-  t.deepEqual(lines, [`5 ${text}`, `4711 ${text}`, `11 ${text}`])
+  t.deepEqual(lines, [`5 ${text}`, `4711 ${text}`, `12 ${text}`])
 })
 
 test('ABORT is acknowledged, then the connection ends', async (t) => {
@@ -151,15 +151,57 @@ test('meta contexts are listed by name, by namespace and all', async (t) => {
     list('base:'),
     list('base:allocation', 'base:allocation'),
     list('base:nothing', 'qemu:'),
+    list('test:tags/', 'test:odd'),
+    list('test:tags'),
   )
-  const context = '9 META_CONTEXT id=0 base:allocation'
+  const context = (name: string) => `9 META_CONTEXT id=0 ${name}`
+  const base = context('base:allocation')
+  const tests = ['test:odd', 'test:tags/a', 'test:tags/b'].map(context)
   t.deepEqual(lines, [
     '9 ERR_INVALID "structured replies come first"',
     '8 ACK',
-    ...[context, '9 ACK'],
-    ...[context, '9 ACK'],
-    ...[context, '9 ACK'],
+    ...[base, ...tests, '9 ACK'],
+    ...[base, '9 ACK'],
+    ...[base, '9 ACK'],
     '9 ACK',
+    ...[...tests, '9 ACK'],
+    '9 ACK',
+  ])
+})
+
+test('several contexts are numbered in the order they were asked for, each once', async (t) => {
+  const lines = await answers(
+    new MemorySource(alice()),
+    option(Option.STRUCTURED_REPLY),
+    option(
+      Option.SET_META_CONTEXT,
+      metaData('Alice', 'test:tags/b', 'no:such', 'base:allocation', 'test:tags/b', 'test:'),
+    ),
+  )
+  t.deepEqual(lines.slice(1), [
+    '10 META_CONTEXT id=1 test:tags/b',
+    '10 META_CONTEXT id=2 base:allocation',
+    '10 ACK',
+  ])
+})
+
+test('extended headers stand for structured replies, and are announced with what they bring', async (t) => {
+  const lines = await answers(
+    new MemorySource(alice()),
+    option(Option.EXTENDED_HEADERS, u32(1)),
+    option(Option.STRUCTURED_REPLY),
+    option(Option.EXTENDED_HEADERS),
+    option(Option.STRUCTURED_REPLY),
+    option(Option.SET_META_CONTEXT, metaData('Alice', 'base:allocation')),
+    option(Option.GO, infoData('Alice')),
+  )
+  t.deepEqual(lines, [
+    '11 ERR_INVALID "EXTENDED_HEADERS takes no data"',
+    '8 ACK',
+    '11 ACK',
+    '8 ERR_INVALID "headers are extended already"',
+    ...['10 META_CONTEXT id=1 base:allocation', '10 ACK'],
+    ...[`7 INFO export size=${64 * MIB} flags=0x1ded`, '7 ACK'],
   ])
 })
 

@@ -3,7 +3,18 @@ import test from 'ava'
 import { Code } from '../../src/base/codes.js'
 import { Command, CommandFlag, NBD_LIMITS, Option } from '../../src/wire/nbd/constants.js'
 import { MemorySource, MemoryVolume } from './support/memory-volume.js'
-import { type Ask, ask, HELLO, infoData, metaData, option, rig } from './support/nbd-rig.js'
+import {
+  type Ask,
+  ask,
+  askExtended,
+  HELLO,
+  infoData,
+  metaData,
+  option,
+  rig,
+  u32,
+  u64,
+} from './support/nbd-rig.js'
 import { replyTranscript } from './support/nbd-transcript.js'
 
 const KIB = 1024
@@ -12,7 +23,10 @@ const SIZE = 8 * MIB
 
 interface How {
   readonly structured?: boolean
+  readonly extended?: boolean
   readonly allocation?: boolean
+  /** Meta contexts, chosen in this order. */
+  readonly contexts?: readonly string[]
   readonly volume?: MemoryVolume
 }
 
@@ -22,14 +36,16 @@ async function serve(how: How = {}) {
   const made = rig(new MemorySource(volume))
   await made.feed(HELLO)
   if (how.structured === true) await made.feed(option(Option.STRUCTURED_REPLY))
-  if (how.allocation === true) {
-    await made.feed(option(Option.SET_META_CONTEXT, metaData('v', 'base:allocation')))
+  if (how.extended === true) await made.feed(option(Option.EXTENDED_HEADERS))
+  const contexts = how.contexts ?? (how.allocation === true ? ['base:allocation'] : [])
+  if (contexts.length > 0) {
+    await made.feed(option(Option.SET_META_CONTEXT, metaData('v', ...contexts)))
   }
   await made.feed(option(Option.GO, infoData('v')))
   volume.recording = true
   let seen = made.connection.sent.length
   const run = async (...asks: Ask[]): Promise<string[]> => {
-    await made.feed(...asks.map(ask))
+    await made.feed(...asks.map(how.extended === true ? askExtended : ask))
     const fresh = made.connection.sent.subarray(seen)
     seen += fresh.length
     const reads = asks.filter(({ type }) => type === Command.READ)
@@ -241,6 +257,67 @@ test('block status sends a bounded number of extents', async (t) => {
   await run(...odd.map((offset) => ({ type: WRITE, offset, data: Buffer.alloc(1) })))
   const [line] = await run({ type: BLOCK_STATUS, length: objects * 512 })
   t.is(line!.match(/512:[03]/g)?.length, NBD_LIMITS.extentsPerReplyMax)
+})
+
+test('every chosen context has a chunk of its own, in order', async (t) => {
+  const { run } = await serve({ structured: true, contexts: ['test:odd', 'base:allocation'] })
+  const status = { type: BLOCK_STATUS, offset: MIB - 5, length: 2 * MIB }
+  t.deepEqual(await run(status), [
+    `1 status id=1 5:0 ${MIB}:1 ${MIB - 5}:0`,
+    `1 status id=2 ${2 * MIB}:3 done`,
+  ])
+  t.deepEqual(await run({ ...status, flags: CommandFlag.REQ_ONE }), [
+    '1 status id=1 5:0',
+    `1 status id=2 ${2 * MIB}:3 done`,
+  ])
+})
+
+test('with extended headers every reply is a chunk that names its offset, and lengths have 64 bits', async (t) => {
+  const sizeBytes = 2 ** 33
+  const volume = new MemoryVolume('v', { sizeBytes, objectBytes: 2 ** 32 })
+  const { run } = await serve({ volume, extended: true, allocation: true })
+  const data = Buffer.alloc(3, 7)
+  const { PAYLOAD_LEN } = CommandFlag
+  t.deepEqual(await run({ type: WRITE, cookie: 9, flags: PAYLOAD_LEN, offset: 5, data }), [
+    '9 [5] none done',
+  ])
+  t.deepEqual(await run({ type: WRITE, offset: 8, data }), ['1 [8] none done'])
+  t.deepEqual(await run({ type: READ, offset: 4, length: 8 }), [
+    '1 [4] data @4 1x00 6x07 1x00 done',
+  ])
+  t.deepEqual(await run({ type: READ, flags: PAYLOAD_LEN, length: 4, data: Buffer.alloc(4) }), [
+    '1 [0] error=22 "flag does not belong to this command" done',
+  ])
+  t.deepEqual(await run({ type: TRIM, offset: 1, length: 2 ** 33 - 1 }), ['1 [1] none done'])
+  t.deepEqual(await run({ type: BLOCK_STATUS, length: sizeBytes }), [
+    `1 [0] status id=1 ${2 ** 32}:0 ${2 ** 32}:3 done`,
+  ])
+  t.deepEqual(await run({ type: FLUSH }), ['1 [0] none done'])
+})
+
+test('a block status question may name some of the contexts in its payload', async (t) => {
+  const { run } = await serve({
+    extended: true,
+    contexts: ['test:tags/a', 'base:allocation', 'test:odd'],
+  })
+  const question = (length: number, ...ids: number[]) => ({
+    ...{ type: BLOCK_STATUS, offset: 1, flags: CommandFlag.PAYLOAD_LEN },
+    data: Buffer.concat([u64(length), ...ids.map(u32)]),
+  })
+  t.deepEqual(await run(question(SIZE - 1, 3, 1)), [
+    `1 [1] status id=1 ${SIZE - 1}:11`,
+    `1 [1] status id=3 ${[MIB - 1, ...Array<number>(7).fill(MIB)].map((n, i) => `${n}:${i % 2}`).join(' ')} done`,
+  ])
+  const malformed = ['1 [1] error=22 "payload is no list of chosen contexts" done']
+  t.deepEqual(await run(question(10)), malformed)
+  t.deepEqual(await run(question(10, 4)), malformed)
+  t.deepEqual(await run({ ...question(10, 1), data: Buffer.alloc(13) }), malformed)
+  t.deepEqual(await run({ ...question(10, 1), data: Buffer.alloc(8192) }), malformed)
+  t.deepEqual(await run(question(SIZE, 1)), [
+    '1 [1] error=22 "range is beyond the end of the export" done',
+  ])
+  t.deepEqual(await run(question(0, 1)), ['1 [1] error=22 "range is empty" done'])
+  t.deepEqual(await run({ type: READ, length: 1 }), ['1 [0] data @0 1x00 done'])
 })
 
 test('a context chosen for another export does not count', async (t) => {

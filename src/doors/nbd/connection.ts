@@ -10,7 +10,7 @@ import type { Log } from '../../base/log.js'
 import type { ExportInfo, Volume, VolumeSource } from '../../volume/volume.js'
 import { NBD_LIMITS } from '../../wire/nbd/constants.js'
 import type { Clock, Connection, ConnectionEvents } from '../../world/world.js'
-import { findExport, type OpenedExport, openExport } from './exports.js'
+import { findExport, type OpenedExport, offeredContexts, openExport } from './exports.js'
 import { Handshake, type HandshakeStep } from './handshake.js'
 import { Inbox } from './inbox.js'
 import { perform } from './perform.js'
@@ -26,11 +26,12 @@ export interface ClientOptions {
   gone(): void
 }
 
-type Question = Extract<HandshakeStep, { kind: 'list' | 'find' | 'open' }>
+type Question = Extract<HandshakeStep, { kind: 'list' | 'find' | 'contexts' | 'open' }>
 type Answer =
   | OpenedExport
   | { readonly exports: ExportInfo[] }
   | { readonly info: ExportInfo }
+  | { readonly available: string[] }
   | { readonly code: Code; readonly text: string }
 
 type State = 'handshake' | 'transmission' | 'ending' | 'gone'
@@ -165,6 +166,7 @@ export class NbdClient implements ConnectionEvents {
       }
     } else if ('volume' in answer) this.#open(answer)
     else if ('exports' in answer) this.#handshake.listed(answer.exports)
+    else if ('available' in answer) this.#handshake.offered(answer.available)
     else this.#handshake.found(answer.info)
     this.#send(this.#handshake.take())
     this.#run()
@@ -175,6 +177,9 @@ export class NbdClient implements ConnectionEvents {
     try {
       if (question.kind === 'list') return { exports: await source.list() }
       if (question.kind === 'find') return { info: await findExport(source, question.name) }
+      if (question.kind === 'contexts') {
+        return { available: await offeredContexts(source, question.name) }
+      }
       return await openExport(source, question)
     } catch (error) {
       const code = codeOf(error)
@@ -186,11 +191,11 @@ export class NbdClient implements ConnectionEvents {
     }
   }
 
-  #open({ volume, description }: OpenedExport): void {
+  #open({ volume, description, contexts }: OpenedExport): void {
     this.#cancelTimer()
     this.#volume = volume
     this.#handshake.opened(volume, description)
-    const agreed = this.#handshake.agreed()
+    const agreed = { chunks: this.#handshake.chunks, contexts }
     const replies = this.#replies
     const stage = { volume, agreed, replies }
     this.#transmission = new Transmission({

@@ -4,7 +4,7 @@
  */
 import type { Volume } from '../../volume/volume.js'
 import { Command, CommandFlag, NBD_LIMITS, NbdError } from '../../wire/nbd/constants.js'
-import type { RequestHeader } from '../../wire/nbd/messages.js'
+import type { RequestHeader } from '../../wire/nbd/framing.js'
 import type { Agreed } from './handshake.js'
 
 export interface Refusal {
@@ -20,6 +20,7 @@ const UNKNOWN_FLAG = refusal(NbdError.EINVAL, 'flag does not belong to this comm
 const READ_ONLY = refusal(NbdError.EPERM, 'export is read-only')
 const NO_CONTEXT = refusal(NbdError.EINVAL, 'no meta context was agreed on')
 const NOT_EMPTY = refusal(NbdError.EINVAL, 'flush takes no range')
+export const MALFORMED_QUESTION = refusal(NbdError.EINVAL, 'payload is no list of chosen contexts')
 const EMPTY = refusal(NbdError.EINVAL, 'range is empty')
 const TOO_LONG = refusal(NbdError.EINVAL, 'request is too long')
 const TOO_LONG_IN_ONE = refusal(NbdError.EOVERFLOW, 'request is too long for one piece')
@@ -49,17 +50,24 @@ export function gate(
   const { type, flags, offset, length } = request
   const allowed = FLAGS[type]
   if (allowed === undefined) return UNKNOWN_COMMAND
-  if ((flags & ~allowed) !== 0) return UNKNOWN_FLAG
-  if ((flags & CommandFlag.DF) !== 0 && !agreed.structured) return UNKNOWN_FLAG
+  const { chunks } = agreed
+  // A payload is said to be one where headers are extended; sent or not, a WRITE has one.
+  const mayHavePayload = type === Command.WRITE || type === Command.BLOCK_STATUS
+  const payloadFlag = chunks?.isExtended === true && mayHavePayload ? CommandFlag.PAYLOAD_LEN : 0
+  if ((flags & ~(allowed | payloadFlag)) !== 0) return UNKNOWN_FLAG
+  if ((flags & CommandFlag.DF) !== 0 && chunks === undefined) return UNKNOWN_FLAG
   const writes = type === Command.WRITE || type === Command.WRITE_ZEROES
   if (disk.readOnly && (writes || type === Command.TRIM)) return READ_ONLY
   if (type === Command.FLUSH) return offset === 0 && length === 0 ? undefined : NOT_EMPTY
   if (type === Command.READ && length > NBD_LIMITS.payloadBytesMax) {
     return (flags & CommandFlag.DF) === 0 ? TOO_LONG : TOO_LONG_IN_ONE
   }
+  // The payload has the length of the range; it is looked at once it is here.
+  const isQuestion = type === Command.BLOCK_STATUS && (flags & CommandFlag.PAYLOAD_LEN) !== 0
+  if (isQuestion) return agreed.contexts.length === 0 ? NO_CONTEXT : undefined
   if (offset > disk.sizeBytes || length > disk.sizeBytes - offset) return writes ? NO_SPACE : BEYOND
   if (type === Command.BLOCK_STATUS) {
-    if (!agreed.allocation) return NO_CONTEXT
+    if (agreed.contexts.length === 0) return NO_CONTEXT
     if (length === 0) return EMPTY
   }
   return undefined

@@ -9,16 +9,10 @@
  */
 import { type Code, nbdErrorOf } from '../../base/codes.js'
 import type { ExportInfo, Volume } from '../../volume/volume.js'
-import {
-  BASE_ALLOCATION,
-  HandshakeFlag,
-  Info,
-  NBD_LIMITS,
-  NbdError,
-  Option,
-  Rep,
-} from '../../wire/nbd/constants.js'
+import { HandshakeFlag, Info, NBD_LIMITS, NbdError, Option, Rep } from '../../wire/nbd/constants.js'
+import { COMPACT, EXTENDED, type Framing } from '../../wire/nbd/framing.js'
 import * as wire from '../../wire/nbd/options.js'
+import type { ChosenContext } from './exports.js'
 import type { Inbox } from './inbox.js'
 
 /** What the owner has to do next. */
@@ -27,8 +21,15 @@ export type HandshakeStep =
   | { readonly kind: 'list' }
   /** Look only. */
   | { readonly kind: 'find'; readonly name: string }
-  /** Open; `describe`: the description is wanted too. */
-  | { readonly kind: 'open'; readonly name: string; readonly describe: boolean }
+  /** Look which meta contexts there are. */
+  | { readonly kind: 'contexts'; readonly name: string }
+  /** Open; `describe`: the description is wanted too; `contexts`: names of what was chosen. */
+  | {
+      readonly kind: 'open'
+      readonly name: string
+      readonly describe: boolean
+      readonly contexts: readonly string[]
+    }
   /** Send what there is and close. */
   | { readonly kind: 'end' }
   /** Close at once. */
@@ -36,9 +37,10 @@ export type HandshakeStep =
 
 /** What both sides agreed on. */
 export interface Agreed {
-  readonly structured: boolean
-  /** `base:allocation` was chosen for this export. */
-  readonly allocation: boolean
+  /** Shape of reply chunks, and of requests; undefined: simple replies to compact requests. */
+  readonly chunks: Framing | undefined
+  /** Chosen for this export, ready to answer. */
+  readonly contexts: readonly ChosenContext[]
 }
 
 type State = 'flags' | 'options' | 'asking' | 'done' | 'dead'
@@ -48,22 +50,20 @@ interface Pending {
   readonly option: number
   readonly name: string
   readonly kinds: readonly number[]
-  readonly contexts: boolean
+  readonly queries: readonly string[]
 }
 
-/** The one context of this server; the number is ours to choose. */
-export const ALLOCATION_ID = 1
-
 const STARVE: HandshakeStep = { kind: 'starve' }
-const NO_PENDING: Pending = { option: 0, name: '', kinds: [], contexts: false }
+const NO_PENDING: Pending = { option: 0, name: '', kinds: [], queries: [] }
 
 export class Handshake {
   #state: State = 'flags'
   #fixed = false
   #noZeroes = false
-  #structured = false
-  /** Export name the client chose the allocation context for. */
-  #allocationOf: string | undefined
+  #chunks: Framing | undefined
+  /** The contexts the client chose last, and for which export; numbers are places in this list, from 1. */
+  #chosen: readonly string[] = []
+  #chosenFor: string | undefined
   #options = 0
   #skip = 0
   #pending = NO_PENDING
@@ -76,10 +76,9 @@ export class Handshake {
     return out
   }
 
-  /** What was agreed; meaningful once `opened` was called. */
-  agreed(): Agreed {
-    const allocation = this.#allocationOf === this.#pending.name
-    return { structured: this.#structured, allocation: this.#structured && allocation }
+  /** Shape of what follows; meaningful once `opened` was called. */
+  get chunks(): Framing | undefined {
+    return this.#chunks
   }
 
   /** Reads on until a question, an end, or until bytes are missing. */
@@ -102,12 +101,22 @@ export class Handshake {
 
   /** Answer to `find`. */
   found(info: ExportInfo): void {
-    const { option, contexts } = this.#pending
-    if (option === Option.INFO) {
-      this.#inform(info)
-    } else {
-      if (contexts) this.#describeContext()
-      if (option === Option.SET_META_CONTEXT && contexts) this.#allocationOf = this.#pending.name
+    this.#inform(info)
+    this.#ack()
+  }
+
+  /** Answer to `contexts`. */
+  offered(available: readonly string[]): void {
+    const { option, name, queries } = this.#pending
+    const setting = option === Option.SET_META_CONTEXT
+    const chosen = setting ? exactly(available, queries) : matching(available, queries)
+    // In answer to LIST the numbers have no meaning and are zero.
+    chosen.forEach((context, i) => {
+      this.#reply(Rep.META_CONTEXT, wire.encodeMetaContext(setting ? i + 1 : 0, context))
+    })
+    if (setting) {
+      this.#chosen = chosen
+      this.#chosenFor = name
     }
     this.#ack()
   }
@@ -194,9 +203,11 @@ export class Handshake {
         return this.#info(option, data)
       case Option.STRUCTURED_REPLY:
         if (data.length > 0) return this.#invalid('STRUCTURED_REPLY takes no data')
-        this.#structured = true
-        this.#reply(Rep.ACK)
-        return undefined
+        if (this.#chunks?.isExtended === true) return this.#invalid('headers are extended already')
+        return this.#agree(COMPACT)
+      case Option.EXTENDED_HEADERS:
+        if (data.length > 0) return this.#invalid('EXTENDED_HEADERS takes no data')
+        return this.#agree(EXTENDED)
       case Option.LIST_META_CONTEXT:
       case Option.SET_META_CONTEXT:
         return this.#metaContext(option, data)
@@ -210,7 +221,7 @@ export class Handshake {
     const name = wire.decodeName(data, 0, data.length)
     if (name === undefined) return { kind: 'dead', reason: 'malformed export name' }
     this.#pending = { ...this.#pending, name }
-    return this.#ask({ kind: 'open', name, describe: false })
+    return this.#askToOpen(name, false)
   }
 
   #info(option: number, data: Buffer): HandshakeStep | undefined {
@@ -219,21 +230,28 @@ export class Handshake {
     const { name, kinds } = request
     this.#pending = { ...this.#pending, name, kinds }
     if (option === Option.INFO) return this.#ask({ kind: 'find', name })
-    return this.#ask({ kind: 'open', name, describe: kinds.includes(Info.DESCRIPTION) })
+    return this.#askToOpen(name, kinds.includes(Info.DESCRIPTION))
+  }
+
+  #askToOpen(name: string, describe: boolean): HandshakeStep {
+    const contexts = this.#chosenFor === name ? this.#chosen : []
+    return this.#ask({ kind: 'open', name, describe, contexts })
+  }
+
+  #agree(chunks: Framing): undefined {
+    this.#chunks = chunks
+    this.#reply(Rep.ACK)
   }
 
   #metaContext(option: number, data: Buffer): HandshakeStep | undefined {
-    const setting = option === Option.SET_META_CONTEXT
     // A failed SET leaves nothing chosen.
-    if (setting) this.#allocationOf = undefined
-    if (!this.#structured) return this.#invalid('structured replies come first')
+    if (option === Option.SET_META_CONTEXT) this.#chosenFor = undefined
+    if (this.#chunks === undefined) return this.#invalid('structured replies come first')
     const request = wire.decodeMetaRequest(data)
     if (request === undefined) return this.#invalid('malformed request')
     const { name, queries } = request
-    const asksAll = queries.length === 0 || queries.includes('base:')
-    const contexts = queries.includes(BASE_ALLOCATION) || (!setting && asksAll)
-    this.#pending = { ...this.#pending, name, contexts }
-    return this.#ask({ kind: 'find', name })
+    this.#pending = { ...this.#pending, name, queries }
+    return this.#ask({ kind: 'contexts', name })
   }
 
   #ask(step: HandshakeStep): HandshakeStep {
@@ -251,17 +269,11 @@ export class Handshake {
     }
   }
 
-  #describeContext(): void {
-    // In answer to LIST the number has no meaning and is zero.
-    const id = this.#pending.option === Option.SET_META_CONTEXT ? ALLOCATION_ID : 0
-    this.#reply(Rep.META_CONTEXT, wire.encodeMetaContext(id, BASE_ALLOCATION))
-  }
-
   #facts(disk: Pick<ExportInfo, 'sizeBytes' | 'readOnly'>): wire.ExportFacts {
     const { sizeBytes, readOnly } = disk
     return {
       sizeBytes,
-      flags: wire.transmissionFlags({ readOnly, structured: this.#structured }),
+      flags: wire.transmissionFlags({ readOnly, chunks: this.#chunks }),
     }
   }
 
@@ -282,6 +294,20 @@ export class Handshake {
     this.#out.push(wire.encodeRefusal(this.#pending.option, type, text))
     this.#state = 'options'
   }
+}
+
+/** A query that ends with a colon or a slash asks for everything below it; no query at all for everything. */
+function matching(available: readonly string[], queries: readonly string[]): readonly string[] {
+  if (queries.length === 0) return available
+  return available.filter((name) =>
+    queries.some((query) => query === name || (/[:/]$/.test(query) && name.startsWith(query))),
+  )
+}
+
+/** What exists of what was asked for, as much as one client may have. */
+function exactly(available: readonly string[], queries: readonly string[]): readonly string[] {
+  const known = new Set(available)
+  return [...new Set(queries)].filter((query) => known.has(query)).slice(0, NBD_LIMITS.contextsMax)
 }
 
 /** The option error a client understands best; its text says the rest. */

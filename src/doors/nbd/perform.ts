@@ -2,6 +2,7 @@
 import { Code } from '../../base/codes.js'
 import type { Extent, Volume } from '../../volume/volume.js'
 import { Command, CommandFlag, NBD_LIMITS } from '../../wire/nbd/constants.js'
+import type { StatusReply } from '../../wire/nbd/messages.js'
 import * as wire from '../../wire/nbd/messages.js'
 import { chunkBytes } from './encode.js'
 import type { Agreed } from './handshake.js'
@@ -24,7 +25,7 @@ export function perform(stage: Stage, slot: Slot): void {
   slot.pending = 1
   if (type === Command.READ) read(stage, slot)
   else if (type === Command.FLUSH) volume.flush(done)
-  else if (type === Command.BLOCK_STATUS) blockStatus(volume, slot)
+  else if (type === Command.BLOCK_STATUS) blockStatus(slot)
   else if (length === 0) done(Code.SUCCESS)
   else if (type === Command.WRITE)
     volume.write(offset, slot.payload, has(slot, CommandFlag.FUA), done)
@@ -54,7 +55,8 @@ function read(stage: Stage, slot: Slot): void {
     readSparse(stage, slot, layout)
     return
   }
-  const head = agreed.structured ? wire.DATA_CHUNK_HEADER_BYTES : wire.SIMPLE_REPLY_BYTES
+  const { chunks } = agreed
+  const head = chunks === undefined ? wire.SIMPLE_REPLY_BYTES : wire.dataChunkBytes(chunks)
   slot.replyLength = head + length
   replies.reserve(slot.replyLength, slot)
   if (length === 0) {
@@ -68,35 +70,48 @@ function read(stage: Stage, slot: Slot): void {
 /** The stretches of a read that is worth answering with holes, else undefined. */
 function sparseLayout({ volume, agreed }: Stage, slot: Slot): readonly Extent[] | undefined {
   const { offset, length } = slot
-  if (!agreed.structured || length < SPARSE_READ_BYTES_MIN || has(slot, CommandFlag.DF)) return
+  if (agreed.chunks === undefined || length < SPARSE_READ_BYTES_MIN || has(slot, CommandFlag.DF))
+    return
   const layout = volume.extents({ offset, length })
   return layout.some((extent) => extent.hole) ? layout : undefined
 }
 
 /** One buffer for all chunks; the volume fills in the data. */
-function readSparse({ volume, replies }: Stage, slot: Slot, layout: readonly Extent[]): void {
+function readSparse(
+  { volume, agreed, replies }: Stage,
+  slot: Slot,
+  layout: readonly Extent[],
+): void {
+  const chunks = agreed.chunks!
   slot.layout = layout
-  slot.replyLength = layout.reduce((sum, extent) => sum + chunkBytes(extent), 0)
+  slot.replyLength = layout.reduce((sum, extent) => sum + chunkBytes(chunks, extent), 0)
   replies.reserve(slot.replyLength, slot)
   let { offset, replyAt: at } = slot
   for (const extent of layout) {
     if (!extent.hole) {
-      const from = at + wire.DATA_CHUNK_HEADER_BYTES
+      const from = at + wire.dataChunkBytes(chunks)
       slot.pending++
       volume.read(offset, slot.reply.subarray(from, from + extent.length), slot.done)
     }
     offset += extent.length
-    at += chunkBytes(extent)
+    at += chunkBytes(chunks, extent)
   }
   slot.done(Code.SUCCESS)
 }
 
-function blockStatus(volume: Volume, slot: Slot): void {
-  const { offset, length } = slot
-  const one = has(slot, CommandFlag.REQ_ONE)
-  const extents = volume.extents({ offset, length })
-  slot.layout = extents.slice(0, one ? 1 : NBD_LIMITS.extentsPerReplyMax)
-  slot.done(Code.SUCCESS)
+/** One chunk a context, in the order they were chosen; they need not reach equally far. */
+function blockStatus(slot: Slot): void {
+  const { offset, length, contexts } = slot
+  const most = has(slot, CommandFlag.REQ_ONE) ? 1 : NBD_LIMITS.extentsPerReplyMax
+  slot.pending = contexts.length
+  slot.statuses = new Array<StatusReply>(contexts.length)
+  contexts.forEach(({ id, context }, i) => {
+    const last = i === contexts.length - 1
+    context.states({ offset, length }, most, (code, stretches) => {
+      slot.statuses[i] = { contextId: id, stretches, last }
+      slot.done(code)
+    })
+  })
 }
 
 /** Reads the range piece by piece into memory nobody looks at, so that the next read finds it warm. */

@@ -3,7 +3,9 @@ import { noBytes } from '../../base/bytes.js'
 import { Code, type Done } from '../../base/codes.js'
 import type { Extent } from '../../volume/volume.js'
 import { Command } from '../../wire/nbd/constants.js'
-import type { RequestHeader } from '../../wire/nbd/messages.js'
+import type { RequestHeader } from '../../wire/nbd/framing.js'
+import type { StatusReply } from '../../wire/nbd/messages.js'
+import type { ChosenContext } from './exports.js'
 import type { Room } from './replies.js'
 
 /** What a CACHE request reads at a time. */
@@ -11,12 +13,15 @@ export const CACHE_PIECE_BYTES = 256 * 1024
 
 /** `done` is called as often as `pending` says; the last call ends the request. */
 export interface Slot extends RequestHeader, Room {
-  /** What a WRITE writes. */
+  /** What a WRITE writes, or a BLOCK_STATUS says beside its header. */
   payload: Buffer
   /** Bytes of `reply` that go out when it succeeds. */
   replyLength: number
   /** A read that sends holes as holes: its stretches. */
   layout: readonly Extent[] | undefined
+  /** Of a BLOCK_STATUS: the contexts it asks for, and what they say, in this order. */
+  contexts: readonly ChosenContext[]
+  statuses: StatusReply[]
   pending: number
   /** The first failure, or SUCCESS. */
   code: Code
@@ -37,6 +42,8 @@ export function newSlot(finish: (slot: Slot) => void): Slot {
     replyAt: 0,
     replyLength: 0,
     layout: undefined,
+    contexts: [],
+    statuses: [],
     pending: 0,
     code: Code.SUCCESS,
     done: (code) => {

@@ -13,10 +13,11 @@ import { noBytes } from '../../base/bytes.js'
 import { Code, codeText, nbdErrorOf } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import type { Volume } from '../../volume/volume.js'
-import { Command, NBD_LIMITS } from '../../wire/nbd/constants.js'
+import { Command, CommandFlag, NBD_LIMITS } from '../../wire/nbd/constants.js'
+import { COMPACT, type Framing } from '../../wire/nbd/framing.js'
 import * as wire from '../../wire/nbd/messages.js'
 import { encodeReply } from './encode.js'
-import { gate, type Refusal, SHUTTING_DOWN } from './gate.js'
+import { gate, MALFORMED_QUESTION, type Refusal, SHUTTING_DOWN } from './gate.js'
 import type { Agreed } from './handshake.js'
 import type { Inbox } from './inbox.js'
 import type { ReplyQueue } from './replies.js'
@@ -48,20 +49,22 @@ export class Transmission {
   inFlight = 0
 
   readonly #options: TransmissionOptions
+  readonly #framing: Framing
   readonly #free: Slot[] = []
   /** Bytes charged to requests in flight and to the write being received. */
   #held = 0
   #receiving = false
-  /** The write whose payload is being gathered, and how much of it is there. */
+  /** The request whose payload is being gathered, and how much of it is there. */
   #incoming: Slot | undefined
   #filled = 0
-  /** A refused write: why, and what is left of its payload. */
+  /** A refused request: why, and what is left of its payload. */
   #refused: Slot | undefined
   #refusal = SHUTTING_DOWN
   #skip = 0
 
   constructor(options: TransmissionOptions) {
     this.#options = options
+    this.#framing = options.agreed.chunks ?? COMPACT
   }
 
   /** Reads requests until the verdict. Everything consumed is on its way or answered. */
@@ -74,16 +77,17 @@ export class Transmission {
 
   #receive(inbox: Inbox): Verdict {
     const { replies } = this.#options
+    const framing = this.#framing
     for (;;) {
       if (this.#incoming !== undefined && !this.#gather(inbox, this.#incoming)) return 'starve'
       if (this.#refused !== undefined && !this.#passOver(inbox, this.#refused)) return 'starve'
-      if (inbox.bytes < wire.REQUEST_BYTES) return 'starve'
+      if (inbox.bytes < framing.requestBytes) return 'starve'
       if (this.inFlight >= LIMITS.requestsInFlightMax) return 'full'
       if (replies.bytes > CORKED_BYTES_MAX) return 'corked'
-      inbox.frame(wire.REQUEST_BYTES)
-      if (!wire.hasRequestMagic(inbox.view, inbox.viewAt)) return 'badMagic'
+      inbox.frame(framing.requestBytes)
+      if (!framing.hasRequestMagic(inbox.view, inbox.viewAt)) return 'badMagic'
       const slot = this.#free.pop() ?? this.#newSlot()
-      wire.decodeRequest(inbox.view, inbox.viewAt, slot)
+      framing.decodeRequest(inbox.view, inbox.viewAt, slot)
       const verdict = this.#accept(inbox, slot)
       if (verdict === undefined) continue
       this.#free.push(slot)
@@ -93,51 +97,67 @@ export class Transmission {
 
   /** Takes one request off the inbox, or says why not. */
   #accept(inbox: Inbox, slot: Slot): Verdict | undefined {
-    const { agreed, disk } = this.#options
-    const { type, length } = slot
-    if (type === Command.DISC) return 'goodbye'
+    const { agreed } = this.#options
+    const { requestBytes } = this.#framing
+    if (slot.type === Command.DISC) return 'goodbye'
+    const payloadBytes = this.#payloadBytesOf(slot)
     // No gate for this one: to refuse it we would have to swallow a payload we never agreed to.
-    if (type === Command.WRITE && length > NBD_LIMITS.payloadBytesMax) return 'tooLong'
-    const refusal = this.draining ? SHUTTING_DOWN : gate(slot, agreed, disk)
+    if (payloadBytes > NBD_LIMITS.payloadBytesMax) return 'tooLong'
+    const refusal = this.#refusalOf(slot, payloadBytes)
     if (refusal !== undefined) {
-      inbox.skip(wire.REQUEST_BYTES)
-      if (type === Command.WRITE) this.#startSkip(slot, refusal)
+      inbox.skip(requestBytes)
+      if (payloadBytes > 0) this.#startSkip(slot, refusal, payloadBytes)
       else this.#refuse(slot, refusal)
       return undefined
     }
     const held = this.#held + chargeOf(slot)
     if (held > LIMITS.connectionBytesMax && this.#held > 0) return 'full'
     this.#held = held
-    inbox.skip(wire.REQUEST_BYTES)
-    if (type === Command.WRITE) {
-      if (inbox.bytes < length) {
-        slot.payload = Buffer.allocUnsafe(length)
+    inbox.skip(requestBytes)
+    if (slot.type === Command.BLOCK_STATUS) slot.contexts = agreed.contexts
+    if (payloadBytes > 0) {
+      if (inbox.bytes < payloadBytes) {
+        slot.payload = Buffer.allocUnsafe(payloadBytes)
         this.#incoming = slot
         this.#filled = 0
         return undefined
       }
-      slot.payload = inbox.take(length)
+      slot.payload = inbox.take(payloadBytes)
     }
     this.#start(slot)
     return undefined
   }
 
+  #payloadBytesOf({ type, flags, length }: Slot): number {
+    const { chunks } = this.#options.agreed
+    const isPayload = chunks?.isExtended === true && (flags & CommandFlag.PAYLOAD_LEN) !== 0
+    return type === Command.WRITE || isPayload ? length : 0
+  }
+
+  #refusalOf(slot: Slot, payloadBytes: number): Refusal | undefined {
+    const { agreed, disk } = this.#options
+    if (this.draining) return SHUTTING_DOWN
+    const refusal = gate(slot, agreed, disk)
+    if (refusal !== undefined || slot.type !== Command.BLOCK_STATUS) return refusal
+    return payloadBytes > wire.STATUS_PAYLOAD_BYTES_MAX ? MALFORMED_QUESTION : undefined
+  }
+
   /** True when the payload is complete and the write under way. */
   #gather(inbox: Inbox, slot: Slot): boolean {
     this.#filled += inbox.fill(slot.payload, this.#filled)
-    if (this.#filled < slot.length) return false
+    if (this.#filled < slot.payload.length) return false
     this.#incoming = undefined
     this.#start(slot)
     return true
   }
 
-  #startSkip(slot: Slot, refusal: Refusal): void {
+  #startSkip(slot: Slot, refusal: Refusal, payloadBytes: number): void {
     this.#refused = slot
     this.#refusal = refusal
-    this.#skip = slot.length
+    this.#skip = payloadBytes
   }
 
-  /** True when the payload of the refused write is gone and the refusal is queued. */
+  /** True when the payload of the refused request is gone and the refusal is queued. */
   #passOver(inbox: Inbox, slot: Slot): boolean {
     this.#skip -= inbox.skip(this.#skip)
     if (this.#skip > 0) return false
@@ -147,13 +167,34 @@ export class Transmission {
   }
 
   #start(slot: Slot): void {
+    const isQuestion = slot.type === Command.BLOCK_STATUS && slot.payload.length > 0
+    const refusal = isQuestion ? this.#readQuestion(slot) : undefined
+    if (refusal !== undefined) {
+      this.#refuse(slot, refusal)
+      return
+    }
     this.inFlight++
     slot.code = Code.SUCCESS
     this.#options.perform(slot)
   }
 
+  /** A BLOCK_STATUS whose payload names the range's length and some of the contexts. */
+  #readQuestion(slot: Slot): Refusal | undefined {
+    const { agreed, disk } = this.#options
+    const question = wire.decodeStatusQuestion(slot.payload)
+    slot.payload = noBytes()
+    if (question === undefined) return MALFORMED_QUESTION
+    const ids = new Set(question.contextIds)
+    slot.contexts = agreed.contexts.filter(({ id }) => ids.delete(id))
+    if (ids.size > 0) return MALFORMED_QUESTION
+    slot.length = question.length
+    slot.flags &= ~CommandFlag.PAYLOAD_LEN
+    return gate(slot, agreed, disk)
+  }
+
   #refuse(slot: Slot, refusal: Refusal): void {
     this.#queueError(slot, refusal)
+    slot.payload = noBytes()
     this.#free.push(slot)
   }
 
@@ -165,14 +206,15 @@ export class Transmission {
     slot.payload = noBytes()
     slot.reply = noBytes()
     slot.layout = undefined
+    slot.statuses = []
     this.#free.push(slot)
     if (!this.#receiving) this.#options.late()
   }
 
   #queueError(slot: Slot, { error, text }: Refusal): void {
     const { agreed, replies } = this.#options
-    if (agreed.structured) {
-      const chunk = wire.encodeErrorChunk(slot, error, text)
+    if (agreed.chunks !== undefined) {
+      const chunk = wire.encodeErrorChunk(agreed.chunks, slot, error, text)
       replies.add(chunk, 0, chunk.length)
       return
     }

@@ -7,6 +7,8 @@ export const OPTION_REPLY_MAGIC = [0x0003e889, 0x045565a9] as const
 export const REQUEST_MAGIC = 0x25609513
 export const SIMPLE_REPLY_MAGIC = 0x67446698
 export const STRUCTURED_REPLY_MAGIC = 0x668e33ef
+export const EXTENDED_REQUEST_MAGIC = 0x21e41c71
+export const EXTENDED_REPLY_MAGIC = 0x6e8a278c
 
 export const HandshakeFlag = { FIXED_NEWSTYLE: 1, NO_ZEROES: 2 } as const
 
@@ -20,6 +22,7 @@ export const Option = {
   STRUCTURED_REPLY: 8,
   LIST_META_CONTEXT: 9,
   SET_META_CONTEXT: 10,
+  EXTENDED_HEADERS: 11,
 } as const
 
 const ERROR_BIT = 0x80000000
@@ -50,6 +53,7 @@ export const TransmissionFlag = {
   CAN_MULTI_CONN: 1 << 8,
   SEND_CACHE: 1 << 10,
   SEND_FAST_ZERO: 1 << 11,
+  BLOCK_STAT_PAYLOAD: 1 << 12,
 } as const
 
 export const Command = {
@@ -69,6 +73,8 @@ export const CommandFlag = {
   DF: 1 << 2,
   REQ_ONE: 1 << 3,
   FAST_ZERO: 1 << 4,
+  /** Extended headers: the length is that of a payload, not of the range. */
+  PAYLOAD_LEN: 1 << 5,
 } as const
 
 export const ReplyFlag = { DONE: 1 } as const
@@ -78,6 +84,7 @@ export const ReplyType = {
   OFFSET_DATA: 1,
   OFFSET_HOLE: 2,
   BLOCK_STATUS: 5,
+  BLOCK_STATUS_EXT: 6,
   ERROR: 0x8001,
 } as const
 
@@ -116,6 +123,8 @@ export const NBD_LIMITS = {
   lingerMs: 60_000,
   /** Connections of one server. */
   connectionsMax: 1024,
+  /** Meta contexts one client may choose: a chunk of every block status reply each. */
+  contextsMax: 64,
   /** Descriptors in one block status reply; a client asks again from where they end. */
   extentsPerReplyMax: 1024,
   /** Bytes one CACHE request really reads; the rest of the advice is ignored. */

@@ -11,6 +11,7 @@ import {
   OPTION_REPLY_MAGIC,
   TransmissionFlag,
 } from './constants.js'
+import type { Framing } from './framing.js'
 
 /** flags u32 */
 export const CLIENT_FLAGS_BYTES = 4
@@ -165,15 +166,20 @@ export function encodeRefusal(option: number, type: number, text: string): Buffe
   return encodeOptionReply(option, type, Buffer.from(text, 'utf8'))
 }
 
-/** Bits for an export; DF exists only together with structured replies. */
-export function transmissionFlags(how: { readOnly: boolean; structured: boolean }): number {
+/** Bits for an export; DF exists only with chunks, questions with a payload only with extended headers. */
+export function transmissionFlags(how: {
+  readonly readOnly: boolean
+  readonly chunks: Framing | undefined
+}): number {
   const flag = TransmissionFlag
   const always =
     flag.HAS_FLAGS | flag.SEND_FLUSH | flag.SEND_FUA | flag.SEND_CACHE | flag.CAN_MULTI_CONN
   const access = how.readOnly
     ? flag.READ_ONLY
     : flag.SEND_TRIM | flag.SEND_WRITE_ZEROES | flag.SEND_FAST_ZERO
-  return always | access | (how.structured ? flag.SEND_DF : 0)
+  const chunked = how.chunks === undefined ? 0 : flag.SEND_DF
+  const extended = how.chunks?.isExtended === true ? flag.BLOCK_STAT_PAYLOAD : 0
+  return always | access | chunked | extended
 }
 
 function writeFacts(into: Buffer, at: number, facts: ExportFacts): void {

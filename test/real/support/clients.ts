@@ -54,12 +54,12 @@ export async function nbdList(server: string): Promise<string[]> {
 export interface MapEntry {
   readonly offset: number
   readonly length: number
-  /** NBD block status flags: 1 hole, 2 reads as zeros. */
+  /** The context's value; of base:allocation 1 is a hole, 2 reads as zeros. */
   readonly type: number
 }
 
-export async function nbdMap(uri: string): Promise<MapEntry[]> {
-  const { stdout } = await run(['nbdinfo', '--map', '--json', uri])
+export async function nbdMap(uri: string, context = 'base:allocation'): Promise<MapEntry[]> {
+  const { stdout } = await run(['nbdinfo', `--map=${context}`, '--json', uri])
   return JSON.parse(stdout) as MapEntry[]
 }
 

@@ -3,11 +3,14 @@
  * and a tap through which a test delays, reorders or fails what the volume does.
  */
 import { Code, type Done, SheepError } from '../../../src/base/codes.js'
+import type { Vid } from '../../../src/model/oid.js'
 import type {
   ByteRange,
   ExportInfo,
   Extent,
+  OwnedExtent,
   Volume,
+  VolumeContext,
   VolumeSource,
   ZeroOptions,
 } from '../../../src/volume/volume.js'
@@ -100,6 +103,11 @@ export class MemoryVolume implements Volume {
     return found
   }
 
+  /** All objects are of VDI 1. */
+  owners(range: ByteRange): OwnedExtent[] {
+    return this.extents(range).map(({ length, hole }) => ({ length, vid: (hole ? 0 : 1) as Vid }))
+  }
+
   async close(): Promise<void> {
     this.closes++
   }
@@ -184,6 +192,33 @@ export class MemorySource implements VolumeSource {
 
   async list(): Promise<ExportInfo[]> {
     return this.volumes.map(infoOf)
+  }
+
+  async contexts(name: string): Promise<string[]> {
+    await this.stat(name)
+    return ['test:odd', 'test:tags/a', 'test:tags/b']
+  }
+
+  /** `test:odd`: 1 for every second object; the others say the length of their name once. */
+  async context(volume: Volume, contextName: string): Promise<VolumeContext> {
+    if (this.refusal !== undefined) throw this.refusal
+    const { objectBytes } = volume
+    return {
+      states: ({ offset, length }, most, done) => {
+        if (contextName !== 'test:odd') {
+          done(Code.SUCCESS, [{ length, state: contextName.length }])
+          return
+        }
+        const stretches: { length: number; state: number }[] = []
+        for (let at = offset; at < offset + length && stretches.length < most; ) {
+          const object = Math.floor(at / objectBytes)
+          const end = Math.min(offset + length, (object + 1) * objectBytes)
+          stretches.push({ length: end - at, state: object % 2 })
+          at = end
+        }
+        done(Code.SUCCESS, stretches)
+      },
+    }
   }
 
   async stat(name: string): Promise<ExportInfo & { readonly objectBytes: number }> {

@@ -5,7 +5,11 @@
 import { silentLog } from '../../../src/base/log.js'
 import { NbdClient } from '../../../src/doors/nbd/connection.js'
 import type { VolumeSource } from '../../../src/volume/volume.js'
-import { OPTION_MAGIC, REQUEST_MAGIC } from '../../../src/wire/nbd/constants.js'
+import {
+  EXTENDED_REQUEST_MAGIC,
+  OPTION_MAGIC,
+  REQUEST_MAGIC,
+} from '../../../src/wire/nbd/constants.js'
 import type { Clock, Connection, ConnectionEvents } from '../../../src/world/world.js'
 
 export class TestClock implements Clock {
@@ -194,6 +198,14 @@ export interface Ask {
   readonly offset?: number | bigint
   readonly length?: number
   readonly data?: Buffer
+}
+
+/** The same with extended headers; `length` is the payload's where there is one. */
+export function askExtended(request: Ask): Buffer {
+  const { type, cookie = 1, flags = 0, offset = 0, data = Buffer.alloc(0) } = request
+  const length = request.length ?? data.length
+  const head = [u32(EXTENDED_REQUEST_MAGIC), u16(flags), u16(type), u64(cookie), u64(offset)]
+  return Buffer.concat([...head, u64(length), data])
 }
 
 export function ask(request: Ask): Buffer {

@@ -68,7 +68,8 @@ export function replyTranscript(bytes: Buffer, reads: Record<number, number> = {
   while (reader.left > 0) {
     const magic = reader.u32()
     if (magic === 0x67446698) lines.push(simpleLine(reader, reads))
-    else if (magic === 0x668e33ef) lines.push(chunkLine(reader))
+    else if (magic === 0x668e33ef) lines.push(chunkLine(reader, false))
+    else if (magic === 0x6e8a278c) lines.push(chunkLine(reader, true))
     else throw new Error(`no reply magic: ${magic.toString(16)}`)
   }
   return lines
@@ -82,11 +83,13 @@ function simpleLine(reader: Reader, reads: Record<number, number>): string {
   return `${cookie} simple ${summary(reader.take(length))}`
 }
 
-function chunkLine(reader: Reader): string {
+/** An extended chunk also names the offset of its request: shown in brackets. */
+function chunkLine(reader: Reader, isExtended: boolean): string {
   const done = reader.u16() === 1 ? ' done' : ''
   const type = reader.u16()
-  const cookie = Number(reader.u64())
-  const body = new Reader(reader.take(reader.u32()))
+  const number = Number(reader.u64())
+  const cookie = isExtended ? `${number} [${reader.u64()}]` : `${number}`
+  const body = new Reader(reader.take(isExtended ? Number(reader.u64()) : reader.u32()))
   if (type === 0 && body.left === 0) return `${cookie} none${done}`
   if (type === 1) return `${cookie} data @${body.u64()} ${summary(body.take(body.left))}${done}`
   if (type === 2) return `${cookie} hole @${body.u64()} +${body.u32()}${done}`
@@ -94,9 +97,11 @@ function chunkLine(reader: Reader): string {
     const error = body.u32()
     return `${cookie} error=${error} "${body.take(body.u16()).toString()}"${done}`
   }
-  if (type !== 5) throw new Error(`unknown chunk type ${type}`)
+  if (type !== (isExtended ? 6 : 5)) throw new Error(`unknown chunk type ${type}`)
   const parts = [`${cookie} status id=${body.u32()}`]
-  while (body.left > 0) parts.push(`${body.u32()}:${body.u32()}`)
+  if (isExtended && body.u32() * 16 !== body.left) throw new Error('wrong count of stretches')
+  const number64 = isExtended ? body.u64 : body.u32
+  while (body.left > 0) parts.push(`${number64()}:${number64()}`)
   return parts.join(' ') + done
 }
 
