@@ -1,0 +1,92 @@
+// Locks between QEMU 5.2 on the sheepdog protocol and NBD, over real daemons (README, "Locking").
+import type { ExecutionContext } from 'ava'
+import type { TestCluster } from './support/cluster.js'
+import { startLockingCluster } from './support/locking.js'
+import { start, tryRun, until } from './support/run.js'
+import { OpenVolume, tryImg, vdiName } from './support/sheepdog-clients.js'
+import { needingQemu52 } from './support/suite.js'
+
+const test = needingQemu52('qemu-img', 'qemu-io')
+
+const LOCKED_BY_CLIENT =
+  /Alice is locked by 127\.0\.0\.1:\d+ \(a client\).*dog vdi lock unlock Alice/
+const WROTE = /wrote 65536\/65536/
+
+async function cluster(t: ExecutionContext): Promise<TestCluster> {
+  const started = await startLockingCluster(t)
+  await started.dog('vdi create', 'Alice', '64M')
+  return started
+}
+
+/** What the NBD door of node `index` says to whoever opens the disk; empty when it lets him in. */
+async function refusal(sheep: TestCluster, index: number): Promise<string> {
+  const { code, stderr } = await tryRun(['qemu-img', 'info', sheep.uri('Alice', index)])
+  return code === 0 ? '' : stderr
+}
+
+async function holders(sheep: TestCluster, index = 2): Promise<string[]> {
+  const { stdout } = await sheep.dogAt(index, 'vdi lock list', ['--json'])
+  const { locks } = JSON.parse(stdout) as { locks: { type: string; holders: { port: number }[] }[] }
+  return locks.flatMap(({ type, holders: all }) => all.map(({ port }) => `${type} ${port}`))
+}
+
+test('QEMU, NBD and QEMU on another node exclude each other, and are told by whom', async (t) => {
+  const sheep = await cluster(t)
+  const qemu = await OpenVolume.open(vdiName(sheep, 'Alice', 0))
+  await qemu.tell('write -P 1 0 64k', WROTE)
+  t.regex((await tryImg('info', vdiName(sheep, 'Alice', 1))).stderr, /locked/)
+  t.regex(await refusal(sheep, 2), LOCKED_BY_CLIENT)
+  t.deepEqual(await holders(sheep), [`client ${sheep.node(0).port}`])
+  await t.throwsAsync(sheep.dogAt(1, 'vdi delete', ['Alice']), { message: /VDI is already locked/ })
+  await qemu.close()
+  t.deepEqual(await holders(sheep), [])
+  const hold = ['qemu-io', '-f', 'raw', '-r', '-c', 'read -P 1 0 64k', '-c', 'sleep 600000']
+  const nbd = start([...hold, sheep.uri('Alice', 1)])
+  t.teardown(async () => nbd.kill('SIGKILL'))
+  await until('the lock of the NBD client', 30_000, async () => {
+    return (await holders(sheep)).includes(`door ${sheep.node(1).port}`)
+  })
+  t.regex((await tryImg('info', vdiName(sheep, 'Alice', 0))).stderr, /locked/)
+  nbd.kill('SIGKILL')
+  await until('the end of its lock', 30_000, async () => (await holders(sheep)).length === 0)
+  t.is((await tryImg('info', vdiName(sheep, 'Alice', 0))).code, 0)
+})
+
+test('a QEMU that was killed leaves its lock until it is taken away', async (t) => {
+  const sheep = await cluster(t)
+  const qemu = await OpenVolume.open(vdiName(sheep, 'Alice', 0))
+  await qemu.kill()
+  t.regex(await refusal(sheep, 1), LOCKED_BY_CLIENT)
+  await sheep.dogAt(2, 'vdi lock unlock', ['Alice'])
+  t.is(await refusal(sheep, 1), '')
+})
+
+test('a QEMU whose sheep was killed and came back goes on, and has its lock again', async (t) => {
+  const sheep = await cluster(t)
+  const qemu = await OpenVolume.open(vdiName(sheep, 'Alice', 0))
+  t.teardown(() => qemu.kill())
+  await qemu.tell('write -P 1 0 64k', WROTE)
+  await sheep.node(0).kill()
+  await until('the departure', 30_000, async () => (await holders(sheep)).length === 0)
+  await sheep.node(0).start()
+  await qemu.tell('write -P 2 0 64k', WROTE)
+  t.regex(await refusal(sheep, 1), LOCKED_BY_CLIENT)
+  await qemu.close()
+  t.is(await refusal(sheep, 1), '')
+})
+
+test('a QEMU whose sheep was killed does not write over who has had the disk since', async (t) => {
+  const sheep = await cluster(t)
+  const qemu = await OpenVolume.open(vdiName(sheep, 'Alice', 0))
+  t.teardown(() => qemu.kill())
+  await qemu.tell('write -P 1 0 64k', WROTE)
+  await sheep.node(0).kill()
+  const write = ['qemu-io', '-f', 'raw', '-c', 'write -P 3 0 64k', sheep.uri('Alice', 1)]
+  await until('NBD to get the disk', 60_000, async () => (await tryRun(write)).code === 0)
+  await sheep.node(0).start()
+  await qemu.tell('write -P 2 0 64k', /write failed/)
+  const read = ['qemu-io', '-f', 'raw', '-r', '-c', 'read -P 3 0 64k', sheep.uri('Alice', 2)]
+  const { code, stdout } = await tryRun(read)
+  t.is(code, 0)
+  t.notRegex(stdout, /Pattern verification failed/)
+})
