@@ -23,6 +23,7 @@ import { openPlainStore } from '../store/plain-store.js'
 import { volumeSource } from '../volume/source.js'
 import { makeDirectories } from '../world/node/directories.js'
 import { LOG_LEVELS, type NodeLog, openLog } from '../world/node/log.js'
+import { tlsServer } from '../world/node/tls.js'
 import { nodeWorld } from '../world/node/world.js'
 import type { Address } from '../world/world.js'
 import { cacheOptions } from './cache-option.js'
@@ -176,10 +177,12 @@ async function start(
       clock: world.clock,
       log,
     })
+    const { nbdTls } = options
+    const tls = nbdTls && { isRequired: nbdTls.isRequired, server: tlsServer(nbdTls) }
     for (const at of options.nbd) {
       const address = 'path' in at ? at : everywhere(at.host || options.bindAddress, at.port)
       const what = 'path' in at ? `NBD socket ${at.path}` : `NBD port ${at.port}`
-      doors.push(await named(what, startNbdServer({ world, log, source, address })))
+      doors.push(await named(what, startNbdServer({ world, log, source, address, tls })))
     }
     const joined = node.join().then(() => {
       log.info('node.up', { port: options.port, epoch: node.state.epoch, store: metaDirectory })

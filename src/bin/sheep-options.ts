@@ -12,6 +12,7 @@ import {
   type LogFormat,
   type LogLevel,
 } from '../world/node/log.js'
+import type { TlsFiles } from '../world/node/tls.js'
 import type { Address } from '../world/world.js'
 import { type CachePlan, cachePlan } from './cache-option.js'
 import type { ClusterChoice } from './cluster-driver.js'
@@ -47,6 +48,8 @@ export interface SheepOptions {
   readonly durable: boolean
   readonly pidFile: string | undefined
   readonly nbd: readonly Address[]
+  /** Undefined: NBD in the clear. */
+  readonly nbdTls: NbdTls | undefined
   readonly role: Role
   /** Options of sheepdog 1.0 that were given and mean nothing here: the daemon starts all the same. */
   readonly ignored: readonly string[]
@@ -130,7 +133,18 @@ function oneNbdAddress(text: string): Address {
   return { host, port: port === undefined ? NBD_PORT_DEFAULT : portNumber(port) }
 }
 
+export interface NbdTls extends TlsFiles {
+  /** Clients that do not ask for it are told nothing. */
+  readonly isRequired: boolean
+}
+
+const TLS_MODES = ['on', 'require'] as const
+
 interface Given {
+  nbdTls?: (typeof TLS_MODES)[number]
+  nbdTlsCertificates?: string
+  nbdTlsPsk?: string
+  nbdTlsVerifyPeer?: boolean
   bindaddr?: string
   cluster?: string
   foreground?: boolean
@@ -195,6 +209,17 @@ function command(version: string, ignored: string[]): Command {
       nbdAddress,
       [],
     )
+    .option(
+      '--nbd-tls <mode>',
+      'on: NBD clients may encrypt; require: they must (the default when there are keys)',
+      oneOf(TLS_MODES, 'the mode'),
+    )
+    .option(
+      '--nbd-tls-certificates <directory>',
+      'server-cert.pem and server-key.pem, as for QEMU and nbdkit',
+    )
+    .option('--nbd-tls-psk <file>', 'pre-shared keys of NBD clients, lines of NAME:KEY')
+    .option('--nbd-tls-verify-peer', 'NBD clients must have a certificate of ca-cert.pem')
     .version(
       `Sheepdog daemon version ${version} (drivers: corosync, local, zookeeper; doors: sheepdog, nbd)`,
       '-v, --version',
@@ -223,6 +248,25 @@ function roleOf({ gateway, vnodes }: Given): Role {
   return vnodes === undefined ? { kind: 'automatic' } : { kind: 'fixed', vnodes }
 }
 
+/** Throws an Error for people. */
+function nbdTlsOf(given: Given): NbdTls | undefined {
+  const { nbdTls, nbdTlsCertificates, nbdTlsPsk, nbdTlsVerifyPeer = false } = given
+  const hasKeys = nbdTlsCertificates !== undefined || nbdTlsPsk !== undefined
+  if (!hasKeys && (nbdTls !== undefined || nbdTlsVerifyPeer)) {
+    throw new Error('NBD over TLS needs --nbd-tls-certificates or --nbd-tls-psk')
+  }
+  if (nbdTlsVerifyPeer && nbdTlsCertificates === undefined) {
+    throw new Error('--nbd-tls-verify-peer goes with --nbd-tls-certificates')
+  }
+  if (!hasKeys) return undefined
+  return {
+    isRequired: nbdTls !== 'on',
+    certificates: nbdTlsCertificates,
+    preSharedKeys: nbdTlsPsk,
+    verifyPeer: nbdTlsVerifyPeer,
+  }
+}
+
 function clusterChoice(text: string | undefined): ClusterChoice | undefined {
   if (text === undefined) return undefined
   const [, driver = '', option] = /^([^:]*)(?::(.*))?$/s.exec(text) ?? []
@@ -247,6 +291,13 @@ export function parseSheepOptions(argv: readonly string[], version: string): Par
   }
   if (given.gateway === true && given.vnodes !== undefined) {
     process.stderr.write('error: a gateway (-g) has no vnodes: -V does not go with it\n')
+    return { kind: 'exit', status: 1 }
+  }
+  let nbdTls: NbdTls | undefined
+  try {
+    nbdTls = nbdTlsOf(given)
+  } catch (error) {
+    process.stderr.write(`error: ${error instanceof Error ? error.message : String(error)}\n`)
     return { kind: 'exit', status: 1 }
   }
   if (given.cache?.directio === true) {
@@ -275,6 +326,7 @@ export function parseSheepOptions(argv: readonly string[], version: string): Par
       durable: given.nosync !== true,
       pidFile: given.pidfile,
       nbd: given.nbd,
+      nbdTls,
       role: roleOf(given),
       ignored,
       recovery: { throttling: given.recovery, wildcard: given.wildcardRecovery },

@@ -6,13 +6,22 @@
  * nodes are back. Mostly that is a new membership; but a node that lost a disk may be able to tell again what it has
  * without one, so the operation is tried again from time to time as well.
  */
-import { Code, type Done } from '../base/codes.js'
+import { Code, codeName, type Done } from '../base/codes.js'
 import type { Log } from '../base/log.js'
 import type { ObjectAccess, ObjectRef, SlotUpdate } from '../model/access.js'
-import { type Oid, oidVid, type Vid, vidName } from '../model/oid.js'
+import { type Oid, oidName, oidVid, type Vid, vidName } from '../model/oid.js'
 import type { NodeState, View } from './state.js'
 
 const RETRY_MS = 5_000
+/** Of one volume a failure is told once in this time. */
+const TELL_MS = 1_000
+/** Part of the life of a volume and a node, and no failures. */
+const EXPECTED: ReadonlySet<Code> = new Set([
+  Code.SUCCESS,
+  Code.READONLY,
+  Code.SHUTDOWN,
+  Code.KILLED,
+])
 
 export interface PatientAccessOptions {
   /** Of the node: its gateway, behind its cache. */
@@ -30,6 +39,8 @@ export class PatientAccess implements ObjectAccess {
   readonly #node: Pick<PatientAccessOptions, 'after'>
   /** Operations of each volume that wait. */
   readonly #waiting = new Map<Vid, number>()
+  /** Volumes of which a failure has just been told. */
+  readonly #told = new Set<Vid>()
 
   constructor(node: PatientAccessOptions) {
     const { cache, state, log } = node
@@ -46,7 +57,7 @@ export class PatientAccess implements ObjectAccess {
   read(ref: ObjectRef, offset: number, into: Uint8Array, done: Done): void {
     const { view } = this.#state
     this.#objects.read(ref, offset, into, (code) => {
-      if (!this.#waits(ref, code)) done(code)
+      if (!this.#waits(ref, code)) this.#finish('read', ref, code, done)
       else this.#later(view, ref, code, () => this.read(ref, offset, into, done))
     })
   }
@@ -54,7 +65,7 @@ export class PatientAccess implements ObjectAccess {
   write(ref: ObjectRef, offset: number, data: Uint8Array, durable: boolean, done: Done): void {
     const { view } = this.#state
     this.#objects.write(ref, offset, data, durable, (code) => {
-      if (!this.#waits(ref, code)) done(code)
+      if (!this.#waits(ref, code)) this.#finish('write', ref, code, done)
       else this.#later(view, ref, code, () => this.write(ref, offset, data, durable, done))
     })
   }
@@ -68,7 +79,7 @@ export class PatientAccess implements ObjectAccess {
   ): void {
     const { view } = this.#state
     this.#objects.create(ref, offset, data, source, (code) => {
-      if (!this.#waits(ref, code)) done(code)
+      if (!this.#waits(ref, code)) this.#finish('create', ref, code, done)
       else this.#later(view, ref, code, () => this.create(ref, offset, data, source, done))
     })
   }
@@ -99,6 +110,25 @@ export class PatientAccess implements ObjectAccess {
 
   end(vid: Vid): void {
     this.#objects.end(vid)
+  }
+
+  /** What a guest sees as a broken disk is named in the log. */
+  #finish(what: string, { oid }: ObjectRef, code: Code, done: Done): void {
+    if (!EXPECTED.has(code)) {
+      const vid = oidVid(oid)
+      if (!this.#told.has(vid)) {
+        this.#told.add(vid)
+        this.#node.after(TELL_MS, () => this.#told.delete(vid))
+        const { epoch } = this.#state
+        this.#log.error('volume.io.failed', {
+          what,
+          oid: oidName(oid),
+          code: codeName(code),
+          epoch,
+        })
+      }
+    }
+    done(code)
   }
 
   /** A node that stops, or that was left alone, has nothing to wait for. */

@@ -69,6 +69,20 @@ export interface Connection {
   destroy(): void
 }
 
+export interface SecureConnection extends Connection {
+  /** Names a verified certificate gives the other side, or that of its key; empty when it showed none. */
+  readonly peerNames: readonly string[]
+}
+
+/** Keys and rules of a server that goes on encrypted. */
+export interface TlsServer {
+  /**
+   * Takes over a connection of which nothing is unread; the client begins a TLS handshake on it. Rejects, with the
+   * connection closed, when that fails.
+   */
+  secure(connection: Connection): Promise<SecureConnection>
+}
+
 export interface Network {
   listen(at: Address, accept: (connection: Connection) => void): Promise<Listener>
   connect(to: Address, timeoutMs: number): Promise<Connection>

@@ -9,7 +9,7 @@ import { Code, codeOf, codeText, SheepError } from '../../base/codes.js'
 import type { Log } from '../../base/log.js'
 import type { ExportInfo, Volume, VolumeSource } from '../../volume/volume.js'
 import { NBD_LIMITS } from '../../wire/nbd/constants.js'
-import type { Clock, Connection, ConnectionEvents } from '../../world/world.js'
+import type { Clock, Connection, ConnectionEvents, TlsServer } from '../../world/world.js'
 import { findExport, type OpenedExport, offeredContexts, openExport } from './exports.js'
 import { Handshake, type HandshakeStep } from './handshake.js'
 import { Inbox } from './inbox.js'
@@ -22,8 +22,23 @@ export interface ClientOptions {
   readonly clock: Clock
   readonly log: Log
   readonly source: VolumeSource
+  readonly tls?: TlsDoor | undefined
   /** The connection is closed and the volume handed back. */
   gone(): void
+}
+
+/** How a door offers encryption. */
+export interface TlsDoor {
+  /** Nothing is told in the clear. */
+  readonly isRequired: boolean
+  readonly server: TlsServer
+}
+
+/** Of the connection in the clear nothing is heard any more: its end is that of the encrypted one. */
+const SPENT: ConnectionEvents = {
+  data: () => undefined,
+  drain: () => undefined,
+  close: () => undefined,
 }
 
 type Question = Extract<HandshakeStep, { kind: 'list' | 'find' | 'contexts' | 'open' }>
@@ -38,10 +53,10 @@ type State = 'handshake' | 'transmission' | 'ending' | 'gone'
 
 export class NbdClient implements ConnectionEvents {
   readonly #options: ClientOptions
-  readonly #connection: Connection
+  #connection: Connection
   readonly #inbox = new Inbox()
   readonly #replies = new ReplyQueue()
-  readonly #handshake = new Handshake()
+  readonly #handshake: Handshake
   #transmission: Transmission | undefined
   #volume: Volume | undefined
   #state: State = 'handshake'
@@ -60,6 +75,10 @@ export class NbdClient implements ConnectionEvents {
   constructor(options: ClientOptions) {
     this.#options = options
     this.#connection = options.connection
+    const { tls } = options
+    this.#handshake = new Handshake(
+      tls === undefined ? 'none' : tls.isRequired ? 'required' : 'optional',
+    )
     this.#started = options.clock.now()
     this.#heard = this.#started
     this.#cancelTimer = options.clock.after(NBD_LIMITS.handshakeIdleMs, this.#checkIdle)
@@ -140,10 +159,36 @@ export class NbdClient implements ConnectionEvents {
       if (step.kind === 'starve') return
       if (step.kind === 'end') this.#end()
       else if (step.kind === 'dead') this.#drop(step.reason)
+      else if (step.kind === 'secure') void this.#secure()
       else {
         this.#asking = true
         void this.#answer(step)
       }
+    }
+  }
+
+  /** Goes on encrypted. Never rejects: whoever fails the handshake is dropped. */
+  async #secure(): Promise<void> {
+    // What was sent behind STARTTLS, in the clear, is of somebody who wants it to count as encrypted.
+    if (this.#inbox.bytes > 0) {
+      this.#drop('bytes behind STARTTLS')
+      return
+    }
+    this.#asking = true
+    this.#connection.on(SPENT)
+    try {
+      const secure = await this.#options.tls!.server.secure(this.#connection)
+      this.#connection = secure
+      this.#asking = false
+      this.#heard = this.#options.clock.now()
+      this.#blocked = false
+      this.#paused = false
+      this.#handshake.secured()
+      secure.on(this)
+      if (this.#state !== 'handshake') secure.destroy()
+    } catch (error) {
+      this.#asking = false
+      this.close(error instanceof Error ? error : new Error(String(error)))
     }
   }
 

@@ -30,6 +30,8 @@ export type HandshakeStep =
       readonly describe: boolean
       readonly contexts: readonly string[]
     }
+  /** Send what there is and go on encrypted, then call `secured`. */
+  | { readonly kind: 'secure' }
   /** Send what there is and close. */
   | { readonly kind: 'end' }
   /** Close at once. */
@@ -43,6 +45,9 @@ export interface Agreed {
   readonly contexts: readonly ChosenContext[]
 }
 
+/** What of TLS there is: before `required` is met nothing is told. */
+export type TlsMode = 'none' | 'optional' | 'required' | 'done'
+
 type State = 'flags' | 'options' | 'asking' | 'done' | 'dead'
 
 /** The option a question was asked for. */
@@ -52,6 +57,9 @@ interface Pending {
   readonly kinds: readonly number[]
   readonly queries: readonly string[]
 }
+
+/** Options that may come before TLS where that is required. */
+const IN_THE_CLEAR: ReadonlySet<number> = new Set([Option.STARTTLS, Option.ABORT])
 
 const STARVE: HandshakeStep = { kind: 'starve' }
 const NO_PENDING: Pending = { option: 0, name: '', kinds: [], queries: [] }
@@ -68,6 +76,11 @@ export class Handshake {
   #skip = 0
   #pending = NO_PENDING
   #out: Buffer[] = [wire.encodeGreeting()]
+  #tls: TlsMode
+
+  constructor(tls: TlsMode = 'none') {
+    this.#tls = tls
+  }
 
   /** Bytes to send since the last call. */
   take(): Buffer[] {
@@ -89,6 +102,14 @@ export class Handshake {
       if (step.kind === 'dead' || step.kind === 'end') this.#state = 'dead'
       return step
     }
+  }
+
+  /** Answer to `secure`: nothing that was said in the clear counts. */
+  secured(): void {
+    this.#tls = 'done'
+    this.#chunks = undefined
+    this.#chosenFor = undefined
+    this.#state = 'options'
   }
 
   /** Answer to `list`. */
@@ -175,7 +196,14 @@ export class Handshake {
     if (!this.#fixed && option !== Option.EXPORT_NAME) {
       return { kind: 'dead', reason: 'option without fixed newstyle' }
     }
+    if (this.#tls === 'required' && !IN_THE_CLEAR.has(option)) return this.#demandTls(option)
     return this.#dispatch(option, data)
+  }
+
+  #demandTls(option: number): HandshakeStep | undefined {
+    if (option === Option.EXPORT_NAME) return { kind: 'dead', reason: 'TLS is required' }
+    this.#refuse(Rep.ERR_TLS_REQD, 'TLS is required: send STARTTLS first')
+    return undefined
   }
 
   #oversized(inbox: Inbox, option: number, length: number): HandshakeStep | undefined {
@@ -195,6 +223,8 @@ export class Handshake {
       case Option.ABORT:
         this.#reply(Rep.ACK)
         return { kind: 'end' }
+      case Option.STARTTLS:
+        return this.#startTls(data)
       case Option.LIST:
         if (data.length > 0) return this.#invalid('LIST takes no data')
         return this.#ask({ kind: 'list' })
@@ -215,6 +245,17 @@ export class Handshake {
         this.#refuse(Rep.ERR_UNSUP, 'option is not supported')
         return undefined
     }
+  }
+
+  #startTls(data: Buffer): HandshakeStep | undefined {
+    if (data.length > 0) return this.#invalid('STARTTLS takes no data')
+    if (this.#tls === 'done') return this.#invalid('the connection is encrypted already')
+    if (this.#tls === 'none') {
+      this.#refuse(Rep.ERR_UNSUP, 'this server has no TLS')
+      return undefined
+    }
+    this.#reply(Rep.ACK)
+    return this.#ask({ kind: 'secure' })
   }
 
   #exportName(data: Buffer): HandshakeStep {

@@ -3,7 +3,7 @@ import type { Log } from '../../base/log.js'
 import type { VolumeSource } from '../../volume/volume.js'
 import { NBD_LIMITS } from '../../wire/nbd/constants.js'
 import type { Address, Connection, World } from '../../world/world.js'
-import { NbdClient } from './connection.js'
+import { NbdClient, type TlsDoor } from './connection.js'
 
 export interface NbdServerOptions {
   readonly world: Pick<World, 'clock' | 'network'>
@@ -11,6 +11,7 @@ export interface NbdServerOptions {
   readonly source: VolumeSource
   /** Port 0 picks a free one. */
   readonly address: Address
+  readonly tls?: TlsDoor | undefined
 }
 
 export interface NbdConnectionInfo {
@@ -33,7 +34,7 @@ export interface NbdServer {
 
 /** Rejects when the address cannot be listened at. */
 export async function startNbdServer(options: NbdServerOptions): Promise<NbdServer> {
-  const { world, log, source } = options
+  const { world, log, source, tls } = options
   const clients = new Set<NbdClient>()
   let closing = false
   let emptied: (() => void) | undefined
@@ -49,6 +50,7 @@ export async function startNbdServer(options: NbdServerOptions): Promise<NbdServ
       clock: world.clock,
       log,
       source,
+      tls,
       gone: () => {
         clients.delete(client)
         if (clients.size === 0) emptied?.()

@@ -56,6 +56,12 @@ export class SocketConnection implements Connection {
     })
   }
 
+  /** Gives the socket to somebody else; of this connection only the end is left. */
+  surrender(): Socket {
+    for (const event of ['data', 'drain']) this.#socket.removeAllListeners(event)
+    return this.#socket
+  }
+
   write(bytes: Uint8Array): boolean {
     // Nothing will ever drain: `close` is on its way, and waiting would be for ever.
     if (!this.#socket.writable) return true

@@ -32,6 +32,7 @@ const CLIENTS = {
   nsenter: 'util-linux',
   unshare: 'util-linux',
   mount: 'mount',
+  openssl: 'openssl',
   tgtd: 'tgt',
   tgtadm: 'tgt',
   'iscsi-inq': 'libiscsi-bin',

@@ -3,7 +3,7 @@
  * client's bytes as small builders. Reply streams are decoded into lines that read like a transcript.
  */
 import { silentLog } from '../../../src/base/log.js'
-import { NbdClient } from '../../../src/doors/nbd/connection.js'
+import { NbdClient, type TlsDoor } from '../../../src/doors/nbd/connection.js'
 import type { VolumeSource } from '../../../src/volume/volume.js'
 import {
   EXTENDED_REQUEST_MAGIC,
@@ -124,7 +124,7 @@ export interface Rig {
   gone: number
 }
 
-export function rig(source: VolumeSource): Rig {
+export function rig(source: VolumeSource, tls?: TlsDoor): Rig {
   const connection = new TestConnection()
   const clock = new TestClock()
   const client = new NbdClient({
@@ -132,6 +132,7 @@ export function rig(source: VolumeSource): Rig {
     clock,
     log: silentLog,
     source,
+    tls,
     gone: () => {
       made.gone++
     },

@@ -1,0 +1,101 @@
+/** NBD over TLS with libnbd's and QEMU's tools: certificates, client certificates, pre-shared keys. */
+import { randomBytes } from 'node:crypto'
+import { mkdir, writeFile } from 'node:fs/promises'
+import type { ExecutionContext } from 'ava'
+import { nbdcopy, nbdinfo } from './support/clients.js'
+import { startCluster } from './support/cluster.js'
+import { scratch } from './support/owner.js'
+import { run } from './support/run.js'
+import { needing } from './support/suite.js'
+
+const MIB = 1024 * 1024
+const realTest = needing('nbdinfo', 'nbdcopy', 'qemu-img', 'openssl')
+
+/** An authority in `directory`, with a certificate for this host, and one for a client. */
+async function certificates(t: ExecutionContext): Promise<string> {
+  const directory = await scratch(t)
+  const openssl = (...words: string[]) => run(['openssl', ...words], { cwd: directory })
+  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2']
+  const authority = ['-x509', '-keyout', 'ca-key.pem', '-out', 'ca-cert.pem', '-subj', '/CN=test']
+  await openssl('req', ...key, ...authority)
+  for (const [who, name] of [
+    ['server', 'localhost'],
+    ['client', 'client.example'],
+  ] as const) {
+    const files = ['-keyout', `${who}-key.pem`, '-out', `${who}-cert.pem`]
+    const signed = ['-x509', '-CA', 'ca-cert.pem', '-CAkey', 'ca-key.pem', '-subj', `/CN=${name}`]
+    const names = ['-addext', `subjectAltName=DNS:${name},IP:127.0.0.1`]
+    const leaf = ['-addext', 'basicConstraints=critical,CA:FALSE']
+    await openssl('req', ...key, ...files, ...signed, ...names, ...leaf)
+  }
+  return directory
+}
+
+async function served(t: ExecutionContext, ...options: string[]) {
+  const cluster = await startCluster(t, { nodes: 1, copies: 1, place: () => ({ options }) })
+  await cluster.dog('vdi create', 'Alice', '8M')
+  const { host, place } = cluster.node(0)
+  return { cluster, address: `${host}:${place.nbdPort}` }
+}
+
+realTest('encrypted with certificates: data go in and out, and nothing in the clear', async (t) => {
+  const pki = await certificates(t)
+  const { cluster, address } = await served(t, '--nbd-tls-certificates', pki)
+  const content = `${pki}/content`
+  await writeFile(content, randomBytes(8 * MIB))
+  const uri = `nbds://${address}/Alice?tls-certificates=${pki}`
+  await nbdcopy(content, uri)
+  await nbdcopy(uri, `${pki}/back`)
+  await run(['cmp', content, `${pki}/back`])
+  const credentials = `tls-creds-x509,id=tls,dir=${pki},endpoint=client`
+  const [host, port] = address.split(':')
+  const image = `driver=nbd,server.type=inet,server.host=${host},server.port=${port},export=Alice,tls-creds=tls`
+  await run([
+    'qemu-img',
+    'compare',
+    '--object',
+    credentials,
+    '--image-opts',
+    image,
+    `driver=raw,file.driver=file,file.filename=${content}`,
+  ])
+  const refused = await t.throwsAsync(nbdinfo(cluster.uri('Alice')))
+  t.regex(refused?.message ?? '', /TLS/i)
+})
+
+realTest('with --nbd-tls on a client may stay in the clear', async (t) => {
+  const pki = await certificates(t)
+  const { cluster, address } = await served(t, '--nbd-tls', 'on', '--nbd-tls-certificates', pki)
+  t.is((await nbdinfo(cluster.uri('Alice')))['export-size'], 8 * MIB)
+  const uri = `nbds://${address}/Alice?tls-certificates=${pki}`
+  t.is((await nbdinfo(uri))['export-size'], 8 * MIB)
+})
+
+realTest('clients without the right certificate are refused when they are verified', async (t) => {
+  const pki = await certificates(t)
+  const options = ['--nbd-tls-certificates', pki, '--nbd-tls-verify-peer']
+  const { address } = await served(t, ...options)
+  const uri = (directory: string) => `nbds://${address}/Alice?tls-certificates=${directory}`
+  t.is((await nbdinfo(uri(pki)))['export-size'], 8 * MIB)
+  // Of another authority, and with the certificate of nobody.
+  const stranger = await certificates(t)
+  await run(['cp', `${pki}/ca-cert.pem`, stranger])
+  await t.throwsAsync(nbdinfo(uri(stranger)))
+  const nobody = `${await scratch(t)}/nobody`
+  await mkdir(nobody)
+  await run(['cp', `${pki}/ca-cert.pem`, nobody])
+  await t.throwsAsync(nbdinfo(uri(nobody)))
+  t.is((await nbdinfo(uri(pki)))['export-size'], 8 * MIB)
+})
+
+realTest('a pre-shared key opens the door to who has it', async (t) => {
+  const directory = await scratch(t)
+  const [keys, wrong] = [`${directory}/keys.psk`, `${directory}/wrong.psk`]
+  await writeFile(keys, `# clients\nalice:${randomBytes(32).toString('hex')}\n`)
+  await writeFile(wrong, `alice:${randomBytes(32).toString('hex')}\n`)
+  const { address } = await served(t, '--nbd-tls-psk', keys)
+  const uri = (name: string, file: string) => `nbds://${name}@${address}/Alice?tls-psk-file=${file}`
+  t.is((await nbdinfo(uri('alice', keys)))['export-size'], 8 * MIB)
+  await t.throwsAsync(nbdinfo(uri('alice', wrong)))
+  t.is((await nbdinfo(uri('alice', keys)))['export-size'], 8 * MIB)
+})
