@@ -34,6 +34,8 @@ export class LockKeeper {
   readonly #checkpoints = new Map<number, ReadonlyMap<Vid, VdiLock>>()
   /** Newest message of each node that was heard (wire/sheepdog/coherence.ts). */
   readonly #heard = new Map<NodeKey, number>()
+  /** How often each node has left. */
+  readonly #departures = new Map<NodeKey, number>()
   readonly #listeners = new Set<() => void>()
   #serial = 0
 
@@ -121,7 +123,13 @@ export class LockKeeper {
   left(node: SdNode): void {
     releaseLocksOf(node, this.#state.vids)
     this.#heard.delete(nodeKey(node))
+    this.#departures.set(nodeKey(node), this.departuresOf(node) + 1)
     this.#changed()
+  }
+
+  /** Tells the lives of a node apart: the next one has not heard what was said to this one. */
+  departuresOf(node: NodeId): number {
+    return this.#departures.get(nodeIdKey(node)) ?? 0
   }
 
   /** An epoch begins, of which somebody may want to know the locks. */

@@ -162,10 +162,11 @@ export class SharedVolumes {
   }
 
   async #heardByOne(node: NodeId, vid: Vid, serial: number): Promise<Code> {
-    const { state, peers, clock } = this.#options
+    const { state, locks, peers, clock } = this.#options
+    const life = locks.departuresOf(node)
     for (;;) {
       const target = state.members.find((member) => sameNode(member, node))
-      if (target === undefined) return Code.SUCCESS
+      if (target === undefined || locks.departuresOf(node) !== life) return Code.SUCCESS
       if (state.status !== 'ok') return Code.WAIT_FOR_JOIN
       const code = await new Promise<Code>((resolve) => {
         const head = hearingRequest({ vid, serial })
