@@ -1,5 +1,18 @@
 /** Log events, not prose: a dotted name and its fields. Bound to an implementation in `world`. */
 
+/** From the gravest to the most talkative; the index is syslog's severity. */
+export const LOG_LEVELS = [
+  'emerg',
+  'alert',
+  'crit',
+  'err',
+  'warning',
+  'notice',
+  'info',
+  'debug',
+] as const
+export type LogLevel = (typeof LOG_LEVELS)[number]
+
 export type LogFields = Readonly<Record<string, string | number | bigint | boolean | undefined>>
 
 export interface Log {

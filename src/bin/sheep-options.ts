@@ -1,16 +1,16 @@
 /** The command line of `sheep` (cluster spec, section 2.1), checked. */
+
 import { isIP } from 'node:net'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { LOG_LEVELS, type LogLevel } from '../base/log.js'
 import type { RecoveryPlan } from '../sheep/recovery/plan.js'
 import type { Role } from '../sheep/role.js'
 import type { RecoveryThrottling } from '../wire/sheepdog/records.js'
 import {
   LOG_DESTINATIONS,
   LOG_FORMATS,
-  LOG_LEVELS,
   type LogDestination,
   type LogFormat,
-  type LogLevel,
 } from '../world/node/log.js'
 import type { TlsFiles } from '../world/node/tls.js'
 import type { Address } from '../world/world.js'

@@ -1,4 +1,5 @@
 /** `dog node log level`: how much one sheep writes into its log, looked at and changed while it runs. */
+import { LOG_LEVELS } from '../base/log.js'
 import { Flag, Op } from '../wire/sheepdog/opcodes.js'
 import { plainRequest } from '../wire/sheepdog/requests.js'
 import { reasonOf } from './client.js'
@@ -8,17 +9,7 @@ import { subcommandHelp } from './help.js'
 import { nodeOption as option } from './options.js'
 import { withWords } from './third-words.js'
 
-/** By number, as syslog counts them. */
-const LEVELS: readonly string[] = [
-  'emerg',
-  'alert',
-  'crit',
-  'err',
-  'warning',
-  'notice',
-  'info',
-  'debug',
-]
+const LEVELS: readonly string[] = LOG_LEVELS
 
 const options = [option.address, option.port, option.help, option.time, option.json]
 

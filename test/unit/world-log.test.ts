@@ -1,10 +1,12 @@
 /** Log lines as they arrive in files and on stdout. Local time is made UTC where it is compared. */
+
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
-import { LOG_LEVELS, type LogOptions, openLog } from '../../src/world/node/log.js'
+import { LOG_LEVELS } from '../../src/base/log.js'
+import { type LogOptions, openLog } from '../../src/world/node/log.js'
 import { SyslogSink } from '../../src/world/node/log-sink.js'
 import { loadNative } from '../../src/world/node/native.js'
 

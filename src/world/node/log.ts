@@ -3,21 +3,8 @@
  * places of sheepdog's `-l level=,dir=,format=,dst=` (cluster spec, section 2.1).
  */
 import { pino } from 'pino'
-import type { Log, LogFields } from '../../base/log.js'
+import { LOG_LEVELS, type Log, type LogFields, type LogLevel } from '../../base/log.js'
 import { FileSink, type LineSink, StdoutSink, SyslogSink } from './log-sink.js'
-
-/** From the gravest to the most talkative; the index is syslog's severity. */
-export const LOG_LEVELS = [
-  'emerg',
-  'alert',
-  'crit',
-  'err',
-  'warning',
-  'notice',
-  'info',
-  'debug',
-] as const
-export type LogLevel = (typeof LOG_LEVELS)[number]
 
 /** `default`: time, level, event, fields. `server`: the same with the pid. `json`: an object a line. */
 export const LOG_FORMATS = ['default', 'server', 'json'] as const
