@@ -8,6 +8,7 @@
  *   --only A,B      of the servers and jobs only those whose name holds one of these texts
  *   --dir DIR       where all files lie (the system's temporary directory)
  *   --json FILE     also write every figure there
+ *   --sheepdog      the sheepdog protocol's door instead (sheepdog.ts)
  *   --coding        only the arithmetic of erasure coding: the native binding beside the portable twin
  *
  * The machine is shared and drifts, so rounds are interleaved and only ratios within one run mean much.
@@ -28,6 +29,7 @@ import {
   type Samples,
   toJson,
 } from './report.js'
+import { benchSheepdogDoor } from './sheepdog.js'
 import { TARGETS, type Target } from './targets.js'
 
 const say = (text: string) => process.stderr.write(`${text}\n`)
@@ -38,12 +40,15 @@ async function main(): Promise<void> {
     return
   }
   const options = readOptions()
+  if (process.argv.includes('--sheepdog')) {
+    await withOwner(options, async (owner) => {
+      console.log(await benchSheepdogDoor(owner, { ...options, say }))
+    })
+    return
+  }
   const lack = await ensureTools(['fio', 'qemu-nbd', 'nbdkit', 'nbdinfo'], say)
   if (lack !== undefined) throw new Error(lack)
-  await mkdir(options.top, { recursive: true })
-  const ends: (() => Promise<void>)[] = []
-  const owner: Owner = { teardown: (end) => void ends.push(end), passed: true, log: say }
-  try {
+  await withOwner(options, async (owner) => {
     const targets = await startTargets(owner, options)
     const jobs = pick(JOBS, options.only)
     const samples = await measure(targets, jobs, options)
@@ -53,6 +58,15 @@ async function main(): Promise<void> {
     if (options.json !== undefined) {
       await writeFile(options.json, toJson(samples, memory, options))
     }
+  })
+}
+
+/** What `use` starts ends with it. */
+async function withOwner({ top }: Options, use: (owner: Owner) => Promise<void>): Promise<void> {
+  await mkdir(top, { recursive: true })
+  const ends: (() => Promise<void>)[] = []
+  try {
+    await use({ teardown: (end) => void ends.push(end), passed: true, log: say })
   } finally {
     for (const end of ends.reverse()) await end()
   }
@@ -68,6 +82,7 @@ function readOptions(): Options {
       only: { type: 'string', default: '' },
       dir: { type: 'string', default: tmpdir() },
       json: { type: 'string' },
+      sheepdog: { type: 'boolean' },
     },
   })
   const number = (name: string, text: string, least: number) => {
