@@ -308,6 +308,7 @@ export class CodedObjects {
     const head = objectRequest({
       ...{ opcode: Op.READ_PEER, epoch: view.epoch, oid: oidOf(holders), offset },
       ...{ copies: code.width, policy: state.codingOf(id), fragment: index, dataLength: length },
+      blockSizeShift: state.blockSizeShiftOf(oidVid(id)),
     })
     const done: Parameters<typeof peers.request>[3] = (reply) => {
       const result = replyCode(reply)
@@ -376,6 +377,7 @@ export class CodedObjects {
       ...{ opcode: what.opcode, flags: what.flags, epoch: place.view.epoch, offset: what.offset },
       ...{ oid: oidOf(place.holders), copies: code.width, policy: state.codingOf(holder.id) },
       ...{ fragment: index, dataLength: data.length },
+      blockSizeShift: state.blockSizeShiftOf(oidVid(holder.id)),
     })
     const payload = data.length === 0 ? undefined : data
     peers.request(holder.node, head, payload, (reply) => done(replyCode(reply)))

@@ -288,7 +288,9 @@ export class Gateway implements ObjectAccess {
     }
     const start = this.#world.random.below(nodes.length)
     const { oid } = ref
-    const read = { peers: this.#peers, nodes, start, epoch: this.#state.epoch, oid, offset, into }
+    const { epoch } = this.#state
+    const blockSizeShift = this.#state.blockSizeShiftOf(ref.vid)
+    const read = { peers: this.#peers, nodes, start, epoch, oid, offset, blockSizeShift, into }
     readRemote(read, (code) => {
       if (code === Code.SUCCESS) done(code)
       else failed(code)
@@ -434,13 +436,12 @@ export class Gateway implements ObjectAccess {
       outcome = moreTelling(outcome, code)
       if (--waiting === 0) done(outcome)
     }
+    const blockSizeShift = this.#state.blockSizeShiftOf(ref.vid)
     for (const node of ref.remotes) {
       const head = objectRequest({
         opcode: what.opcode,
         flags: what.flags,
-        epoch,
-        oid: ref.oid,
-        offset: what.offset,
+        ...{ epoch, oid: ref.oid, offset: what.offset, blockSizeShift },
         dataLength: what.data?.length ?? 0,
       })
       this.#peers.request(node, head, what.data, (reply) => one(replyCode(reply)))

@@ -38,6 +38,8 @@ export interface PeerTarget {
   /** 0: replicated, or the peer does not say. */
   readonly policy: number
   readonly index: number
+  /** Size of the volume's objects; 0: the peer does not say. */
+  readonly shift: number
 }
 
 /** Copies of these epochs will do; both ends belong to it. */
@@ -243,9 +245,14 @@ export class LocalObjects {
    * Under which id this node stores what a peer asks for. AGAIN: the peer knows more of the volume than this node,
    * which has not been told yet. INVALID_PARMS: there is no such fragment. Sheepdog 1.0 does not tell the policy.
    */
-  storedId({ oid, policy, index }: PeerTarget): StoredId | Code {
+  storedId({ oid, policy, index, shift }: PeerTarget): StoredId | Code {
+    const kind = oidKind(oid)
+    const isSized = kind === 'data' || kind === 'vmstate'
+    if (isSized && shift !== 0 && shift !== this.#state.blockSizeShiftOf(oidVid(oid))) {
+      return Code.AGAIN
+    }
     const coding = this.#state.codingOf(oid)
-    const isKnown = this.#state.vids.get(oidVid(oid)) !== undefined || oidKind(oid) === 'attribute'
+    const isKnown = this.#state.vids.get(oidVid(oid)) !== undefined || kind === 'attribute'
     if (policy !== coding && (policy !== 0 || !isKnown)) return Code.AGAIN
     const strips = stripsOf(coding)
     if (strips === undefined) return oid

@@ -19,6 +19,8 @@ export interface RemoteRead {
   readonly epoch: number
   readonly oid: Oid
   readonly offset: number
+  /** Of the volume, as this node knows it. */
+  readonly blockSizeShift: number
   readonly into: Uint8Array
 }
 
@@ -40,6 +42,7 @@ export function readRemote(read: RemoteRead, done: Done): void {
       epoch: read.epoch,
       oid: read.oid,
       offset: read.offset,
+      blockSizeShift: read.blockSizeShift,
       dataLength: into.length,
     })
     const onReply: Parameters<Peers['request']>[3] = (reply) => {

@@ -20,6 +20,7 @@ function storedId(node: SheepNode, request: Frame, reply: Reply): StoredId | und
     oid: objectFields.oid(request),
     policy: objectFields.policy(request),
     index: objectFields.fragment(request),
+    shift: objectFields.blockSizeShift(request),
   })
   if (typeof id === 'bigint') return id
   reply(failed(id))

@@ -18,6 +18,8 @@ export interface ObjectFields {
   readonly copies?: number
   readonly policy?: number
   readonly fragment?: number
+  /** Ours, in a reserved byte: what the sender takes the volume's objects for; 0: it does not say. */
+  readonly blockSizeShift?: number
   readonly targetEpoch?: number
   /** Reads of a recovery: copies from this epoch up to the target will do. Sheepdog 1.0 ignores the field. */
   readonly sinceEpoch?: number
@@ -77,6 +79,7 @@ export function objectRequest(fields: Start & ObjectFields): Buffer {
   head[32] = fields.copies ?? 0
   head[33] = fields.policy ?? 0
   head[34] = fields.fragment ?? 0
+  head[35] = fields.blockSizeShift ?? 0
   head.writeUInt32LE(fields.targetEpoch ?? 0, 36)
   head.writeUInt32LE(fields.offset ?? 0, 40)
   return head
@@ -140,6 +143,7 @@ export const objectFields = {
   copies: (frame: Frame): number => frame.head[32]!,
   policy: (frame: Frame): number => frame.head[33]!,
   fragment: (frame: Frame): number => frame.head[34]!,
+  blockSizeShift: (frame: Frame): number => frame.head[35]!,
   sinceEpoch: (frame: Frame): number => frame.head.readUInt32LE(24),
   targetEpoch: (frame: Frame): number => frame.head.readUInt32LE(36),
   offset: (frame: Frame): number => frame.head.readUInt32LE(40),
