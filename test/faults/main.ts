@@ -30,7 +30,6 @@ import { enterOwnNamespace, inOwnNamespace, startNetworks } from './networks.js'
 import { verdictTable } from './report.js'
 import { prepare, type Redundancy } from './setting.js'
 
-const PATIENCE_MS = 30_000
 /** Coded volumes wait while there are fewer nodes than fragments. */
 const CODED_PATIENCE_MS = 300_000
 const SPARES = 1
@@ -133,7 +132,8 @@ async function main(): Promise<number> {
     const chance = dice(options.seed)
     const { nodes, volumes, redundancy, top, keep } = options
     const plan = { owner, meeting, nodes, spares: SPARES, volumes, redundancy, top, keep, say }
-    const patienceMs = redundancy.strips === undefined ? PATIENCE_MS : CODED_PATIENCE_MS
+    const patienceMs =
+      redundancy.strips === undefined ? meeting.patienceSeconds * 1000 : CODED_PATIENCE_MS
     const setting = await prepare({ ...plan, chance: chance.fork(), patienceMs })
     const verdict =
       options.killAll > 0

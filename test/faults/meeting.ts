@@ -22,6 +22,8 @@ export interface Meeting {
   readonly servers?: Services
   /** How long a node is paused or cut, in seconds: at least, at most. */
   readonly awaySeconds: readonly [number, number]
+  /** A client that gets no answer for this long, without a fault of its gateway, has met a defect. */
+  readonly patienceSeconds: number
 }
 
 /** A directory all nodes see. A node that is paused or cut stays a member, so everybody waits for it. */
@@ -31,6 +33,7 @@ export function localMeeting(networks?: Networks): Meeting {
     place: (node) => networks?.homes[node] ?? {},
     cables: networks?.cables,
     awaySeconds: [1, 5],
+    patienceSeconds: 30,
   }
 }
 
@@ -59,6 +62,8 @@ export async function corosyncMeeting(owner: Owner, hosts: number): Promise<Meet
       start: (node) => ring.host(node).start(),
     },
     awaySeconds: [2, 20],
+    // Each fault costs the ring some seconds to form anew and four more to believe it; they come in rows.
+    patienceSeconds: 60,
   }
 }
 
@@ -85,5 +90,6 @@ export async function zookeeperMeeting(owner: Owner, networks: Networks): Promis
       },
     },
     awaySeconds: [2, 3 * SESSION_SECONDS],
+    patienceSeconds: 30,
   }
 }
