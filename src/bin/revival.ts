@@ -4,6 +4,13 @@
  * the next. Its clients lose their connections without an answer, so that those who can reconnect ask again.
  */
 import type { Log } from '../base/log.js'
+import type { Clock } from '../world/world.js'
+
+/**
+ * Everything a life waits for at its end has a limit of its own, seconds at most. When one is missing after all, a node
+ * that neither serves nor comes back would hold its cluster up; the process ends instead, as if it had crashed.
+ */
+const END_MS = 60_000
 
 export interface Ending {
   /** Undefined: it was asked for. */
@@ -28,9 +35,11 @@ export interface LongLife {
 export async function withRevivals(
   begin: (isRevival: boolean) => Promise<Life>,
   log: Log,
+  clock: Pick<Clock, 'after'>,
 ): Promise<LongLife> {
   let life = await begin(false)
   let isStopping = false
+  let isStuck = false
   /** The change from one life to the next. */
   let change: Promise<void> = Promise.resolve()
 
@@ -39,13 +48,19 @@ export async function withRevivals(
       const { reason, again } = await life.over
       if (!again || isStopping) return reason
       log.info('node.revival', { reason })
-      change = life.stop().then(async () => {
-        if (!isStopping) life = await begin(true)
+      change = inTime(life.stop(), clock).then(async (isOver) => {
+        isStuck = !isOver
+        if (!isStopping && isOver) life = await begin(true)
       })
       try {
         await change
       } catch (error) {
         return `it could not start again: ${error instanceof Error ? error.message : String(error)}`
+      }
+      if (isStuck) {
+        const what = `its life before did not end within ${END_MS / 1000} s`
+        log.error('node.stuck', { reason: what })
+        return `it could not start again: ${what}`
       }
       if (isStopping) return undefined
     }
@@ -56,7 +71,15 @@ export async function withRevivals(
     stop: async () => {
       isStopping = true
       await change.catch(() => undefined)
-      await life.stop()
+      if (!isStuck) await life.stop()
     },
   }
+}
+
+/** False: it takes too long. */
+function inTime(end: Promise<void>, clock: Pick<Clock, 'after'>): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const cancel = clock.after(END_MS, () => resolve(false))
+    end.then(() => resolve(true), reject).finally(cancel)
+  })
 }

@@ -66,7 +66,7 @@ export async function runSheep(options: SheepOptions): Promise<RunningSheep> {
       }
       return start({ ...options, announcedAddress }, metaDirectory, log, { isRevival, known })
     }
-    const sheep = await withRevivals(begin, log)
+    const sheep = await withRevivals(begin, log, nodeWorld(log).clock)
     return { log, ...sheep }
   } catch (error) {
     log.error('start.failed', { reason: error instanceof Error ? error.message : String(error) })

@@ -13,6 +13,9 @@ class Lives {
   readonly story: string[] = []
   readonly ends: ((ending: Ending) => void)[] = []
   failure: Error | undefined
+  readonly clock = new VirtualClock()
+  /** Its end never comes. */
+  isEndless = false
 
   readonly begin = (isRevival: boolean): Promise<Life> => {
     const number = this.ends.length + 1
@@ -23,7 +26,7 @@ class Lives {
     })
     const stop = (): Promise<void> => {
       this.story.push(`stop ${number}`)
-      return Promise.resolve()
+      return this.isEndless ? new Promise(() => undefined) : Promise.resolve()
     }
     return Promise.resolve({ over, stop })
   }
@@ -36,7 +39,7 @@ class Lives {
 
 test('a life the cluster ended is followed by another one, any other end is the last', async (t) => {
   const lives = new Lives()
-  const sheep = await withRevivals(lives.begin, silentLog)
+  const sheep = await withRevivals(lives.begin, silentLog, lives.clock)
   await lives.end(true, 'session lost')
   await lives.end(true, 'session lost')
   await lives.end(false, 'the disk is gone')
@@ -48,7 +51,7 @@ test('a life the cluster ended is followed by another one, any other end is the 
 
 test('who is asked to stop does not come back', async (t) => {
   const lives = new Lives()
-  const sheep = await withRevivals(lives.begin, silentLog)
+  const sheep = await withRevivals(lives.begin, silentLog, lives.clock)
   const stopped = sheep.stop()
   await lives.end(true, 'session lost')
   await stopped
@@ -57,10 +60,22 @@ test('who is asked to stop does not come back', async (t) => {
 
 test('a life that cannot begin is the end, with the reason', async (t) => {
   const lives = new Lives()
-  const sheep = await withRevivals(lives.begin, silentLog)
+  const sheep = await withRevivals(lives.begin, silentLog, lives.clock)
   lives.failure = new Error('port 7000 is taken')
   await lives.end(true, 'session lost')
   t.is(await sheep.over, 'it could not start again: port 7000 is taken')
+})
+
+test('a life that does not end is the last: the process goes, and is asked nothing more', async (t) => {
+  const lives = new Lives()
+  const sheep = await withRevivals(lives.begin, silentLog, lives.clock)
+  lives.isEndless = true
+  await lives.end(true, 'session lost')
+  const stopped = sheep.stop()
+  await lives.clock.sleep(61_000)
+  t.regex((await sheep.over) ?? '', /did not end within 60 s/)
+  await stopped
+  t.deepEqual(lives.story, ['begin 1', 'stop 1'])
 })
 
 test('what a life still meant to do is not done after it', async (t) => {
