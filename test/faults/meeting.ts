@@ -90,6 +90,7 @@ export async function zookeeperMeeting(owner: Owner, networks: Networks): Promis
       },
     },
     awaySeconds: [2, 3 * SESSION_SECONDS],
-    patienceSeconds: 30,
+    // Each death is noticed after a session, and they come in rows.
+    patienceSeconds: 60,
   }
 }
