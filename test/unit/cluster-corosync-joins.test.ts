@@ -3,9 +3,12 @@
  * whatever happened to the ring while they asked.
  */
 import test, { type ExecutionContext } from 'ava'
-import { decodeMessage, GROUP } from '../../src/cluster/corosync/message.js'
+import { decodeMessage, GROUP, type Message, PLAIN } from '../../src/cluster/corosync/message.js'
+import { Order } from '../../src/cluster/corosync/order.js'
+import type { ProcessId } from '../../src/world/corosync.js'
 import { type Member, Story } from './support/corosync-story.js'
 import { Dice } from './support/fake-cluster.js'
+import { testNode } from './support/recorder.js'
 import { withSeeds } from './support/seeds.js'
 
 const HOSTS = 5
@@ -115,4 +118,25 @@ test('a member that is left behind while a joiner waits is gone for the joiner a
   const others = [story.member(1), story.member(2), joiner].map(({ recorder }) => recorder.lines)
   await story.until(() => others.every((lines) => lines.at(-1) === 'notified 2 and on'))
   for (const lines of others) t.is(lines.at(-2), 'left 3 [1 2 4]')
+})
+
+test('the answer of another cluster to an earlier attempt of a joiner does not take its place away', (t) => {
+  const [self, joiner] = [1, 2].map((nodeId) => ({ nodeId, pid: 7 })) as [ProcessId, ProcessId]
+  const order = new Order(self, [], { deliver: () => undefined, refused: () => t.fail() })
+  const said = (type: 'join' | 'accept', process: ProcessId, incarnation: string): Message => {
+    return { ...PLAIN, type, subject: { process, node: testNode(process.nodeId) }, incarnation }
+  }
+  const now = { now: 0, isSure: true }
+  order.received(self, said('join', self, 'aa'))
+  order.advance(now)
+  order.received(self, said('accept', self, 'aa'))
+  order.arrived(joiner)
+  order.received(joiner, said('join', joiner, 'cc'))
+  order.advance(now)
+  t.deepEqual(order.asking?.process, joiner)
+  t.false(order.received(self, said('accept', joiner, 'bb')), 'nor does a late one of this cluster')
+  order.elsewhere(joiner, 'bb')
+  t.deepEqual(order.asking?.process, joiner)
+  order.elsewhere(joiner, 'cc')
+  t.is(order.asking, undefined)
 })

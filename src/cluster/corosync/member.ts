@@ -293,17 +293,17 @@ export class CorosyncMember {
     const { process } = message.subject
     if (message.type === 'leave') this.#leaveCame(from, process)
     else if (message.type === 'join') this.#pulse?.expect(from, message.incarnation)
-    const isVain = message.type === 'accept' && !this.#mayAnswer(from, process)
+    const isVain = message.type === 'accept' && !this.#mayAnswer(from, message)
     if (!isVain && order.received(from, message)) this.#settled(message)
     this.#advance()
   }
 
   /** Whether this answer lets a joiner into this cluster. */
-  #mayAnswer(from: ProcessId, joiner: ProcessId): boolean {
+  #mayAnswer(from: ProcessId, { subject, incarnation }: Message): boolean {
     if (this.#evicted.has(processKey(from))) return false
     // Who is not in yet is let in by whoever answers first.
     if (!this.#counts || this.#pulse?.isMember(from) === true) return true
-    this.#order?.elsewhere(joiner)
+    this.#order?.elsewhere(subject.process, incarnation)
     return false
   }
 

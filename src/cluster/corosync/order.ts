@@ -127,7 +127,7 @@ export class Order {
     const key = processKey(process)
     this.#arrivals++
     this.#elders.delete(key)
-    if (this.elsewhere(process)) return false
+    if (this.#drop(process)) return false
     const isGoing = this.#list.findLast(
       (item) => item.kind !== 'said' && processKey(item.process) === key,
     )
@@ -137,18 +137,13 @@ export class Order {
     return isKnown
   }
 
-  /** Another cluster in this group has let this process in first. False when none was to be let in here. */
-  elsewhere(process: ProcessId): boolean {
-    const key = processKey(process)
-    const at = this.#list.findIndex(
-      (item) =>
-        item.kind === 'place' && item.accept === undefined && processKey(item.process) === key,
-    )
-    const place = this.#list[at]
-    if (place?.kind !== 'place') return false
-    this.#list.splice(at, 1)
-    if (place.asked) this.#withdraw(place)
-    return true
+  /**
+   * Another cluster in this group has answered the attempt of this process that calls itself so; no answer of this one
+   * counts any more.
+   */
+  elsewhere(process: ProcessId, incarnation: string): void {
+    const join = this.#placeOf(processKey(process))?.join
+    if (join !== undefined && isAnswerTo(incarnation, join.incarnation)) this.#drop(process)
   }
 
   /** True when the message settles a join. */
@@ -317,10 +312,23 @@ export class Order {
     const place = this.#placeOf(key)
     if (place?.join === undefined || place.accept !== undefined) return false
     // The answer to an earlier attempt of this process may have waited for the ring to turn.
-    const { incarnation } = message
-    if (isNamed(incarnation) && incarnation !== place.join.incarnation) return false
+    if (!isAnswerTo(message.incarnation, place.join.incarnation)) return false
     place.accept = { by: processKey(from), at: this.#arrivals, message }
     if (key === this.#self) this.#dropStrangers(message)
+    return true
+  }
+
+  /** Takes the place of a process away that nobody has answered. False when there is none. */
+  #drop(process: ProcessId): boolean {
+    const key = processKey(process)
+    const at = this.#list.findIndex(
+      (item) =>
+        item.kind === 'place' && item.accept === undefined && processKey(item.process) === key,
+    )
+    const place = this.#list[at]
+    if (place?.kind !== 'place') return false
+    this.#list.splice(at, 1)
+    if (place.asked) this.#withdraw(place)
     return true
   }
 
@@ -370,6 +378,7 @@ export class Order {
   }
 }
 
-function isNamed(incarnation: string): boolean {
-  return incarnation !== '' && incarnation !== NO_INCARNATION
+/** Sheepdog 1.0 names no attempt. */
+function isAnswerTo(answered: string, asked: string): boolean {
+  return answered === '' || answered === NO_INCARNATION || answered === asked
 }
