@@ -1,5 +1,5 @@
 /** A Linux guest in QEMU 5.2 lives on a volume over the sheepdog protocol; its whole state is saved and loaded. */
-import { mkdir } from 'node:fs/promises'
+import { mkdir, truncate } from 'node:fs/promises'
 import type { ExecutionContext } from 'ava'
 import { startCluster, type TestCluster } from './support/cluster.js'
 import { fillGuestRoot, type GuestParts, guestParts } from './support/guest.js'
@@ -9,27 +9,33 @@ import { img, unixName, vdiName } from './support/sheepdog-clients.js'
 import { needingQemu52 } from './support/suite.js'
 
 const DISK_MIB = 64
+/** In pieces of 64 KiB: where the file system ends, and how many are written behind it. */
+const FREE = 640
+const WRITTEN = 160
 const DEAD_MS = 2_000
 const realTest = needingQemu52('depmod', 'modprobe', 'mke2fs', 'e2fsck', 'debugfs')
 
-/** The first boot writes files one by one and signs them, the second one checks. */
+/**
+ * The first boot writes behind its file system, the second one reads that. One request at a time: QEMU 5.2 itself may
+ * die ("aio_co_enter: Assertion `self != co' failed") of a guest that asks for more while it connects again.
+ */
 const WRITER = `#!/bin/busybox sh
-export PATH=/bin
 alias b=/bin/busybox
-b mount -o remount,rw /
-if [ -e /root/sums ]; then
-  b sha256sum -c /root/sums > /dev/null && b echo '@@GOOD'
+b mount -t tmpfs none /tmp
+if b grep -q again /proc/cmdline; then
+  b dd if=/dev/vda of=/tmp/data bs=64k skip=${FREE} count=${WRITTEN} iflag=direct 2> /dev/null
 else
-  for i in $(b seq 60); do
-    b dd if=/dev/urandom of=/root/f$i bs=64k count=4 conv=fsync 2> /dev/null || b echo '@@BAD'
+  b dd if=/dev/urandom of=/tmp/data bs=64k count=${WRITTEN} 2> /dev/null
+  i=0
+  while [ $i -lt ${WRITTEN} ]; do
+    b dd if=/tmp/data of=/dev/vda bs=64k skip=$i seek=$((${FREE}+i)) count=1 oflag=direct 2> /dev/null ||
+      b echo '@@BAD'
+    i=$((i+1))
     b echo "@@wrote $i"
-    b sleep 0.1
   done
-  b sha256sum /root/f* > /root/sums
 fi
+b echo "@@sum $(b sha256sum < /tmp/data)"
 b sync
-b mount -o remount,ro / || b echo '@@BAD'
-b echo '@@DONE'
 b poweroff -f
 `
 
@@ -61,7 +67,8 @@ async function rig(t: ExecutionContext, init: string): Promise<Rig> {
   const at = (name: string) => `${cluster.directory}/${name}`
   await mkdir(at('root'))
   await fillGuestRoot(at('root'), parts, init)
-  await run(['mke2fs', '-q', '-t', 'ext4', '-d', at('root'), at('image'), `${DISK_MIB}M`])
+  await run(['mke2fs', '-q', '-t', 'ext4', '-d', at('root'), at('image'), `${FREE / 16}M`])
+  await truncate(at('image'), DISK_MIB * 2 ** 20)
   await img('convert', '-f', 'raw', '-O', 'raw', at('image'), vdiName(cluster, 'Guest'))
   return { cluster, parts, at }
 }
@@ -70,29 +77,31 @@ async function takeOut({ cluster, at }: Rig): Promise<void> {
   await img('convert', '-f', 'raw', '-O', 'raw', vdiName(cluster, 'Guest', 1), at('after'))
 }
 
-realTest('a guest writes on while the sheep behind it is killed and started again', async (t) => {
-  const given = await rig(t, WRITER)
-  const { cluster, parts, at } = given
+const SUM = /@@sum ([0-9a-f]{64})/
+
+realTest('a guest writes on while the sheep behind it is killed and restarted', async (t) => {
+  const { cluster, parts, at } = await rig(t, WRITER)
+  const node = cluster.node(0)
   const disk = drive(vdiName(cluster, 'Guest'), 'writeback')
   const writing = new OldGuest(t, parts, { disk, monitor: at('monitor1') })
-  await writing.says(/@@wrote 5\b/)
-  await cluster.node(0).kill()
+  await writing.says(/@@wrote 20\b/)
+  await node.kill()
   await pause(DEAD_MS)
-  await cluster.node(0).start()
-  await writing.says(/@@wrote 30\b/)
-  await cluster.node(0).kill()
-  await cluster.node(0).start()
-  await writing.says(/@@DONE/)
+  await node.start()
+  await writing.says(/@@wrote 80\b/)
+  await node.stop()
+  await node.start()
+  const [, written] = await writing.says(SUM)
   await writing.over()
+  t.regex(writing.console, /@@wrote 160\b/)
   t.notRegex(writing.console, /@@BAD|I\/O error/)
 
   const unix = drive(unixName(cluster, 'Guest', 2), 'none')
-  const checking = new OldGuest(t, parts, { disk: unix, monitor: at('monitor2') })
-  await checking.says(/@@DONE/)
-  t.regex(checking.console, /@@GOOD/)
-  await checking.over()
-  await takeOut(given)
-  await run(['e2fsck', '-fn', at('after')])
+  const hardware = { disk: unix, monitor: at('monitor2'), words: 'again' }
+  const reading = new OldGuest(t, parts, hardware)
+  const [, read] = await reading.says(SUM)
+  await reading.over()
+  t.is(read, written)
 })
 
 realTest('savevm, loadvm, delvm: a machine goes back with its disk, and goes on', async (t) => {

@@ -15,6 +15,8 @@ export interface Hardware {
   readonly disk: readonly string[]
   /** Where its monitor listens; a path that does not exist yet. */
   readonly monitor: string
+  /** More words on its kernel's command line. */
+  readonly words?: string
 }
 
 /** The disk as `-drive file=` names it, over QEMU's raw format. */
@@ -28,14 +30,14 @@ export class OldGuest {
   #console = ''
   #monitor: Monitor | undefined
 
-  constructor(t: Owner, parts: GuestParts, { disk, monitor }: Hardware) {
+  constructor(t: Owner, parts: GuestParts, { disk, monitor, words = '' }: Hardware) {
     const append =
       'console=ttyS0 loglevel=4 panic=-1 random.trust_cpu=on nokaslr mitigations=off no_timer_check'
     this.#monitorPath = monitor
     this.#process = start([
       ...[...QEMU52.system, '-accel', 'tcg,thread=multi', '-cpu', 'max', '-m', `${MEMORY_MIB}`],
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-serial', 'stdio'],
-      ...['-kernel', parts.kernel, '-initrd', parts.initrd, '-append', append],
+      ...['-kernel', parts.kernel, '-initrd', parts.initrd, '-append', `${append} ${words}`],
       ...[...disk, '-device', 'virtio-blk-pci,drive=root'],
       ...['-qmp', `unix:${monitor},server,nowait`],
     ])
