@@ -12,6 +12,7 @@ import { silentLog } from '../../src/base/log.js'
 import type { DoorContext, Operation, OperationTable } from '../../src/doors/sheepdog/context.js'
 import { decodeDiskPaths } from '../../src/doors/sheepdog/disk-ops.js'
 import { Greetings } from '../../src/doors/sheepdog/greetings.js'
+import { OneConnection } from '../../src/doors/sheepdog/one-connection.js'
 import { SheepdogSession } from '../../src/doors/sheepdog/session.js'
 import { INODE_HEADER_BYTES } from '../../src/model/inode.js'
 import { decodeNode, NODE_BYTES } from '../../src/model/node.js'
@@ -102,6 +103,7 @@ function oneSession(stream: Buffer, dice: Dice): number {
     context: contextOfNobody(),
     operations: operations(dice, late),
     greetings: new Greetings(() => new Set()),
+    oneConnection: new OneConnection(),
     clock: { soon: (fn: () => void) => void queue.push(fn) } as unknown as Clock,
     ended: () => undefined,
   })

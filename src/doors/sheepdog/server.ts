@@ -10,6 +10,7 @@ import { Greetings } from './greetings.js'
 import { LOCK_OPERATIONS } from './lock-ops.js'
 import { NODE_OPERATIONS } from './node-ops.js'
 import { OBJECT_OPERATIONS } from './object-ops.js'
+import { OneConnection } from './one-connection.js'
 import { PEER_OPERATIONS } from './peer-ops.js'
 import { RECOVERY_OPERATIONS } from './recovery-ops.js'
 import { REPAIR_OPERATIONS } from './repair-ops.js'
@@ -45,6 +46,7 @@ export async function startSheepdogServer(options: SheepdogServerOptions): Promi
   const { world, context } = options
   const sessions = new Set<SheepdogSession>()
   const listeners: Listener[] = []
+  const oneConnection = new OneConnection()
   const greetings = new Greetings(() => new Set(context.node.state.members.map(nodeKey)))
   let allGone: (() => void) | undefined
   const accept: Parameters<World['network']['listen']>[1] = (connection) => {
@@ -58,6 +60,7 @@ export async function startSheepdogServer(options: SheepdogServerOptions): Promi
       context,
       operations: OPERATIONS,
       greetings,
+      oneConnection,
       clock: world.clock,
       ended: (ended) => {
         sessions.delete(ended)

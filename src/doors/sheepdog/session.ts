@@ -22,6 +22,7 @@ import { replyHead } from '../../wire/sheepdog/replies.js'
 import type { Clock, Connection } from '../../world/world.js'
 import type { DoorContext, OperationTable } from './context.js'
 import type { Greeter, Greetings } from './greetings.js'
+import type { OneConnection } from './one-connection.js'
 import { canWait, isBetterUnsaid } from './reconnecting.js'
 
 export class SheepdogSession implements Greeter {
@@ -30,6 +31,7 @@ export class SheepdogSession implements Greeter {
   readonly #context: DoorContext
   readonly #operations: OperationTable
   readonly #greetings: Greetings
+  readonly #oneConnection: OneConnection
   readonly #reader = new FrameReader(requestBodyLength)
   readonly #outbox: Outbox
   readonly #ended: (session: SheepdogSession) => void
@@ -53,6 +55,7 @@ export class SheepdogSession implements Greeter {
     readonly context: DoorContext
     readonly operations: OperationTable
     readonly greetings: Greetings
+    readonly oneConnection: OneConnection
     readonly clock: Clock
     readonly ended: (session: SheepdogSession) => void
   }) {
@@ -60,6 +63,7 @@ export class SheepdogSession implements Greeter {
     this.#context = options.context
     this.#operations = options.operations
     this.#greetings = options.greetings
+    this.#oneConnection = options.oneConnection
     this.#ended = options.ended
     this.#outbox = new Outbox(
       (pieces) => this.#send(pieces),
@@ -174,13 +178,17 @@ export class SheepdogSession implements Greeter {
       reply(failed(refusal))
       return
     }
+    this.#oneConnection.inTurn(request, this.caller, reply, (ended) => this.#run(request, ended))
+  }
+
+  #run(request: Frame, reply: Reply): void {
     try {
       if (request.opcode === Op.HELLO) this.#greet(request, reply)
       else this.#operations.get(request.opcode)!.run(this.#context, request, reply, this.caller)
     } catch (error) {
       // A handler's mistake costs its request, not the node and everybody on it.
       const fields = { op: opName(request.opcode), reason: String(error) }
-      node.log.error('request.failed', fields)
+      this.#context.node.log.error('request.failed', fields)
       reply({ result: codeOf(error) })
     }
   }
