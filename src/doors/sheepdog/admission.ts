@@ -37,11 +37,19 @@ export function admitting(operations: OperationTable): OperationTable {
     Array.from(operations, ([opcode, operation]): [number, Operation] => {
       if (!guarded.some((one) => one === opcode)) return [opcode, operation]
       const run: Operation['run'] = (context, request, reply, caller) => {
-        admit({ context, request, reply, caller, run: operation.run, write })
+        if (isFree(context.node, request)) operation.run(context, request, reply, caller)
+        else admit({ context, request, reply, caller, run: operation.run, write })
       }
       return [opcode, { ...operation, run }]
     }),
   )
+}
+
+/** On the way of every request: nobody has anything to do with locks. */
+function isFree({ locks, state }: SheepNode, request: Frame): boolean {
+  const lock = locks.of(objectFields.vid(request))
+  const isTgt = request.has(Flag.TGT) && state.has(ClusterFlag.USE_LOCK)
+  return lock.state === 'unlocked' && lock.former === undefined && !isTgt
 }
 
 interface Entry {
@@ -63,12 +71,7 @@ function admit(entry: Entry): void {
   const oid = objectFields.oid(request)
   const vid = oidVid(oid)
   const lock = node.locks.of(vid)
-  const usesLocks = node.state.has(ClusterFlag.USE_LOCK)
-  const isTgt = usesLocks && request.has(Flag.TGT)
-  if (lock.state === 'unlocked' && lock.former === undefined && !isTgt) {
-    go(entry)
-    return
-  }
+  const isTgt = request.has(Flag.TGT) && node.state.has(ClusterFlag.USE_LOCK)
   const effect = effectOf(request, oid)
   if (isDestructive(effect) && isBarred(node, vid, isTgt)) reply(failed(Code.VDI_LOCKED))
   else if (isDestructive(effect) && node.locks.isLapsed(vid)) renew(entry, vid)

@@ -139,6 +139,8 @@ export function refRequest(
 /** Views over the union of a received request; each getter reads where the layout says. */
 export const objectFields = {
   oid: (frame: Frame): Oid => frame.head.readBigUInt64LE(16) as Oid,
+  /** Of the object, without a look at the rest of its id. */
+  vid: (frame: Frame): Vid => asVid(frame.head.readUInt32LE(20)),
   cowOid: (frame: Frame): Oid => frame.head.readBigUInt64LE(24) as Oid,
   copies: (frame: Frame): number => frame.head[32]!,
   policy: (frame: Frame): number => frame.head[33]!,
