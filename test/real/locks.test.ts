@@ -3,7 +3,7 @@ import type { ExecutionContext } from 'ava'
 import type { TestCluster } from './support/cluster.js'
 import { startLockingCluster } from './support/locking.js'
 import { start, tryRun, until } from './support/run.js'
-import { OpenVolume, tryImg, vdiName } from './support/sheepdog-clients.js'
+import { img, io, OpenVolume, tryImg, vdiName } from './support/sheepdog-clients.js'
 import { needingQemu52 } from './support/suite.js'
 
 const test = needingQemu52('qemu-img', 'qemu-io')
@@ -89,4 +89,22 @@ test('a QEMU whose sheep was killed does not write over who has had the disk sin
   const { code, stdout } = await tryRun(read)
   t.is(code, 0)
   t.notRegex(stdout, /Pattern verification failed/)
+})
+
+test("qemu-img's snapshots work on a locked cluster and leave no lock behind", async (t) => {
+  const sheep = await cluster(t)
+  const alice = vdiName(sheep, 'Alice', 0)
+  const snapshot = async (...words: string[]): Promise<void> => {
+    await img('snapshot', ...words, alice)
+    t.deepEqual(await holders(sheep), [], words.join(' '))
+  }
+  await io(alice, ['write -P 1 0 64k'])
+  await snapshot('-c', 'monday')
+  await io(alice, ['write -P 2 0 64k'])
+  await io(`${alice}:monday`, ['read -P 1 0 64k'])
+  t.deepEqual(await holders(sheep), [])
+  await snapshot('-a', 'monday')
+  await io(alice, ['read -P 1 0 64k'])
+  await snapshot('-d', 'monday')
+  t.is(await refusal(sheep, 1), '')
 })
