@@ -9,6 +9,7 @@ import { Flag, Op } from '../../src/wire/sheepdog/opcodes.js'
 import { objectRequest } from '../../src/wire/sheepdog/requests.js'
 import { withSeeds } from './support/seeds.js'
 import {
+  ask,
   createObject,
   newVdi,
   object,
@@ -286,6 +287,24 @@ test('an orderly stop leaves nothing behind', async (t) => {
     await cluster.stop(0)
     t.is(await get(there, vid, 0), 60)
     t.deepEqual(logged(cluster, 'cache.left-dirty'), [])
+  })
+})
+
+test('a shutdown of the cluster takes everything to its owners first', async (t) => {
+  await each(t, 2, async (made) => {
+    const { cluster, here, there, vid } = made
+    await cached(made)
+    await put(here, vid, 0, bytes(61))
+    await ask(there, Op.SHUTDOWN)
+    const isOver = (): boolean => cluster.machines.every(({ process }) => process?.alive === false)
+    await cluster.clock.until('the end of all', isOver)
+    t.deepEqual(logged(cluster, 'cache.left-dirty'), [])
+    cluster.machines[0]!.boots++
+    const starts = await Promise.all([0, 1, 2].map((index) => cluster.launch(index)))
+    await Promise.all(starts.map(({ joined }) => joined))
+    await cluster.settle()
+    const again = await cluster.client(1)
+    t.is(await get(again, vid, 0), 61)
   })
 })
 

@@ -244,6 +244,11 @@ function announce({ node }: DoorContext, request: Frame, reply: Reply): void {
   else reply(failed(Code.INVALID_PARMS))
 }
 
+/** Nobody can send what he has cached once the cluster is down. */
+const shutDown: Operation['run'] = ({ node }, request, reply) => {
+  void node.cache.letAllGo().then(() => node.ops.submit(request, reply))
+}
+
 const inOrder: Operation['run'] = ({ node }, request, reply) => node.ops.submit(request, reply)
 /** What is cached of the volume is the cluster's before anybody else may lock it. */
 const release: Operation['run'] = ({ node }, request, reply) => {
@@ -265,7 +270,7 @@ export const NODE_OPERATIONS: OperationTable = new Map([
   [Op.DEL_VDI, running(inOrder)],
   [Op.GET_VDI_ATTR, running(inOrder)],
   [Op.MAKE_FS, always(format)],
-  [Op.SHUTDOWN, always(inOrder)],
+  [Op.SHUTDOWN, always(shutDown)],
   [Op.CLEANUP, always(inOrder)],
   [Op.COMPLETE_RECOVERY, always(inOrder)],
   [Op.NOTIFY_VDI_ADD, always(announce)],

@@ -132,7 +132,7 @@ export class Holdings {
     await holding?.change(async () => {
       const { volume } = holding
       if (volume === undefined) return
-      if (volume.dirtyCount > 0) {
+      if (volume.dirtyCount > 0 && !this.#options.state.vids.isDeleted(vid)) {
         const fields = { vid: vidName(vid), objects: volume.dirtyCount }
         this.#options.log.warn('cache.dirty.thrown-away', fields)
       }

@@ -5,10 +5,10 @@
  * Only the contents of data objects that exist are cached. Creations, inodes, attributes and the state of guests go to
  * their owners at once: no slot ever names an object that exists in a cache only.
  */
-import { Code, codeOf, type Done } from '../../base/codes.js'
+import { Code, codeName, codeOf, type Done } from '../../base/codes.js'
 import type { Log } from '../../base/log.js'
 import type { ObjectAccess, ObjectRef, SlotUpdate } from '../../model/access.js'
-import { type Oid, oidIndex, oidVid, type Vid } from '../../model/oid.js'
+import { type Oid, oidIndex, oidVid, type Vid, vidName } from '../../model/oid.js'
 import { type NodeId, sameNode } from '../../model/vdi-state.js'
 import type { EpochLog } from '../../store/epoch-log.js'
 import { type CacheInfo, type RightQuestion, rightChangeOf } from '../../wire/sheepdog/cache.js'
@@ -27,6 +27,7 @@ import { Uses } from './uses.js'
 
 /** An announcement may be this much later than the question that follows it. */
 const HEARING_MS = 10_000
+const SHUTDOWN_PATIENCE_MS = 10_000
 
 export interface VolumeCacheOptions extends RightsOptions {
   readonly gateway: Gateway
@@ -234,6 +235,26 @@ export class VolumeCache implements ObjectAccess {
   letGo(vid: Vid, done: Done, isWanted = false): void {
     const given = this.#holdings?.giveUp(vid, isWanted) ?? this.#giveBack(vid)
     given.then(done, toCode(done))
+  }
+
+  /** Before the cluster is shut down: all nodes give back what they can within ten seconds. */
+  async letAllGo(): Promise<void> {
+    const vids = [...this.#state.vids.cachedBy.keys()]
+    const given = vids.map(
+      (vid) =>
+        new Promise<void>((resolve) => {
+          this.#free(vid, resolve, (code) => {
+            this.#log.warn('cache.kept', { vid: vidName(vid), result: codeName(code) })
+            resolve()
+          })
+        }),
+    )
+    let cancel: () => void = () => undefined
+    const late = new Promise<void>((resolve) => {
+      cancel = this.#clock.after(SHUTDOWN_PATIENCE_MS, resolve)
+    })
+    await Promise.race([Promise.all(given), late])
+    cancel()
   }
 
   /** For the gateway: a snapshot waits until everything acknowledged is on the owners. */
