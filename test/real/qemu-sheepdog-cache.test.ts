@@ -1,7 +1,5 @@
 /** Each cache mode of QEMU 5.2's driver, with every daemon killed right after what the mode calls safe. */
 import { startCluster, type TestCluster } from './support/cluster.js'
-import { whileOneNodeFails } from './support/failing-node.js'
-import { makeImage } from './support/images.js'
 import { type CacheMode, img, io, OpenVolume, vdiName } from './support/sheepdog-clients.js'
 import { needingQemu52 } from './support/suite.js'
 
@@ -63,15 +61,35 @@ realTest('QEMU goes on flushing, and caching, because flushes succeed', async (t
   t.true(flushes >= 3, `${flushes} flushes`)
 })
 
-realTest('images are copied in while the sheep QEMU talks to dies and comes back', async (t) => {
-  const cluster = await startCluster(t)
-  const image = `${cluster.directory}/image`
-  const alice = vdiName(cluster, 'Alice')
-  await makeImage(image, 64, 8)
-  await img('create', '-f', 'raw', alice, '64M')
-  await whileOneNodeFails(cluster, 0, async () => {
-    await img('convert', '-n', '-r', '16M', '-f', 'raw', '-O', 'raw', image, alice)
-    await img('compare', '-f', 'raw', '-F', 'raw', image, alice)
-  })
-  t.pass()
-})
+const IN_FLIGHT = 16
+
+/**
+ * All requests are under way when the sheep dies, and nothing is asked for until it is back: QEMU 5.2 connects again,
+ * but with one request at a time it dies of its own assertion while it does ("aio_co_enter: self != co").
+ */
+realTest(
+  'what is under way when the sheep dies is sent again when it is back, and done',
+  async (t) => {
+    const cluster = await startCluster(t)
+    const alice = vdiName(cluster, 'Alice')
+    await img('create', '-f', 'raw', alice, '64M')
+    for (const fill of [1, 101]) {
+      const open = await OpenVolume.open(alice)
+      t.teardown(() => open.kill())
+      // Some of the requests are for objects that exist, others create them.
+      await open.tell(`write -P ${fill} 0 ${fill === 1 ? 16 : 48}M`, /wrote/)
+      cluster.node(0).signal('SIGSTOP')
+      const places = Array.from({ length: IN_FLIGHT }, (_, i) => [fill + i, i * 3] as const)
+      for (const [value, mebibyte] of places) {
+        await open.tell(`aio_write -P ${value} ${mebibyte}M 16k`)
+      }
+      await cluster.node(0).kill()
+      await cluster.node(0).start()
+      const said = await open.tell('aio_flush')
+      t.is([...said.matchAll(/^(?:qemu-io> )?wrote 16384/gm)].length, IN_FLIGHT, said)
+      await open.close()
+      const written = places.map(([value, mebibyte]) => `read -P ${value} ${mebibyte}M 16k`)
+      await io(vdiName(cluster, 'Alice', 1), written)
+    }
+  },
+)
