@@ -275,8 +275,10 @@ test('a joiner whom somebody let in who had older views to satisfy goes nowhere 
   const both = new Set(['1/1', '3/1'])
   t.true(whole!.areEnough(both))
   t.false(partial!.areEnough(both))
+  t.true(partial!.isPartial)
   for (const one of ['1/1', '2/1']) partial!.heard(one, view)
   t.true(partial!.areEnough(both))
+  t.false(partial!.isPartial)
 })
 
 test('who is evicted gets no acknowledgement for what it says afterwards', (t) => {

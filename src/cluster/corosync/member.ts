@@ -269,7 +269,10 @@ export class CorosyncMember {
     if (!pulse.unreachable(missing)) {
       this.#options.log.error('corosync.minority', { missing: names, members })
       const rest = members - missing.length
-      this.#outside(`${names} ${what}, and ${rest} of ${members} members may not go on alone`)
+      const why = pulse.isNew
+        ? 'not all members had agreed on this one yet'
+        : `${rest} of ${members} members may not go on alone`
+      this.#outside(`${names} ${what}, and ${why}`)
       return
     }
     if (missing.length > 0) this.#options.log.warn('corosync.torn', { missing: names, members })

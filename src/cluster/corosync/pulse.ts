@@ -92,6 +92,11 @@ export class Pulse {
     return this.#votes === undefined || this.#votes.unsettled === 1
   }
 
+  /** Let in so lately that it does not go on without anybody. */
+  get isNew(): boolean {
+    return this.#votes?.isPartial === true
+  }
+
   /** This member is in, with these; `isSettled`: whoever answered was. */
   begin(others: readonly ProcessId[], isSettled: boolean): void {
     const { self } = this.#options

@@ -63,6 +63,11 @@ export class Votes {
     return this.#views.length
   }
 
+  /** What the others had to satisfy is not known yet: nothing is enough. */
+  get isPartial(): boolean {
+    return this.#isPartial
+  }
+
   isMember(key: ProcessKey): boolean {
     return this.#current.members.has(key)
   }
