@@ -331,6 +331,8 @@ export class CachedObject {
   }
 
   async #pushOnce(): Promise<Code> {
+    // Others go on meanwhile: what they write now is not on its way out of memory yet.
+    if (!this.#dirty.isEmpty) await this.#sync()
     await new Promise<void>((resolve) => this.#lane.enter(resolve))
     const taken = await this.#take()
     if (!Array.isArray(taken)) {
@@ -360,6 +362,15 @@ export class CachedObject {
     }
   }
 
+  /** Pages that could not be written back are gone from memory without a word; a sync tells. */
+  async #sync(): Promise<void> {
+    try {
+      await syncFile(this.#home.open(this))
+    } catch (error) {
+      this.#damage ??= codeOfErrno(error)
+    }
+  }
+
   /** What is dirty, as it is on this machine's disk; a code when there is nothing to send, or it cannot be read. */
   async #take(): Promise<{ readonly offset: number; readonly bytes: Buffer }[] | Code> {
     if (this.#damage !== undefined) return this.#damage
@@ -367,8 +378,6 @@ export class CachedObject {
     const { blockBytes, objectBytes } = this.#home
     try {
       const file = this.#home.open(this)
-      // Pages that could not be written back are gone from memory without a word; a sync tells.
-      await syncFile(file)
       const taken = []
       for (const run of this.#dirty.runs()) {
         const { offset, length } = bytesOfBlocks(run, blockBytes, objectBytes)

@@ -15,6 +15,8 @@ import type { ObjectCache } from './object-cache.js'
 export const DIRTY_FILE = 'dirty'
 /** More dirty objects than this in a volume are pushed without being asked for. */
 const DIRTY_OBJECTS_MAX = 10
+/** Between two rounds of that: a guest that writes everywhere would have each of its writes pushed at once. */
+const REST_MS = 1_000
 /** Nothing stays dirty for much longer than this. */
 const DIRTY_MS_MAX = 5_000
 const PUSHED_AT_ONCE = 8
@@ -45,6 +47,7 @@ export class CachedVolume implements ObjectHome {
   readonly #refTo: (oid: Oid) => ObjectRef
   #isPushing = false
   #cancelPush: (() => void) | undefined
+  #cancelRest: (() => void) | undefined
   #isOver = false
 
   private constructor(options: CachedVolumeOptions, dirtyFile: DirtyFile) {
@@ -148,6 +151,7 @@ export class CachedVolume implements ObjectHome {
     if (this.#isOver) return
     this.#isOver = true
     this.#cancelPush?.()
+    this.#cancelRest?.()
     this.#dirtyFile.close()
   }
 
@@ -204,7 +208,7 @@ export class CachedVolume implements ObjectHome {
   }
 
   #pushSoon(): void {
-    if (this.#dirty.size > DIRTY_OBJECTS_MAX) this.#pushOldest()
+    if (this.#dirty.size > DIRTY_OBJECTS_MAX && !this.#isOver) this.#pushOldest()
     if (this.#dirty.size === 0 || this.#cancelPush !== undefined || this.#isOver) return
     this.#cancelPush = this.#clock.after(DIRTY_MS_MAX, () => {
       this.#cancelPush = undefined
@@ -217,7 +221,10 @@ export class CachedVolume implements ObjectHome {
     this.#isPushing = true
     const oldest = [...this.#dirty].slice(0, this.#dirty.size - DIRTY_OBJECTS_MAX)
     void this.#background(this.push(oldest.map(({ index }) => index))).then(() => {
-      this.#isPushing = false
+      this.#cancelRest = this.#clock.after(REST_MS, () => {
+        this.#isPushing = false
+        this.#pushSoon()
+      })
     })
   }
 
