@@ -53,6 +53,8 @@ export interface ConnectionEvents {
 export interface Connection {
   /** For people: `127.0.0.1:40312` or `unix`. */
   readonly remote: string
+  /** Numeric address of the other end; undefined on unix sockets. */
+  readonly remoteHost?: string
   /** Numeric address of this end, where there is one. */
   readonly localHost?: string
   /** Set once by whoever owns the connection, before the next turn of the loop. */

@@ -10,7 +10,8 @@ import type { Log } from '../../base/log.js'
 import type { ExportInfo, Volume, VolumeSource } from '../../volume/volume.js'
 import { NBD_LIMITS } from '../../wire/nbd/constants.js'
 import type { Clock, Connection, ConnectionEvents, TlsServer } from '../../world/world.js'
-import { findExport, type OpenedExport, offeredContexts, openExport } from './exports.js'
+import { AccessRefused, accessFor, type RuleBook } from './access.js'
+import { type OpenedExport, offeredContexts, openExport } from './exports.js'
 import { Handshake, type HandshakeStep } from './handshake.js'
 import { Inbox } from './inbox.js'
 import { perform } from './perform.js'
@@ -22,6 +23,7 @@ export interface ClientOptions {
   readonly clock: Clock
   readonly log: Log
   readonly source: VolumeSource
+  readonly rules: RuleBook
   readonly tls?: TlsDoor | undefined
   /** The connection is closed and the volume handed back. */
   gone(): void
@@ -47,12 +49,15 @@ type Answer =
   | { readonly exports: ExportInfo[] }
   | { readonly info: ExportInfo }
   | { readonly available: string[] }
+  | { readonly refused: string }
   | { readonly code: Code; readonly text: string }
 
 type State = 'handshake' | 'transmission' | 'ending' | 'gone'
 
 export class NbdClient implements ConnectionEvents {
   readonly #options: ClientOptions
+  /** As far as the rules grant it to this client. */
+  readonly #source: VolumeSource
   #connection: Connection
   readonly #inbox = new Inbox()
   readonly #replies = new ReplyQueue()
@@ -68,6 +73,8 @@ export class NbdClient implements ConnectionEvents {
   #full = false
   #paused = false
   #turnArmed = false
+  /** Of a verified certificate or a pre-shared key. */
+  #peerNames: readonly string[] = []
   #cancelTimer: () => void
   readonly #started: number
   #heard: number
@@ -75,7 +82,11 @@ export class NbdClient implements ConnectionEvents {
   constructor(options: ClientOptions) {
     this.#options = options
     this.#connection = options.connection
-    const { tls } = options
+    const { tls, source, rules } = options
+    this.#source = accessFor(source, rules, () => ({
+      host: options.connection.remoteHost,
+      names: this.#peerNames,
+    }))
     this.#handshake = new Handshake(
       tls === undefined ? 'none' : tls.isRequired ? 'required' : 'optional',
     )
@@ -179,6 +190,7 @@ export class NbdClient implements ConnectionEvents {
     try {
       const secure = await this.#options.tls!.server.secure(this.#connection)
       this.#connection = secure
+      this.#peerNames = secure.peerNames
       this.#asking = false
       this.#heard = this.#options.clock.now()
       this.#blocked = false
@@ -203,8 +215,11 @@ export class NbdClient implements ConnectionEvents {
       if (this.#state === 'gone') this.#release()
       return
     }
-    if ('code' in answer) {
-      const step = this.#handshake.failed(answer.code, answer.text)
+    if ('code' in answer || 'refused' in answer) {
+      const step =
+        'code' in answer
+          ? this.#handshake.failed(answer.code, answer.text)
+          : this.#handshake.refused(answer.refused)
       if (step?.kind === 'dead') {
         this.#drop(step.reason)
         return
@@ -218,17 +233,24 @@ export class NbdClient implements ConnectionEvents {
   }
 
   async #lookUp(question: Question): Promise<Answer> {
-    const { source, log } = this.#options
+    const { log } = this.#options
+    const source = this.#source
     try {
       if (question.kind === 'list') return { exports: await source.list() }
-      if (question.kind === 'find') return { info: await findExport(source, question.name) }
+      if (question.kind === 'find') return { info: await source.stat(question.name) }
       if (question.kind === 'contexts') {
         return { available: await offeredContexts(source, question.name) }
       }
       return await openExport(source, question)
     } catch (error) {
-      const code = codeOf(error)
       const name = question.kind === 'list' ? undefined : question.name
+      if (error instanceof AccessRefused) {
+        log.warn('nbd.access.refused', {
+          ...{ remote: this.remote, export: name, names: this.#peerNames.join(',') },
+        })
+        return { refused: error.message }
+      }
+      const code = codeOf(error)
       const fields = { remote: this.remote, export: name, reason: String(error) }
       if (code === Code.SYSTEM_ERROR) log.error('nbd.lookup.failed', fields)
       else log.info('nbd.lookup.refused', fields)

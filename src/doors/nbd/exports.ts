@@ -1,12 +1,7 @@
-/** Export names as clients write them, looked up among the volumes. */
-import { Code, SheepError } from '../../base/codes.js'
-import type { ExportInfo, Volume, VolumeContext, VolumeSource } from '../../volume/volume.js'
+/** What the handshake asks of exports and their meta contexts, looked up among the volumes. */
+import { Code } from '../../base/codes.js'
+import type { Volume, VolumeContext, VolumeSource } from '../../volume/volume.js'
 import { AllocationState, BASE_ALLOCATION } from '../../wire/nbd/constants.js'
-
-/** Looks without opening; rejects with a SheepError. */
-export async function findExport(source: VolumeSource, name: string): Promise<ExportInfo> {
-  return source.stat(await resolve(source, name))
-}
 
 /** A meta context of an open export, under the number its client knows it by. */
 export interface ChosenContext {
@@ -30,9 +25,8 @@ export interface OpenWish {
 
 /** Opens; a context that is gone meanwhile fails it. */
 export async function openExport(source: VolumeSource, wish: OpenWish): Promise<OpenedExport> {
-  const full = await resolve(source, wish.name)
-  const description = wish.describe ? (await source.stat(full)).description : ''
-  const volume = await source.open(full)
+  const description = wish.describe ? (await source.stat(wish.name)).description : ''
+  const volume = await source.open(wish.name)
   try {
     const contexts: ChosenContext[] = []
     for (const [i, name] of wish.contexts.entries()) {
@@ -47,7 +41,7 @@ export async function openExport(source: VolumeSource, wish: OpenWish): Promise<
 
 /** Names of all contexts of an export; rejects with a SheepError. */
 export async function offeredContexts(source: VolumeSource, name: string): Promise<string[]> {
-  return [BASE_ALLOCATION, ...(await source.contexts(await resolve(source, name)))]
+  return [BASE_ALLOCATION, ...(await source.contexts(name))]
 }
 
 async function contextOf(
@@ -69,15 +63,4 @@ function allocation(volume: Volume): VolumeContext {
       done(Code.SUCCESS, stretches)
     },
   }
-}
-
-/** The empty name means the only VDI there is; where there are several, nobody guesses. */
-async function resolve(source: VolumeSource, name: string): Promise<string> {
-  if (name !== '') return name
-  const disks = (await source.list()).filter((info) => !info.readOnly)
-  const [only] = disks
-  if (only === undefined || disks.length > 1) {
-    throw new SheepError(Code.NO_VDI, 'no default export: name one')
-  }
-  return only.name
 }

@@ -156,11 +156,20 @@ export class Handshake {
 
   /** Answer to any question that came to nothing; EXPORT_NAME has no way to say so. */
   failed(code: Code, reason: string): HandshakeStep | undefined {
+    return this.#comeToNothing(refusalOf(code), reason)
+  }
+
+  /** Answer to any question about an export this client may not have. */
+  refused(reason: string): HandshakeStep | undefined {
+    return this.#comeToNothing(Rep.ERR_POLICY, reason)
+  }
+
+  #comeToNothing(type: number, reason: string): HandshakeStep | undefined {
     if (this.#pending.option === Option.EXPORT_NAME) {
       this.#state = 'dead'
       return { kind: 'dead', reason }
     }
-    this.#refuse(refusalOf(code), reason)
+    this.#refuse(type, reason)
     return undefined
   }
 

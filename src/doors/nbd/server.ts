@@ -3,7 +3,9 @@ import type { Log } from '../../base/log.js'
 import type { VolumeSource } from '../../volume/volume.js'
 import { NBD_LIMITS } from '../../wire/nbd/constants.js'
 import type { Address, Connection, World } from '../../world/world.js'
+import type { RuleBook } from './access.js'
 import { NbdClient, type TlsDoor } from './connection.js'
+import { NO_RULES } from './export-rules.js'
 
 export interface NbdServerOptions {
   readonly world: Pick<World, 'clock' | 'network'>
@@ -12,6 +14,8 @@ export interface NbdServerOptions {
   /** Port 0 picks a free one. */
   readonly address: Address
   readonly tls?: TlsDoor | undefined
+  /** Who may have which export; everybody everything when absent. */
+  readonly rules?: RuleBook
 }
 
 export interface NbdConnectionInfo {
@@ -34,12 +38,18 @@ export interface NbdServer {
 
 /** Rejects when the address cannot be listened at. */
 export async function startNbdServer(options: NbdServerOptions): Promise<NbdServer> {
-  const { world, log, source, tls } = options
+  const { world, log, source, tls, rules = { current: NO_RULES } } = options
   const clients = new Set<NbdClient>()
   let closing = false
   let emptied: (() => void) | undefined
+  const isTcp = !('path' in options.address)
 
   const accept = (connection: Connection): void => {
+    // Gone before it was looked at; without an address it would pass for a local one.
+    if (isTcp && connection.remoteHost === undefined) {
+      connection.destroy()
+      return
+    }
     if (closing || clients.size >= NBD_LIMITS.connectionsMax) {
       if (!closing) log.warn('nbd.connections.full', { remote: connection.remote })
       connection.destroy()
@@ -50,6 +60,7 @@ export async function startNbdServer(options: NbdServerOptions): Promise<NbdServ
       clock: world.clock,
       log,
       source,
+      rules,
       tls,
       gone: () => {
         clients.delete(client)

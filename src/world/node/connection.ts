@@ -19,6 +19,7 @@ export const socketOptions: SocketConstructorOpts & { highWaterMark: number } = 
 
 export class SocketConnection implements Connection {
   readonly remote: string
+  readonly remoteHost?: string
   readonly localHost?: string
   readonly #socket: Socket
   #events: ConnectionEvents | undefined
@@ -30,6 +31,7 @@ export class SocketConnection implements Connection {
   constructor(socket: Socket) {
     this.#socket = socket
     this.remote = remoteName(socket)
+    if (socket.remoteAddress !== undefined) this.remoteHost = unmapped(socket.remoteAddress)
     if (socket.localAddress !== undefined) this.localHost = unmapped(socket.localAddress)
     // Both are without effect on unix sockets.
     socket.setNoDelay(true)

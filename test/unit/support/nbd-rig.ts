@@ -4,6 +4,7 @@
  */
 import { silentLog } from '../../../src/base/log.js'
 import { NbdClient, type TlsDoor } from '../../../src/doors/nbd/connection.js'
+import { type ExportRules, NO_RULES } from '../../../src/doors/nbd/export-rules.js'
 import type { VolumeSource } from '../../../src/volume/volume.js'
 import {
   EXTENDED_REQUEST_MAGIC,
@@ -54,6 +55,7 @@ export class TestClock implements Clock {
 
 export class TestConnection implements Connection {
   readonly remote = 'test'
+  readonly remoteHost?: string
   events!: ConnectionEvents
   /** What was sent, one entry a system call. */
   readonly writes: Buffer[] = []
@@ -63,6 +65,10 @@ export class TestConnection implements Connection {
   ended = false
   destroyed = false
   #closed = false
+
+  constructor(remoteHost?: string) {
+    if (remoteHost !== undefined) this.remoteHost = remoteHost
+  }
 
   on(events: ConnectionEvents): void {
     this.events = events
@@ -124,14 +130,20 @@ export interface Rig {
   gone: number
 }
 
-export function rig(source: VolumeSource, tls?: TlsDoor): Rig {
-  const connection = new TestConnection()
+export interface RigOptions {
+  readonly rules?: ExportRules
+  readonly remoteHost?: string
+}
+
+export function rig(source: VolumeSource, tls?: TlsDoor, options: RigOptions = {}): Rig {
+  const connection = new TestConnection(options.remoteHost)
   const clock = new TestClock()
   const client = new NbdClient({
     connection,
     clock,
     log: silentLog,
     source,
+    rules: { current: options.rules ?? NO_RULES },
     tls,
     gone: () => {
       made.gone++
