@@ -30,6 +30,7 @@ import { nodeWorld } from '../world/node/world.js'
 import type { Address } from '../world/world.js'
 import { cacheOptions } from './cache-option.js'
 import { addressOfChoice, makeClusterDriver } from './cluster-driver.js'
+import { type ExportBook, exportBook } from './export-book.js'
 import { ioListeners } from './io-option.js'
 import { oneLife } from './one-life.js'
 import { type Ending, type Life, withRevivals } from './revival.js'
@@ -44,6 +45,8 @@ export interface RunningSheep {
   readonly log: NodeLog
   /** Resolves when the node is over, with the reason if it was not asked for. */
   readonly over: Promise<string | undefined>
+  /** Reads the configuration file again, as far as it counts while the daemon runs. */
+  reload(): void
   /** Finishes what is under way, leaves the cluster, syncs, closes. */
   stop(): Promise<void>
 }
@@ -60,14 +63,15 @@ export async function runSheep(options: SheepOptions): Promise<RunningSheep> {
   for (const option of options.ignored) log.warn('option.ignored', { option })
   try {
     let { announcedAddress } = options
+    const book = exportBook(options.nbdRules, options.config, log)
     const begin = (isRevival: boolean): Promise<Life> => {
       const known = (host: string): void => {
         announcedAddress = host
       }
-      return start({ ...options, announcedAddress }, metaDirectory, log, { isRevival, known })
+      return start({ ...options, announcedAddress }, metaDirectory, log, { isRevival, known, book })
     }
     const sheep = await withRevivals(begin, log, nodeWorld(log).clock)
-    return { log, ...sheep }
+    return { log, reload: () => book.reload(), ...sheep }
   } catch (error) {
     log.error('start.failed', { reason: error instanceof Error ? error.message : String(error) })
     throw error
@@ -78,13 +82,14 @@ interface Birth {
   readonly isRevival: boolean
   /** Called with the address that is announced. */
   readonly known: (host: string) => void
+  readonly book: ExportBook
 }
 
 async function start(
   options: SheepOptions,
   metaDirectory: string,
   log: NodeLog,
-  { isRevival, known: announce }: Birth,
+  { isRevival, known: announce, book }: Birth,
 ): Promise<Life> {
   const { world: plain, cut, end } = oneLife(nodeWorld(log))
   const world = { ...plain, files: steadyFiles({ ...plain, log, metaDirectory }) }
@@ -184,7 +189,9 @@ async function start(
     for (const at of options.nbd) {
       const address = 'path' in at ? at : everywhere(at.host || options.bindAddress, at.port)
       const what = 'path' in at ? `NBD socket ${at.path}` : `NBD port ${at.port}`
-      doors.push(await named(what, startNbdServer({ world, log, source, address, tls })))
+      doors.push(
+        await named(what, startNbdServer({ world, log, source, address, tls, rules: book })),
+      )
     }
     const joined = node.join().then(() => {
       log.info('node.up', { port: options.port, epoch: node.state.epoch, store: metaDirectory })

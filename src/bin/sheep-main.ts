@@ -95,7 +95,10 @@ async function run(options: SheepOptions): Promise<number> {
     report(error instanceof Error ? error.message : String(error))
     return 1
   }
-  process.on('SIGHUP', () => sheep.log.reopen())
+  process.on('SIGHUP', () => {
+    sheep.log.reopen()
+    sheep.reload()
+  })
   report(undefined)
   const failure = await Promise.race([asked, sheep.over])
   await sheep.stop()

@@ -3,6 +3,7 @@
 import { isIP } from 'node:net'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { LOG_LEVELS, type LogLevel } from '../base/log.js'
+import { type ExportRules, NO_RULES } from '../doors/nbd/export-rules.js'
 import type { RecoveryPlan } from '../sheep/recovery/plan.js'
 import type { Role } from '../sheep/role.js'
 import type { RecoveryThrottling } from '../wire/sheepdog/records.js'
@@ -12,15 +13,23 @@ import {
   type LogDestination,
   type LogFormat,
 } from '../world/node/log.js'
-import type { TlsFiles } from '../world/node/tls.js'
+import { tlsServer } from '../world/node/tls.js'
 import type { Address } from '../world/world.js'
 import { type CachePlan, cachePlan } from './cache-option.js'
 import type { ClusterChoice } from './cluster-driver.js'
+import {
+  addConfigOptions,
+  type ConfigGiven,
+  type UsedConfig,
+  type WithConfig,
+  withConfigFile,
+} from './config-option.js'
 import { type IoAddress, ioAddress } from './io-option.js'
+import { addNbdOptions, type NbdGiven, type NbdTls, nbdTlsOf } from './nbd-options.js'
+import { oneOf, portNumber, wholeNumber } from './option-values.js'
 import { recoveryThrottling } from './recovery-option.js'
 
 const PORT_DEFAULT = 7000
-const NBD_PORT_DEFAULT = 10809
 const PATH_DEFAULT = '/tmp'
 
 export interface LogPlan {
@@ -50,6 +59,10 @@ export interface SheepOptions {
   readonly nbd: readonly Address[]
   /** Undefined: NBD in the clear. */
   readonly nbdTls: NbdTls | undefined
+  /** As of the start; `config.reread` has newer ones. */
+  readonly nbdRules: ExportRules
+  /** Undefined: there is no configuration file. */
+  readonly config: UsedConfig | undefined
   readonly role: Role
   /** Options of sheepdog 1.0 that were given and mean nothing here: the daemon starts all the same. */
   readonly ignored: readonly string[]
@@ -77,27 +90,9 @@ const WITHOUT_MEANING: Readonly<Record<string, string>> = {
   '-x, --max-dynamic-threads <number>': 'there are no work queues to size',
 }
 
-function wholeNumber(name: string, least: number, most: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text)
-    if (/^\d+$/.test(text) && value >= least && value <= most) return value
-    throw new InvalidArgumentError(`${name} is a number from ${least} to ${most}.`)
-  }
-}
-
-const portNumber = wholeNumber('a port', 1, 65535)
-
 function numericAddress(text: string): string {
   if (isIP(text) !== 0) return text
   throw new InvalidArgumentError('it must be a numeric IPv4 or IPv6 address.')
-}
-
-function oneOf<Word extends string>(words: readonly Word[], what: string): (text: string) => Word {
-  return (text) => {
-    const found = words.find((word) => word === text)
-    if (found !== undefined) return found
-    throw new InvalidArgumentError(`${what} is one of ${words.join(', ')}.`)
-  }
 }
 
 function logPlan(text: string): Partial<LogPlan> {
@@ -116,35 +111,7 @@ function logPlan(text: string): Partial<LogPlan> {
   return plan
 }
 
-function nbdAddress(text: string, before: readonly Address[]): Address[] {
-  return [...before, oneNbdAddress(text)]
-}
-
-function oneNbdAddress(text: string): Address {
-  if (text.startsWith('unix:') && text.length > 'unix:'.length) {
-    return { path: text.slice('unix:'.length) }
-  }
-  if (/^\d+$/.test(text)) return { host: '', port: portNumber(text) }
-  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:/]+))(?::(\d+))?$/.exec(text) ?? []
-  const host = bracketed ?? plain
-  if (host === undefined) {
-    throw new InvalidArgumentError('it is PORT, HOST, HOST:PORT or unix:PATH.')
-  }
-  return { host, port: port === undefined ? NBD_PORT_DEFAULT : portNumber(port) }
-}
-
-export interface NbdTls extends TlsFiles {
-  /** Clients that do not ask for it are told nothing. */
-  readonly isRequired: boolean
-}
-
-const TLS_MODES = ['on', 'require'] as const
-
-interface Given {
-  nbdTls?: (typeof TLS_MODES)[number]
-  nbdTlsCertificates?: string
-  nbdTlsPsk?: string
-  nbdTlsVerifyPeer?: boolean
+interface Given extends NbdGiven, ConfigGiven {
   bindaddr?: string
   cluster?: string
   foreground?: boolean
@@ -157,7 +124,6 @@ interface Given {
   ioaddr?: IoAddress
   recovery?: RecoveryThrottling
   wildcardRecovery?: boolean
-  nbd: Address[]
   gateway?: boolean
   vnodes?: number
   cache?: CachePlan
@@ -203,29 +169,14 @@ function command(version: string, ignored: string[]): Command {
     .option('-W, --wildcard-recovery', 'the first recovery asks every node for every object')
     .option('-y, --myaddr <address>', 'announce this address to the other nodes')
     .option('-z, --zone <id>', 'fault zone', wholeNumber('a zone', 0, 2 ** 32 - 1))
-    .option(
-      '--nbd <where>',
-      `serve disks by NBD at PORT, HOST[:PORT] or unix:PATH (port ${NBD_PORT_DEFAULT}); may repeat`,
-      nbdAddress,
-      [],
-    )
-    .option(
-      '--nbd-tls <mode>',
-      'on: NBD clients may encrypt; require: they must (the default when there are keys)',
-      oneOf(TLS_MODES, 'the mode'),
-    )
-    .option(
-      '--nbd-tls-certificates <directory>',
-      'server-cert.pem and server-key.pem, as for QEMU and nbdkit',
-    )
-    .option('--nbd-tls-psk <file>', 'pre-shared keys of NBD clients, lines of NAME:KEY')
-    .option('--nbd-tls-verify-peer', 'NBD clients must have a certificate of ca-cert.pem')
     .version(
       `Sheepdog daemon version ${version} (drivers: corosync, local, zookeeper; doors: sheepdog, nbd)`,
       '-v, --version',
     )
     .allowExcessArguments(false)
     .exitOverride()
+  addNbdOptions(program)
+  addConfigOptions(program)
   for (const [flags, what] of Object.entries(NOT_SERVED)) {
     const option = program.createOption(flags).hideHelp()
     program.addOption(option)
@@ -248,25 +199,6 @@ function roleOf({ gateway, vnodes }: Given): Role {
   return vnodes === undefined ? { kind: 'automatic' } : { kind: 'fixed', vnodes }
 }
 
-/** Throws an Error for people. */
-function nbdTlsOf(given: Given): NbdTls | undefined {
-  const { nbdTls, nbdTlsCertificates, nbdTlsPsk, nbdTlsVerifyPeer = false } = given
-  const hasKeys = nbdTlsCertificates !== undefined || nbdTlsPsk !== undefined
-  if (!hasKeys && (nbdTls !== undefined || nbdTlsVerifyPeer)) {
-    throw new Error('NBD over TLS needs --nbd-tls-certificates or --nbd-tls-psk')
-  }
-  if (nbdTlsVerifyPeer && nbdTlsCertificates === undefined) {
-    throw new Error('--nbd-tls-verify-peer goes with --nbd-tls-certificates')
-  }
-  if (!hasKeys) return undefined
-  return {
-    isRequired: nbdTls !== 'on',
-    certificates: nbdTlsCertificates,
-    preSharedKeys: nbdTlsPsk,
-    verifyPeer: nbdTlsVerifyPeer,
-  }
-}
-
 function clusterChoice(text: string | undefined): ClusterChoice | undefined {
   if (text === undefined) return undefined
   const [, driver = '', option] = /^([^:]*)(?::(.*))?$/s.exec(text) ?? []
@@ -279,58 +211,79 @@ export function parseSheepOptions(argv: readonly string[], version: string): Par
   const program = command(version, ignored)
   try {
     program.parse(argv, { from: 'user' })
+    const config = withConfigFile(program, notServedKeys())
+    for (const { option } of config.file?.settings ?? []) {
+      const why = WITHOUT_MEANING[option.flags]
+      if (why !== undefined) ignored.push(`${option.flags}: ${why}`)
+    }
+    const options = optionsOf(program, config, ignored)
+    if (program.opts<Given>().checkConfig !== true) return { kind: 'run', options }
+    if (options.nbdTls !== undefined) tlsServer(options.nbdTls)
+    process.stdout.write(`${checkedText(config)}\n`)
+    return { kind: 'exit', status: 0 }
   } catch (error) {
     if (error instanceof CommanderError) return { kind: 'exit', status: error.exitCode }
-    throw error
-  }
-  const given = program.opts<Given>()
-  const [meta, ...disks] = (program.args[0] ?? PATH_DEFAULT).split(',')
-  if (meta === undefined || meta === '' || disks.includes('')) {
-    process.stderr.write('error: PATH[,DISK...] has an empty part\n')
-    return { kind: 'exit', status: 1 }
-  }
-  if (given.gateway === true && given.vnodes !== undefined) {
-    process.stderr.write('error: a gateway (-g) has no vnodes: -V does not go with it\n')
-    return { kind: 'exit', status: 1 }
-  }
-  let nbdTls: NbdTls | undefined
-  try {
-    nbdTls = nbdTlsOf(given)
-  } catch (error) {
     process.stderr.write(`error: ${error instanceof Error ? error.message : String(error)}\n`)
     return { kind: 'exit', status: 1 }
   }
+}
+
+function notServedKeys(): ReadonlyMap<string, string> {
+  const named = Object.entries(NOT_SERVED).map(([flags, what]) => {
+    const [, name = ''] = /--([\w-]+)/.exec(flags) ?? []
+    return [name, what] as const
+  })
+  return new Map(named)
+}
+
+function checkedText({ file }: WithConfig): string {
+  if (file === undefined) return 'the options are right; there is no configuration file'
+  const { path, settings, rules } = file
+  const count = rules.rules === undefined ? 'no' : rules.rules.length
+  return `${path} is right: options: ${settings.length}, NBD export rules: ${count}`
+}
+
+/** Throws an Error for people. */
+function optionsOf(program: Command, { file, used }: WithConfig, ignored: string[]): SheepOptions {
+  const given = program.opts<Given>()
+  const [meta, ...disks] = (program.args[0] ?? file?.store ?? PATH_DEFAULT).split(',')
+  if (meta === undefined || meta === '' || disks.includes('')) {
+    throw new Error('PATH[,DISK...] has an empty part')
+  }
+  if (given.gateway === true && given.vnodes !== undefined) {
+    throw new Error('a gateway (-g) has no vnodes: -V does not go with it')
+  }
+  const nbdTls = nbdTlsOf(given)
   if (given.cache?.directio === true) {
     ignored.push('-w directio: the files of the cache go through the page cache')
   }
   for (const option of ignored) process.stderr.write(`warning: option ignored: ${option}\n`)
   const destination = given.log?.destination ?? 'default'
   return {
-    kind: 'run',
-    options: {
-      metaDirectory: meta,
-      disks,
-      bindAddress: given.bindaddr,
-      port: given.port,
-      announcedAddress: given.myaddr,
-      zone: given.zone,
-      io: given.ioaddr,
-      cluster: clusterChoice(given.cluster),
-      foreground: given.foreground === true || destination === 'stdout',
-      log: {
-        level: given.log?.level ?? 'info',
-        format: given.log?.format ?? 'server',
-        destination,
-        dir: given.log?.dir,
-      },
-      durable: given.nosync !== true,
-      pidFile: given.pidfile,
-      nbd: given.nbd,
-      nbdTls,
-      role: roleOf(given),
-      ignored,
-      recovery: { throttling: given.recovery, wildcard: given.wildcardRecovery },
-      cache: given.cache,
+    metaDirectory: meta,
+    disks,
+    bindAddress: given.bindaddr,
+    port: given.port,
+    announcedAddress: given.myaddr,
+    zone: given.zone,
+    io: given.ioaddr,
+    cluster: clusterChoice(given.cluster),
+    foreground: given.foreground === true || destination === 'stdout',
+    log: {
+      level: given.log?.level ?? 'info',
+      format: given.log?.format ?? 'server',
+      destination,
+      dir: given.log?.dir,
     },
+    durable: given.nosync !== true,
+    pidFile: given.pidfile,
+    nbd: given.nbd,
+    nbdTls,
+    nbdRules: file?.rules ?? NO_RULES,
+    config: used,
+    role: roleOf(given),
+    ignored,
+    recovery: { throttling: given.recovery, wildcard: given.wildcardRecovery },
+    cache: given.cache,
   }
 }
