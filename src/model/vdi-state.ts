@@ -5,6 +5,9 @@ import { asVid, type Vid } from './oid.js'
 export const VDI_STATE_BYTES = 1428
 const NODE_ID_BYTES = 40
 const DOOR_OFFSET = 9
+/** Bits of that byte. */
+const DOOR = 1
+const ANNOUNCED = 2
 const LEAST_OFFSET = 10
 const FORMER_OFFSET = 11
 /** Second address of the owner's node_id: nobody's identity, so 1.0 does not look at it. */
@@ -100,7 +103,7 @@ export function encodeVdiState(state: VdiState): Buffer {
   bytes[7] = state.policy
   bytes[8] = state.blockSizeShift
   // Pad bytes of sheepdog 1.0's record, which never reads them.
-  bytes[DOOR_OFFSET] = state.lock.door ? 1 : 0
+  bytes[DOOR_OFFSET] = state.lock.door ? DOOR : 0
   bytes[LEAST_OFFSET] = state.leastCopies ?? 0
   bytes.writeUInt32LE(state.parent, 12)
   bytes.writeUInt32LE(LOCK_NUMBERS[state.lock.state], 16)
@@ -117,6 +120,15 @@ export function encodeVdiState(state: VdiState): Buffer {
     if (participant.handed === true) bytes[188 + NODE_ID_BYTES * i + HANDED_OFFSET] = 1
   })
   return bytes
+}
+
+/** Marks a volume that is being created: it has been announced, and does not exist yet. */
+export function markAnnounced(record: Buffer): void {
+  record[DOOR_OFFSET]! |= ANNOUNCED
+}
+
+export function isAnnounced(from: Buffer, at = 0): boolean {
+  return (from[at + DOOR_OFFSET]! & ANNOUNCED) !== 0
 }
 
 /** Who alone may cache a volume's objects; `term` grows with each right a node takes. */
@@ -172,7 +184,7 @@ export function decodeVdiState(from: Buffer, at = 0): VdiState {
     lock: {
       state,
       owner: state === 'locked' ? readNodeId(from, at + 20) : undefined,
-      door: from[at + DOOR_OFFSET] !== 0,
+      door: (from[at + DOOR_OFFSET]! & DOOR) !== 0,
       participants,
       ...((former === 1 || former === 2) && {
         former: { node: readNodeId(from, at + FORMER_NODE_OFFSET), ousted: former === 2 },

@@ -6,8 +6,6 @@ import { Code, codeName, codeOf, retryOf } from '../base/codes.js'
 import type { Log } from '../base/log.js'
 import { type InodeHeader, NAME_BYTES, refRange, slotsOf } from '../model/inode.js'
 import { type Vid, vidName } from '../model/oid.js'
-import { Flag, Op } from '../wire/sheepdog/opcodes.js'
-import { plainRequest } from '../wire/sheepdog/requests.js'
 import type { Clock, Files } from '../world/world.js'
 import type { ClusterOps } from './cluster-ops.js'
 import { type InodeCopies, versionToKeep } from './inode-copies.js'
@@ -83,20 +81,20 @@ export class Caretaker {
     for (const { vid } of found.undo) {
       log.warn('snapshot.undone', { vid: vidName(vid) })
       await inodes.blank(vid)
-      await ops.broadcast(...deletion(vid))
+      await ops.announceGone(vid)
     }
     for (const { vid, copies, policy, blockSizeShift } of found.reopen) {
       log.warn('snapshot.called-off', { vid: vidName(vid) })
       const oldVid = vids.get(vid)!.parent
       const what = { oldVid, newVid: vid, copies, policy, blockSizeShift }
-      await ops.announce({ ...what, setBitmap: true })
+      await ops.announce({ ...what, setBitmap: true, reopens: true })
     }
     for (const { vid, parent, copies, policy, blockSizeShift } of found.adopt) {
       log.warn('vdi.adopted', { vid: vidName(vid) })
       const what = { oldVid: parent, newVid: vid, copies, policy, blockSizeShift }
       await ops.announce({ ...what, setBitmap: true })
     }
-    for (const vid of found.deleted) await ops.broadcast(...deletion(vid))
+    for (const vid of found.deleted) await ops.announceGone(vid)
     await this.#takeBackDeleted()
   }
 
@@ -189,11 +187,4 @@ async function inTurns(vids: readonly Vid[], work: (vid: Vid) => Promise<void>):
     while (next < vids.length) await work(vids[next++]!)
   }
   await Promise.all(Array.from({ length: INODES_AT_ONCE }, worker))
-}
-
-function deletion(vid: Vid): [Buffer, Buffer] {
-  const payload = Buffer.alloc(4)
-  payload.writeUInt32LE(vid)
-  const head = plainRequest({ opcode: Op.NOTIFY_VDI_DEL, flags: Flag.WRITE, dataLength: 4 })
-  return [head, payload]
 }

@@ -24,6 +24,7 @@ import { decodeVdiReply, replyHead } from '../wire/sheepdog/replies.js'
 import {
   decodeVdiFields,
   decodeVdiStateFields,
+  deletionRequest,
   plainRequest,
   setReleased,
   type VdiFields,
@@ -141,6 +142,11 @@ export class ClusterOps {
   announce(what: Announcement): Promise<void> {
     const head = vdiStateRequest({ opcode: Op.NOTIFY_VDI_ADD, epoch: this.#epoch(), ...what })
     return this.broadcast(head).then(() => undefined)
+  }
+
+  /** Tells every node that the volume is deleted, or did not come about. */
+  announceGone(vid: Vid): Promise<void> {
+    return this.broadcast(...deletionRequest(vid)).then(() => undefined)
   }
 
   broadcast(head: Buffer, payload?: Buffer): Promise<Answer> {
@@ -403,6 +409,9 @@ export class ClusterOps {
     }
     const what = decodeVdiStateFields(request)
     if (!isSane(what)) return failed(Code.INVALID_PARMS)
+    // Else what anybody sends would make a volume writable while its snapshot is being taken.
+    const isKnown = this.#options.state.vids.isInUse(what.newVid)
+    if (isKnown && what.reopens !== true) return failed(Code.VDI_EXIST)
     this.#heardOf(what, sender)
     return OK
   }

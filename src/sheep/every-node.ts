@@ -2,6 +2,7 @@
 import { Code, type Done } from '../base/codes.js'
 import { inodeOid, type Vid } from '../model/oid.js'
 import { objectRequest } from '../wire/sheepdog/requests.js'
+import type { Clock } from '../world/world.js'
 import { moreTelling, replyCode } from './outcome.js'
 import type { Peers } from './peers.js'
 import type { NodeState } from './state.js'
@@ -11,6 +12,25 @@ export interface Question {
   readonly vid: Vid
   readonly heir: Vid | undefined
   readonly onSelf: (done: Done) => void
+  /** False: what did not succeed is not asked again. */
+  readonly isWanted?: () => boolean
+}
+
+/** `done` hears AGAIN when nobody has called the returned `done` in time, and nothing after that. */
+export function withinLimit(
+  clock: Clock,
+  limitMs: number,
+  done: Done,
+): { readonly done: Done; readonly isWanted: () => boolean } {
+  let isOver = false
+  const once: Done = (code) => {
+    if (isOver) return
+    isOver = true
+    cancel()
+    done(code)
+  }
+  const cancel = clock.after(limitMs, () => once(Code.AGAIN))
+  return { done: once, isWanted: () => !isOver }
 }
 
 /** SUCCESS when all nodes of one membership have answered so, and it is the one that still holds. */

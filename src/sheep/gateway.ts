@@ -16,7 +16,7 @@ import type { World } from '../world/world.js'
 import { type Attempt, CodedObjects } from './coded-objects.js'
 import { copyAround } from './copy-around.js'
 import type { Settling, Track } from './equal/settling.js'
-import { askEveryNode, type Question } from './every-node.js'
+import { askEveryNode, type Question, withinLimit } from './every-node.js'
 import type { Layouts } from './layouts.js'
 import type { LocalObjects } from './local-objects.js'
 import { moreTelling, replyCode } from './outcome.js'
@@ -30,6 +30,8 @@ import { Traffic } from './traffic.js'
 
 const RETRY_MS_MIN = 10
 const RETRY_MS_MAX = 1_000
+/** Writes wait for owners that are away; a snapshot waits for them no longer than this. */
+const DRAIN_MS_MAX = 60_000
 
 /** One operation on all owners of an object, as sent to each of them. */
 interface FanOut {
@@ -196,11 +198,17 @@ export class Gateway implements ObjectAccess {
 
   /**
    * Waits until every gateway has heard of `heir`, the successor that makes the volume a snapshot, and has
-   * none of the writes under way any more that it began before.
+   * none of the writes under way any more that it began before. AGAIN after a minute, or when something has made the
+   * volume a working one again: all volume operations of the cluster wait for this one.
    */
   drainEverywhere(vid: Vid, heir: Vid, done: Done): void {
     const onSelf = (localDone: Done): void => this.drain(vid, () => localDone(Code.SUCCESS))
-    this.#everyNode({ opcode: Op.FLUSH_NODES, vid, heir, onSelf }, done)
+    const { vids } = this.#state
+    const limited = withinLimit(this.#world.clock, DRAIN_MS_MAX, done)
+    const isWanted = (): boolean => limited.isWanted() && vids.isHandedTo(vid, heir)
+    this.#everyNode({ opcode: Op.FLUSH_NODES, vid, heir, onSelf, isWanted }, (code) =>
+      limited.done(code === Code.SUCCESS && !vids.isHandedTo(vid, heir) ? Code.AGAIN : code),
+    )
   }
 
   /** The same for this gateway alone. */
@@ -452,6 +460,7 @@ export class Gateway implements ObjectAccess {
   #everyNode(question: Question, done: Done, attempt = 0): void {
     askEveryNode({ state: this.#state, peers: this.#peers }, question, (code) => {
       if (code === Code.SUCCESS) done(code)
+      else if (question.isWanted?.() === false) done(code)
       else this.#retry(code, attempt, done, () => this.#everyNode(question, done, attempt + 1))
     })
   }

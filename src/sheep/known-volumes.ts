@@ -4,10 +4,12 @@ import { LIMITS } from '../base/limits.js'
 import type { Log } from '../base/log.js'
 import { INODE_HEADER_BYTES, type InodeHeader } from '../model/inode.js'
 import { nodeKey, type SdNode } from '../model/node.js'
-import { asVid, type Oid, oidKind, oidName, oidVid, VID_LIMIT } from '../model/oid.js'
+import { type Oid, oidKind, oidName, oidVid } from '../model/oid.js'
 import {
   decodeVdiState,
   encodeVdiState,
+  isAnnounced,
+  markAnnounced,
   readCacheRight,
   UNLOCKED,
   VDI_STATE_BYTES,
@@ -77,32 +79,26 @@ export function exportVolumes(vids: VidTable): Buffer {
 
 function recordOf(vids: VidTable, state: VdiState): Buffer {
   const record = encodeVdiState(state)
+  if (!vids.isInUse(state.vid)) markAnnounced(record)
   const right = vids.cachedBy.get(state.vid)
   if (right !== undefined) writeCacheRight(record, right)
   return record
 }
 
-/** Volumes from `firstVid` on, by id, as far as `room` bytes hold them, each `asTold`; `nextVid` 0: there are no more. */
+/**
+ * Volumes from `firstVid` on, by id, as far as `room` bytes hold them, each `asTold`; `nextVid` 0: there are no more. With
+ * those that are being created: a joiner must know a snapshot's successor, whose announcement it has missed.
+ */
 export function exportPage(
   vids: VidTable,
   firstVid: number,
   room: number,
   asTold: (state: VdiState) => VdiState = (state) => state,
 ): { readonly body: Buffer; readonly nextVid: number } {
-  const records: Buffer[] = []
   const most = Math.floor(room / VDI_STATE_BYTES)
-  for (let vid = firstVid; vid < VID_LIMIT; vid++) {
-    // Eight ids that are free cost one look: the bitmap is mostly empty.
-    if ((vid & 7) === 0 && vids.inUse[vid >>> 3] === 0) {
-      vid += 7
-      continue
-    }
-    const state = vids.isInUse(vid) ? vids.get(asVid(vid)) : undefined
-    if (state === undefined) continue
-    if (records.length === most) return { body: Buffer.concat(records), nextVid: vid }
-    records.push(recordOf(vids, asTold(state)))
-  }
-  return { body: Buffer.concat(records), nextVid: 0 }
+  const { known, next } = vids.knownFrom(firstVid, most)
+  const records = known.map((state) => recordOf(vids, asTold(state)))
+  return { body: Buffer.concat(records), nextVid: next }
 }
 
 /**
@@ -119,6 +115,7 @@ export function importVolumes(vids: VidTable, records: Buffer, trusted: boolean)
     const right = readCacheRight(records, at)
     if (trusted && right !== undefined) vids.cachedBy.set(told.vid, right)
     else if (trusted) vids.cachedBy.delete(told.vid)
+    if (isAnnounced(records, at)) continue
     if (told.deleted || vids.isDeleted(told.vid)) vids.markDeleted(told.vid)
     else vids.markInUse(told.vid)
   }

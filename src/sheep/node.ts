@@ -183,7 +183,7 @@ export class SheepNode {
         gateway: this.gateway,
         inodes: this.inodes,
         clock: world.clock,
-        announce: (what) => this.ops.announce(what),
+        announcer: () => this.ops,
         guardOf: (vid) => this.locks.guardOf(vid),
       }),
       lockGranted: (vid, serial) => this.shared.afterLock(vid, serial),

@@ -31,6 +31,7 @@ import type { VdiLock } from '../model/vdi-state.js'
 import type { VdiFields } from '../wire/sheepdog/requests.js'
 import type { Clock } from '../world/world.js'
 import { Attributes } from './attributes.js'
+import type { ClusterOps } from './cluster-ops.js'
 import type { Gateway } from './gateway.js'
 import type { InodeIo } from './inode-io.js'
 import { holders } from './lock-keeper.js'
@@ -44,6 +45,8 @@ export interface Announcement {
   readonly policy: number
   readonly blockSizeShift: number
   readonly setBitmap: boolean
+  /** The volume exists, and is a working one again after a snapshot that did not come about. */
+  readonly reopens?: true
 }
 
 export interface VdiServiceOptions {
@@ -51,8 +54,8 @@ export interface VdiServiceOptions {
   readonly gateway: Gateway
   readonly inodes: InodeIo
   readonly clock: Clock
-  /** Tells every node of a volume to come; resolves when this node has processed it in order. */
-  readonly announce: (what: Announcement) => Promise<void>
+  /** Tells every node of a volume to come, or that none came; resolves when this node has processed it in order. */
+  readonly announcer: () => Pick<ClusterOps, 'announce' | 'announceGone'>
   /** The lock that keeps a volume from being deleted through this node. */
   readonly guardOf: (vid: Vid) => VdiLock | undefined
 }
@@ -71,7 +74,7 @@ export class VdiService {
   readonly #gateway: Gateway
   readonly #inodes: InodeIo
   readonly #clock: Clock
-  readonly #announce: VdiServiceOptions['announce']
+  readonly #announcer: VdiServiceOptions['announcer']
   readonly attributes: Attributes
   readonly #guardOf: VdiServiceOptions['guardOf']
 
@@ -80,7 +83,7 @@ export class VdiService {
     this.#gateway = options.gateway
     this.#inodes = options.inodes
     this.#clock = options.clock
-    this.#announce = options.announce
+    this.#announcer = options.announcer
     this.attributes = new Attributes({
       gateway: options.gateway,
       find: async (name, selector) => mustFind(await this.find(name, selector)),
@@ -220,10 +223,21 @@ export class VdiService {
         await this.#markSnapshot(working.vid, time)
       })
     } catch (error) {
-      await this.#tell(working.parent, working)
+      await this.#callOff(working, free)
       throw error
     }
     return header
+  }
+
+  /**
+   * The id is not used again soon: a node that lags behind could take this announcement for that of the next
+   * attempt, and go on writing in between. No inode has it, so it is free after a restart.
+   */
+  async #callOff(working: InodeHeader, heir: Vid): Promise<void> {
+    // The cluster may have been formatted meanwhile.
+    if (!this.#state.vids.isInUse(working.vid)) return
+    await this.#announcer().announceGone(heir)
+    await this.#tell(working.parent, working, { reopens: true })
   }
 
   /** Writes of a coded volume wait while there are too few zones, and a snapshot waits for them. */
@@ -293,9 +307,10 @@ export class VdiService {
     await this.#inodes.write(vid, SNAP_CTIME_OFFSET, bytes)
   }
 
-  #tell(oldVid: Vid, header: InodeHeader): Promise<void> {
+  #tell(oldVid: Vid, header: InodeHeader, part: { readonly reopens?: true } = {}): Promise<void> {
     const { vid: newVid, copies, policy, blockSizeShift } = header
-    return this.#announce({ oldVid, newVid, copies, policy, blockSizeShift, setBitmap: false })
+    const what = { oldVid, newVid, copies, policy, blockSizeShift, setBitmap: false, ...part }
+    return this.#announcer().announce(what)
   }
 
   #format(fields: Required<VdiFields>): Format {

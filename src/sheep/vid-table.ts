@@ -54,6 +54,11 @@ export class VidTable {
     return ((this.deleted[vid >>> 3]! >>> (vid & 7)) & 1) !== 0
   }
 
+  /** The volume is to become a snapshot, or is one, and `heir` has been announced as what follows it. */
+  isHandedTo(vid: Vid, heir: Vid): boolean {
+    return this.get(vid)?.snapshot === true && this.get(heir)?.deleted === false
+  }
+
   markInUse(vid: Vid): void {
     this.inUse[vid >>> 3]! |= 1 << (vid & 7)
   }
@@ -68,6 +73,27 @@ export class VidTable {
   /** Ids that are in use and not deleted, ascending. */
   living(): Vid[] {
     return this.#bits((at) => this.inUse[at]! & ~this.deleted[at]!)
+  }
+
+  /** Volumes from `first` on, by id, at most so many, also announced ones; `next`: where the rest begins, 0 without. */
+  knownFrom(first: number, most: number): { readonly known: VdiState[]; readonly next: number } {
+    const announced = [...this.#states.keys()].filter((vid) => vid >= first && !this.isInUse(vid))
+    announced.sort((a, b) => b - a)
+    const known: VdiState[] = []
+    for (let vid = first; vid < VID_LIMIT; vid++) {
+      const isAnnounced = announced.at(-1) === vid
+      if (isAnnounced) announced.pop()
+      // Eight ids that are free cost one look: the bitmap is mostly empty.
+      if ((vid & 7) === 0 && this.inUse[vid >>> 3] === 0 && !isAnnounced) {
+        vid = Math.min(vid + 7, (announced.at(-1) ?? VID_LIMIT) - 1)
+        continue
+      }
+      const state = isAnnounced || this.isInUse(vid) ? this.get(asVid(vid)) : undefined
+      if (state === undefined) continue
+      if (known.length === most) return { known, next: vid }
+      known.push(state)
+    }
+    return { known, next: 0 }
   }
 
   /** First free id at or after `from`, wrapping past the end to 1; undefined when all are taken. */

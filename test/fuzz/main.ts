@@ -2,7 +2,7 @@
  * `npm run fuzz`: mutated captures of what real clients send, against the sessions of the sheepdog door and against whole
  * nodes. The first line has the seed; the same seed does the same again.
  *
- *   npm run fuzz                              10 million frames for sessions, 3000 for nodes
+ *   npm run fuzz                              10 million frames for sessions, 100 000 for nodes
  *   npm run fuzz -- --frames 200000 --node-frames 3000 --seed 7
  *
  * Ends with 1 when something is wrong: an answer missing, a node that ended, memory that grew.
@@ -59,7 +59,7 @@ async function main(): Promise<number> {
   const { values } = parseArgs({
     options: {
       frames: { type: 'string', default: '10000000' },
-      'node-frames': { type: 'string', default: '3000' },
+      'node-frames': { type: 'string', default: '100000' },
       seed: { type: 'string', default: `${Math.floor(performance.timeOrigin)}` },
     },
   })

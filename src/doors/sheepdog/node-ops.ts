@@ -26,6 +26,7 @@ import {
 } from '../../wire/sheepdog/records.js'
 import { setClusterDefault, setNodeReply } from '../../wire/sheepdog/replies.js'
 import {
+  clearReopens,
   decodeClusterFields,
   decodeVdiFields,
   decodeVdiStateFields,
@@ -231,17 +232,24 @@ function alterVolume({ node }: DoorContext, request: Frame, reply: Reply): void 
   else node.ops.submit(request, reply)
 }
 
-/** Every node believes an announcement: one that names an impossible volume must not reach them. */
+/**
+ * Every node believes an announcement: one that names an impossible volume must not reach them, nor one that would
+ * change a volume there is. Whoever loads a cluster snapshot announces volumes of an empty cluster.
+ */
 function announce({ node }: DoorContext, request: Frame, reply: Reply): void {
-  const { newVid, copies, policy, blockSizeShift } = decodeVdiStateFields(request)
+  const { oldVid, newVid, copies, policy, blockSizeShift } = decodeVdiStateFields(request)
+  const { vids } = node.state
   const { blockSizeShiftMin, blockSizeShiftMax } = LIMITS
   const isSane =
     newVid !== 0 &&
     isRedundancy({ copies, policy }) &&
     blockSizeShift >= blockSizeShiftMin &&
-    blockSizeShift <= blockSizeShiftMax
-  if (isSane) node.ops.submit(request, reply)
-  else reply(failed(Code.INVALID_PARMS))
+    blockSizeShift <= blockSizeShiftMax &&
+    vids.get(oldVid)?.snapshot !== false
+  clearReopens(request.head)
+  if (!isSane) reply(failed(Code.INVALID_PARMS))
+  else if (vids.get(newVid) !== undefined) reply(failed(Code.VDI_EXIST))
+  else node.ops.submit(request, reply)
 }
 
 /** Nobody can send what he has cached once the cluster is down. */

@@ -2,6 +2,7 @@
 import { addressBytes, addressText } from '../../model/node.js'
 import { asVid, type Oid, VID_LIMIT, type Vid } from '../../model/oid.js'
 import { type Frame, HEADER_BYTES, versionFor } from './frame.js'
+import { Flag, Op } from './opcodes.js'
 
 interface Start {
   readonly opcode: number
@@ -53,7 +54,11 @@ export interface VdiStateFields {
   readonly setBitmap: boolean
   readonly policy: number
   readonly blockSizeShift: number
+  /** Ours, in a byte 1.0 does not look at: the volume exists, and goes on as a working one. */
+  readonly reopens?: true
 }
+
+const REOPENS_OFFSET = 28
 
 function start(fields: Start): Buffer {
   const head = Buffer.alloc(HEADER_BYTES)
@@ -122,7 +127,21 @@ export function vdiStateRequest(fields: Start & VdiStateFields): Buffer {
   head[25] = fields.setBitmap ? 1 : 0
   head[26] = fields.policy
   head[27] = fields.blockSizeShift
+  head[REOPENS_OFFSET] = fields.reopens === undefined ? 0 : 1
   return head
+}
+
+/** What no client may say of a volume. */
+export function clearReopens(head: Buffer): void {
+  head[REOPENS_OFFSET] = 0
+}
+
+/** NOTIFY_VDI_DEL: head and payload. */
+export function deletionRequest(vid: Vid): [Buffer, Buffer] {
+  const payload = Buffer.alloc(4)
+  payload.writeUInt32LE(vid)
+  const head = plainRequest({ opcode: Op.NOTIFY_VDI_DEL, flags: Flag.WRITE, dataLength: 4 })
+  return [head, payload]
 }
 
 /** DECREF_OBJ and DECREF_PEER. */
@@ -186,6 +205,7 @@ export function decodeVdiStateFields(frame: Frame): VdiStateFields {
     setBitmap: head[25] !== 0,
     policy: head[26]!,
     blockSizeShift: head[27]!,
+    ...(head[REOPENS_OFFSET] === 1 && { reopens: true as const }),
   }
 }
 
