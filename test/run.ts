@@ -22,10 +22,25 @@ const PROJECT = fileURLToPath(new URL('../../', import.meta.url))
 /** ava's time-out is one of silence: no test of a file ended for so long. */
 const UNIT_SILENCE = '2m'
 const REAL_SILENCE = '10m'
+/**
+ * Real test files at a time. Each brings up clusters, ports and network namespaces of its own and mostly waits:
+ * for sessions that run out, nodes that die, guests that boot.
+ */
+const REAL_AT_ONCE = 3
+/** The longest ones begin first, so that none is left alone at the end. */
+const LONGEST_FIRST = ['faults', 'zookeeper', 'erasure', 'corosync']
 /** Beyond this even ava itself is stuck; the longest real file takes a few minutes. */
 const FILE_MS_MAX = 15 * 60_000
 
 type Part = 'checks' | 'unit' | 'real'
+/** What was asked for, and what has come of it so far. */
+interface Job {
+  readonly match: string
+  readonly failures: TestLine[]
+  /** Resolves when QEMU 5.2 is built, or cannot be. */
+  qemu52: Promise<void>
+}
+
 const PARTS: readonly Part[] = ['checks', 'unit', 'real']
 
 function say(line: string): void {
@@ -39,39 +54,65 @@ async function main(): Promise<number> {
     say(`--only takes one of: ${PARTS.join(', ')}`)
     return 2
   }
-  const failures: TestLine[] = []
+  const job: Job = { match: values.match ?? '', failures: [], qemu52: Promise.resolve() }
+  if (parts.some((part) => part !== 'checks')) await prepare()
+  if (parts.includes('real')) job.qemu52 = buildQemu52(job)
   let total = NOTHING
-  if (parts.some((part) => part !== 'checks')) await prepare(values.match ?? '', parts)
-  for (const part of parts) {
-    total = addTallies(total, await runPart(part, values.match ?? '', failures))
-  }
+  for (const part of parts) total = addTallies(total, await runPart(part, job))
+  const { failures } = job
   if (failures.length > 0) say(`\nFailed:\n${failures.map(describe).join('\n')}`)
   say(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`)
   return total.failed === 0 ? 0 : 1
 }
 
 /** What the tests need besides Node, and the bindings that were left out at the build for want of headers. */
-async function prepare(match: string, parts: readonly Part[]): Promise<void> {
+async function prepare(): Promise<void> {
   const lack = await ensureTools(ALL_TOOLS, say)
   if (lack !== undefined) say(`Some clients are not here: ${lack}`)
-  if (parts.includes('real') && filesOf('real', match).some((name) => name.includes('qemu-'))) {
-    const missing = await ensureQemu52(say)
-    if (missing !== undefined) say(missing)
-  }
   await run([process.execPath, `${PROJECT}build/native-bindings/build.js`])
 }
 
-async function runPart(part: Part, match: string, failures: TestLine[]): Promise<Tally> {
+/** Takes minutes once a machine, so the other tests go on meanwhile. */
+async function buildQemu52({ match }: Job): Promise<void> {
+  if (!filesOf('real', match).some(needsQemu52)) return
+  const missing = await ensureQemu52(say)
+  if (missing !== undefined) say(missing)
+}
+
+function needsQemu52(file: string): boolean {
+  return file.includes('/qemu-')
+}
+
+async function runPart(part: Part, job: Job): Promise<Tally> {
   say(`\n== ${part}`)
-  if (part === 'checks') return runChecks(failures)
-  if (part === 'unit') return runAva(filesOf('unit', match), ['--timeout', UNIT_SILENCE], failures)
-  let total = NOTHING
-  // One file after the other: each brings up clusters of its own on the same disks and processors.
-  for (const file of filesOf('real', match)) {
-    const options = ['--serial', '--concurrency', '1', '--timeout', REAL_SILENCE]
-    total = addTallies(total, await runAva([file], options, failures))
+  if (part === 'checks') return runChecks(job.failures)
+  const options = ['--timeout', UNIT_SILENCE]
+  if (part === 'unit') return runAva(filesOf('unit', job.match), options, job.failures)
+  return runReal(job)
+}
+
+/** One file after the other in each of a few lanes. */
+async function runReal({ match, failures, qemu52 }: Job): Promise<Tally> {
+  const files = filesOf('real', match).sort((one, other) => lateness(one) - lateness(other))
+  const options = ['--serial', '--concurrency', '1', '--timeout', REAL_SILENCE]
+  const lane = async (_: unknown, index: number): Promise<Tally> => {
+    // Free ports are looked for in a part of the range that is the lane's own.
+    const env = { SHEEPDOG_TEST_PORTS: `${index}/${REAL_AT_ONCE}` }
+    let total = NOTHING
+    for (let file = files.shift(); file !== undefined; file = files.shift()) {
+      if (needsQemu52(file)) await qemu52
+      total = addTallies(total, await runAva([file], options, failures, env))
+    }
+    return total
   }
-  return total
+  const tallies = await Promise.all(Array.from({ length: REAL_AT_ONCE }, lane))
+  return tallies.reduce(addTallies, NOTHING)
+}
+
+function lateness(file: string): number {
+  if (needsQemu52(file)) return LONGEST_FIRST.length + 1
+  const place = LONGEST_FIRST.findIndex((name) => file.includes(`/${name}.`))
+  return place === -1 ? LONGEST_FIRST.length : place
 }
 
 function filesOf(folder: string, match: string): string[] {
@@ -103,6 +144,7 @@ async function runAva(
   files: readonly string[],
   options: readonly string[],
   failures: TestLine[],
+  env: Readonly<Record<string, string>> = {},
 ): Promise<Tally> {
   if (files.length === 0) return NOTHING
   let last = performance.now()
@@ -113,7 +155,7 @@ async function runAva(
     report({ ...line, title: `${name}${line.title}` }, failures, `(${seconds} s)`)
   }
   const reader = tapReader(finished, () => performance.now())
-  const { code } = await runTool(['ava', '--tap', ...options, ...files], reader.line)
+  const { code } = await runTool(['ava', '--tap', ...options, ...files], reader.line, env)
   return reader.end(code)
 }
 
@@ -137,11 +179,12 @@ interface ToolResult {
 async function runTool(
   [tool, ...args]: readonly string[],
   onLine?: (text: string) => void,
+  env: Readonly<Record<string, string>> = {},
 ): Promise<ToolResult> {
   const child = spawn(`${PROJECT}node_modules/.bin/${tool}`, args, {
     cwd: PROJECT,
     stdio: ['ignore', 'pipe', onLine === undefined ? 'pipe' : 'inherit'],
-    env: { ...process.env, FORCE_COLOR: '0' },
+    env: { ...process.env, ...env, FORCE_COLOR: '0' },
   })
   const limit = setTimeout(() => child.kill('SIGTERM'), FILE_MS_MAX)
   const lines: string[] = []
