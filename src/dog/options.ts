@@ -82,7 +82,7 @@ function parseCopies(text: string): Redundancy {
   )
 }
 
-function parseSnapshot(text: string): SnapshotSelector {
+export function parseSnapshot(text: string): SnapshotSelector {
   if (!/^\d+$/.test(text)) return { snapId: 0, tag: text }
   const snapId = Number(text)
   if (snapId === 0) throw failed('The snapshot id must be larger than zero')

@@ -2,26 +2,16 @@
  * `dog vdi read` and `write`: the bytes of a volume, streamed, with a bounded number of objects
  * under way.
  */
-import { zeros } from '../base/bytes.js'
-import { Code } from '../base/codes.js'
 import type { InodeHeader } from '../model/inode.js'
-import { asVid, dataOid } from '../model/oid.js'
 import { InFlight, inOrder } from './bounded.js'
 import type { Context, Subcommand } from './command.js'
 import { errnoText } from './errno.js'
 import { Exit, Failure, failed } from './failure.js'
-import {
-  hasCode,
-  loadSlots,
-  type OpenedVdi,
-  openVdi,
-  readSlot,
-  refuseHyper,
-  sayObjectFailure,
-} from './image.js'
+import { openVdi, refuseHyper } from './image.js'
 import { vdiOption as option, WORKING } from './options.js'
 import { type Piece, pieceAt, piecesOf } from './pieces.js'
 import { parseSize } from './sizes.js'
+import { VdiReader } from './vdi-reader.js'
 import { VdiWriter } from './vdi-writer.js'
 
 export const read: Subcommand = {
@@ -68,12 +58,11 @@ async function runRead(context: Context): Promise<number> {
   const name = operands[0] ?? ''
   const asked = askedRange(operands)
   const vdi = await openVdi(sheep, name, options.snapshot ?? WORKING)
-  refuseHyper(name, vdi.header)
   const { start, end } = clip('Read', asked, vdi.header)
   try {
-    const slots = await loadSlots(sheep, vdi)
+    const reader = await VdiReader.open(context, vdi)
     const pieces = piecesOf(start, end, vdi.header.blockSizeShift)
-    for await (const bytes of inOrder(pieces, (piece) => readPiece(context, vdi, slots, piece))) {
+    for await (const bytes of inOrder(pieces, (piece) => reader.readPiece(piece))) {
       await out.bytes(bytes)
     }
   } catch (error) {
@@ -81,33 +70,6 @@ async function runRead(context: Context): Promise<number> {
     throw failed('Failed to read VDI')
   }
   return Exit.ok
-}
-
-/**
- * A running volume may replace an object while we read (copy on write, discard): then its slot
- * tells.
- */
-async function readPiece(
-  { sheep, out }: Context,
-  vdi: OpenedVdi,
-  slots: Uint32Array,
-  { index, offset, length }: Piece,
-): Promise<Buffer> {
-  for (;;) {
-    const slot = asVid(slots[index]!)
-    if (slot === 0) return zeros(length)
-    const oid = dataOid(slot, index)
-    try {
-      return await sheep.readObject(oid, offset, length)
-    } catch (error) {
-      const now = hasCode(error, Code.NO_OBJ) ? await readSlot(sheep, vdi.vid, index) : slot
-      if (now === slot) {
-        sayObjectFailure(out, 'read', oid, error)
-        throw error
-      }
-      slots[index] = now
-    }
-  }
 }
 
 async function runWrite(context: Context): Promise<number> {

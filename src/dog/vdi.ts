@@ -4,6 +4,7 @@ import type { Noun } from './command.js'
 import { cache } from './vdi-cache.js'
 import { create } from './vdi-create.js'
 import { remove, rollback } from './vdi-delete.js'
+import { inspect } from './vdi-inspect.js'
 import { read, write } from './vdi-io.js'
 import { list } from './vdi-list.js'
 import { lock } from './vdi-lock.js'
@@ -15,6 +16,6 @@ export const vdi: Noun = {
   name: 'vdi',
   subcommands: [
     ...[create, snapshot, clone, remove, rollback, list, tree, graph, resize, read, write],
-    ...[alterVdi, cache, lock],
+    ...[alterVdi, cache, lock, inspect],
   ],
 }

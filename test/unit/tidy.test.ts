@@ -10,7 +10,7 @@ const SOURCE = join(PROJECT, 'src')
 /** Lower floors come first; a file imports from its own folder and from lower floors. */
 const FLOORS: readonly (readonly string[])[] = [
   ['base'],
-  ['model', 'world'],
+  ['model', 'world', 'inspect'],
   ['wire'],
   ['store', 'cluster', 'peer'],
   ['sheep'],
