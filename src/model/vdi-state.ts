@@ -17,6 +17,8 @@ const HANDED_OFFSET = 36
 /** Who may cache the volume: in the second addresses and the pad of the first two participants' node_ids. */
 const CACHE_MARK_OFFSET = 188 + 38
 const CACHE_HOLDER_OFFSET = 188 + 18
+/** Ours: in the second address of the third participant's node_id. */
+const HOLDER_OFFSET = 188 + 2 * NODE_ID_BYTES + 18
 const CACHE_TERM_OFFSET = 188 + NODE_ID_BYTES + 18
 
 /** 1 unlocked, 2 locked by one, 3 shared (multipath). */
@@ -51,7 +53,12 @@ export interface VdiLock {
   readonly door: boolean
   readonly participants: readonly Participant[]
   readonly former?: Former
+  /** The name whoever has it, or had it last, gave himself; `NAMELESS` without; absent: nobody since the cluster runs. */
+  readonly holder?: number
 }
+
+/** A holder that did not say who it is. Names are larger. */
+export const NAMELESS = 1
 
 export interface VdiState {
   readonly vid: Vid
@@ -113,6 +120,7 @@ export function encodeVdiState(state: VdiState): Buffer {
     bytes[FORMER_OFFSET] = former.ousted ? 2 : 1
     writeNodeId(bytes, FORMER_NODE_OFFSET, former.node)
   }
+  bytes.writeUInt32LE(state.lock.holder ?? 0, HOLDER_OFFSET)
   bytes.writeUInt32LE(state.lock.participants.length, 60)
   state.lock.participants.forEach((participant, i) => {
     bytes.writeUInt32LE(COHERENCE_NUMBERS[participant.coherence], 64 + 4 * i)
@@ -171,6 +179,7 @@ export function decodeVdiState(from: Buffer, at = 0): VdiState {
     return { coherence, node: readNodeId(from, slot), ...(handed && { handed }) }
   })
   const former = from[at + FORMER_OFFSET]!
+  const holder = from.readUInt32LE(at + HOLDER_OFFSET)
   const leastCopies = from[at + LEAST_OFFSET]!
   return {
     vid: asVid(from.readUInt32LE(at)),
@@ -186,6 +195,7 @@ export function decodeVdiState(from: Buffer, at = 0): VdiState {
       owner: state === 'locked' ? readNodeId(from, at + 20) : undefined,
       door: (from[at + DOOR_OFFSET]! & DOOR) !== 0,
       participants,
+      ...(holder > 0 && { holder }),
       ...((former === 1 || former === 2) && {
         former: { node: readNodeId(from, at + FORMER_NODE_OFFSET), ousted: former === 2 },
       }),

@@ -138,6 +138,12 @@ export class SheepClient {
     this.#over(new Error('connection closed'))
   }
 
+  /** Ends it now; what the kernel has not taken yet is not sent any more. */
+  abort(reason: string): void {
+    this.#connection.destroy()
+    this.#over(new Error(reason))
+  }
+
   #received(chunk: Buffer): void {
     this.#heard = true
     this.#quietTicks = 0

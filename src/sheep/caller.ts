@@ -6,7 +6,15 @@
 import type { NodeKey } from '../model/node.js'
 import type { NodeState } from './state.js'
 
+/** The connection, for those who must end it or wait for what came over it. */
+export interface CallerLink {
+  cut(): void
+  /** Calls `fn` once nothing that came over it can change anything any more. */
+  whenIdle(fn: () => void): void
+}
+
 export class Caller {
+  link: CallerLink | undefined
   /** The node it is, once it has said HELLO; undefined for clients and for nodes of sheepdog 1.0. */
   origin: NodeKey | undefined
   #isGone = false

@@ -16,7 +16,7 @@ import { asVid, type Vid } from '../model/oid.js'
 import { isRedundancy } from '../model/policy.js'
 import { UNLOCKED } from '../model/vdi-state.js'
 import { decodeClusterMessage, encodeClusterMessage } from '../wire/sheepdog/cluster-message.js'
-import { lockSerial, setLockSerial } from '../wire/sheepdog/coherence.js'
+import { lockHolder, lockSerial, setLockSerial } from '../wire/sheepdog/coherence.js'
 import { Frame, HEADER_BYTES } from '../wire/sheepdog/frame.js'
 import { Flag, Op, opName } from '../wire/sheepdog/opcodes.js'
 import type { ClusterInfo } from '../wire/sheepdog/records.js'
@@ -317,7 +317,9 @@ export class ClusterOps {
       this.#options.log.info('vdi.locked', { name: who.name, by: holders(locks.of(vid)) })
       return failed(Code.VDI_LOCKED)
     }
-    return vdiAnswer({ vid, copies, blockSizeShift })
+    const isLock = request.opcode === Op.LOCK_VDI && lockHolder(request) !== 0
+    const before = isLock && { attributeId: locks.of(vid).holder ?? 0 }
+    return vdiAnswer({ vid, copies, blockSizeShift, ...before })
   }
 
   /** A client that has not noticed a snapshot releases what it locked; it has the successor since. */
@@ -347,7 +349,7 @@ export class ClusterOps {
         if (this.#options.state.isSelf(sender)) this.#options.deletedHere(vid)
         break
       case Op.LOCK_VDI:
-        return locks.take(vid, fields.lockType, sender)
+        return locks.take(vid, fields.lockType, sender, lockHolder(request))
       case Op.RELEASE_VDI:
         locks.release(asVid(fields.base), fields.lockType, sender)
         break

@@ -60,9 +60,9 @@ export class LockKeeper {
   }
 
   /** Of all nodes at the same place in the order of events. False: it is refused. */
-  take(vid: Vid, lockType: number, { host, port }: SdNode): boolean {
+  take(vid: Vid, lockType: number, { host, port }: SdNode, holder = 0): boolean {
     if (!this.isEnforced(lockType)) return true
-    const next = locked(this.of(vid), lockType, { host, port })
+    const next = locked(this.of(vid), lockType, { host, port }, holder)
     if (next !== undefined) this.#state.vids.setLock(vid, next)
     return next !== undefined
   }
@@ -83,7 +83,8 @@ export class LockKeeper {
   handOn(from: Vid | undefined, to: Vid): void {
     if (from === undefined) return
     const lock = this.of(from)
-    if (lock.state === 'unlocked' && lock.former === undefined) return
+    const isNews = lock.former !== undefined || lock.holder !== undefined
+    if (lock.state === 'unlocked' && !isNews) return
     this.#state.vids.setLock(to, handedOn(lock))
     this.#state.vids.setLock(from, UNLOCKED)
   }
@@ -136,7 +137,8 @@ export class LockKeeper {
   checkpoint(epoch: number): void {
     const locks = new Map<Vid, VdiLock>()
     for (const { vid, lock } of this.#state.vids.all()) {
-      if (lock.state !== 'unlocked' || lock.former !== undefined) locks.set(vid, lock)
+      const isNews = lock.former !== undefined || lock.holder !== undefined
+      if (lock.state !== 'unlocked' || isNews) locks.set(vid, lock)
     }
     this.#checkpoints.set(epoch, locks)
     for (const old of this.#checkpoints.keys()) {

@@ -9,6 +9,7 @@
  */
 import {
   type Coherence,
+  NAMELESS,
   type NodeId,
   type Participant,
   sameNode,
@@ -20,8 +21,8 @@ import type { VidTable } from './vid-table.js'
 
 const PARTICIPANTS_MAX = 31
 
-/** The lock after `by` asks for it; undefined when it is refused. */
-export function locked(lock: VdiLock, type: number, by: NodeId): VdiLock | undefined {
+/** The lock after `by` asks for it; undefined when it is refused. `holder`: the name it gives itself, 0 for none. */
+export function locked(lock: VdiLock, type: number, by: NodeId, holder = 0): VdiLock | undefined {
   if (type === LockType.SHARED) return joined(lock, by)
   if (lock.state !== 'unlocked') return undefined
   const held = {
@@ -29,6 +30,7 @@ export function locked(lock: VdiLock, type: number, by: NodeId): VdiLock | undef
     owner: by,
     door: type === LockType.DOOR,
     participants: [],
+    holder: holder || NAMELESS,
   } as const
   return { ...held, ...ousting(lock, by) }
 }
@@ -52,7 +54,8 @@ function joined(lock: VdiLock, by: NodeId): VdiLock | undefined {
 
 function enter(lock: VdiLock, by: NodeId, coherence: Coherence): VdiLock {
   const participants = [...lock.participants, { node: by, coherence }]
-  return { ...UNLOCKED, ...ousting(lock, by), state: 'shared', participants }
+  const held = { ...UNLOCKED, holder: NAMELESS, state: 'shared' } as const
+  return { ...held, ...ousting(lock, by), participants }
 }
 
 /**
@@ -118,15 +121,16 @@ export function released(lock: VdiLock, type: number, by: NodeId): VdiLock {
 }
 
 /** Nobody holds it; who was shut out stays so. */
-function free({ former }: VdiLock): VdiLock {
-  return former === undefined ? UNLOCKED : { ...UNLOCKED, former }
+function free({ former, holder }: VdiLock): VdiLock {
+  return { ...UNLOCKED, ...(former && { former }), ...(holder && { holder }) }
 }
 
 /** The lock after a node left. */
 export function afterDeparture(lock: VdiLock, node: NodeId): VdiLock {
   if (lock.state === 'shared') return without(lock, node)
   if (lock.owner === undefined || !sameNode(lock.owner, node)) return lock
-  return lock.door ? free(lock) : { ...UNLOCKED, former: { node: lock.owner, ousted: false } }
+  const former = { node: lock.owner, ousted: false }
+  return lock.door ? free(lock) : free({ ...lock, former })
 }
 
 /** A node left: what it held is free. */

@@ -15,16 +15,25 @@ import { SnapshotVolume } from './snapshot-volume.js'
 import { checkServable, isHyper, readVdi } from './vdi-reading.js'
 import type { ExportInfo, Volume, VolumeContext, VolumeSource } from './volume.js'
 
-export interface VolumeSourceOptions {
+/** The cluster as one user of it sees it. */
+export interface ClusterAccess {
   readonly objects: ObjectAccess
   readonly vdis: VdiAccess
+  /** Called when the volume it was made for is closed. */
+  close?(): void
+}
+
+export interface VolumeSourceOptions extends ClusterAccess {
   readonly clock: Clock
   readonly log: Log
+  /** Each opened volume has an access of its own; otherwise they share the one above. */
+  readonly accessFor?: () => ClusterAccess
 }
 
 interface Entry {
   users: number
   readonly volume: Promise<Volume>
+  readonly access: ClusterAccess
   /** Set when the last user has left: an open of the same name waits for it. */
   closing: Promise<void> | undefined
 }
@@ -68,8 +77,11 @@ class ClusterVolumes implements VolumeSource {
     for (;;) {
       const entry = this.#open.get(name)
       if (entry === undefined) {
-        const opened: Entry = { users: 1, volume: this.#openVdi(name), closing: undefined }
+        const access = this.#options.accessFor?.() ?? this.#options
+        const volume = this.#openVdi(name, access)
+        const opened: Entry = { users: 1, volume, access, closing: undefined }
         this.#open.set(name, opened)
+        volume.catch(() => access.close?.())
         return opened
       }
       if (entry.closing === undefined) {
@@ -83,7 +95,10 @@ class ClusterVolumes implements VolumeSource {
   async #leave(name: string, entry: Entry): Promise<void> {
     if (--entry.users > 0) return
     const closed = entry.volume.then((volume) => volume.close())
-    entry.closing = closed.finally(() => this.#open.delete(name))
+    entry.closing = closed.finally(() => {
+      entry.access.close?.()
+      this.#open.delete(name)
+    })
     await entry.closing
   }
 
@@ -95,23 +110,24 @@ class ClusterVolumes implements VolumeSource {
     return openContext(this.#options, volume, contextName)
   }
 
-  async #openVdi(name: string): Promise<Volume> {
-    const { objects, vdis } = this.#options
+  async #openVdi(name: string, access: ClusterAccess): Promise<Volume> {
+    const { objects, vdis } = access
     const target = await resolveExport(vdis, name)
-    if (!target.isSnapshot) return this.#openWorking(name)
+    if (!target.isSnapshot) return this.#openWorking(name, access)
     return readOnly(new SnapshotVolume(name, await readVdi(vdis, target.vid), objects))
   }
 
-  async #openHyper(name: string, header: InodeHeader): Promise<Volume> {
+  async #openHyper(name: string, header: InodeHeader, access: ClusterAccess): Promise<Volume> {
     checkServable(header)
-    const index = await HyperIndex.load({ objects: this.#options.objects, header })
-    const volume = new HyperVolume({ ...this.#options, name, header, index })
+    const { objects, vdis } = access
+    const index = await HyperIndex.load({ objects, header })
+    const volume = new HyperVolume({ objects, vdis, name, header, index })
     volume.refresh()
     return volume
   }
 
-  async #openWorking(name: string): Promise<Volume> {
-    const { vdis, log } = this.#options
+  async #openWorking(name: string, { objects, vdis }: ClusterAccess): Promise<Volume> {
+    const { clock, log } = this.#options
     const vid = await vdis.lock(name)
     let isChanged = false
     const forget = vdis.onChange(vid, () => {
@@ -119,9 +135,12 @@ class ClusterVolumes implements VolumeSource {
     })
     try {
       const header = await vdis.readHeader(vid)
-      if (isHyper(header)) return await this.#openHyper(name, header)
+      if (isHyper(header)) return await this.#openHyper(name, header, { objects, vdis })
       const image = await readVdi(vdis, vid)
-      const volume = new ClusterVolume({ ...this.#options, name, vdiName: name, image })
+      const volume = new ClusterVolume({
+        ...{ objects, vdis, clock, log },
+        ...{ name, vdiName: name, image },
+      })
       if (isChanged) volume.refresh()
       return volume
     } catch (error) {

@@ -5,6 +5,7 @@ import { dataOid, inodeOid, type Vid } from '../../src/model/oid.js'
 import {
   decodeVdiState,
   encodeVdiState,
+  NAMELESS,
   type NodeId,
   UNLOCKED,
   VDI_STATE_BYTES,
@@ -73,20 +74,28 @@ test('after a snapshot a participant asks for what it was handed, until it knows
 
 test("a dead daemon's lock is free, and whoever takes it shuts its clients out until they ask", (t) => {
   const dead = afterDeparture(locked(UNLOCKED, LockType.NORMAL, A)!, A)
-  t.deepEqual(dead, { ...UNLOCKED, former: { node: A, ousted: false } })
+  t.deepEqual(dead, { ...UNLOCKED, former: { node: A, ousted: false }, holder: NAMELESS })
   t.is(locked(dead, LockType.NORMAL, A)!.former, undefined)
   for (const type of [LockType.NORMAL, LockType.DOOR, LockType.SHARED]) {
     const taken = locked(dead, type, B)!
     t.deepEqual(taken.former, { node: A, ousted: true })
     const free = released(taken, type, B)
-    t.deepEqual(free, { ...UNLOCKED, former: { node: A, ousted: true } })
+    t.deepEqual(free, { ...UNLOCKED, former: { node: A, ousted: true }, holder: NAMELESS })
     t.is(locked(free, LockType.NORMAL, A)!.former, undefined)
   }
 })
 
 test('a volume record carries who had the lock before and who was handed it, where 1.0 does not look', (t) => {
   const dead = afterDeparture(locked(UNLOCKED, LockType.NORMAL, A)!, A)
-  const cases = [dead, locked(dead, LockType.DOOR, B)!, handedOn(shared(A, B, C)), shared(D)]
+  const named = locked(UNLOCKED, LockType.DOOR, B, 4_000_000_000)!
+  const cases = [
+    dead,
+    named,
+    released(named, LockType.DOOR, B),
+    locked(dead, LockType.DOOR, B)!,
+    handedOn(shared(A, B, C)),
+    shared(D),
+  ]
   for (const lock of cases) {
     const state = {
       ...{ vid: 7 as Vid, copies: 3, policy: 0, blockSizeShift: 22, snapshot: false },

@@ -15,6 +15,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['store', 'cluster', 'peer'],
   ['sheep'],
   ['volume'],
+  ['remote'],
   ['doors'],
   ['dog'],
   ['bin'],
@@ -89,6 +90,8 @@ test('every source file is imported or started', (t) => {
   const started = /^bin\/(sheep\.cts|dog\.ts|quickstart\.ts)$/
   // The driver for clusters in one process: only tests start those so far.
   reached.add('cluster/memory.ts')
+  // What sheepfs and the stand-alone NBD door stand on.
+  reached.add('remote/remote-volumes.ts')
   for (const { path } of FILES) t.true(reached.has(path) || started.test(path), path)
 })
 

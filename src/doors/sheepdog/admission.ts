@@ -21,6 +21,7 @@ import type { Change } from '../../sheep/shared-volumes.js'
 import type { Frame } from '../../wire/sheepdog/frame.js'
 import { ClusterFlag, Flag, Op } from '../../wire/sheepdog/opcodes.js'
 import { objectFields } from '../../wire/sheepdog/requests.js'
+import { holds } from './connection-locks.js'
 import type { DoorContext, Operation, OperationTable } from './context.js'
 
 /** What a request does to a volume. `changes`: to which objects it has. */
@@ -73,7 +74,7 @@ function admit(entry: Entry): void {
   const lock = node.locks.of(vid)
   const isTgt = request.has(Flag.TGT) && node.state.has(ClusterFlag.USE_LOCK)
   const effect = effectOf(request, oid)
-  if (isDestructive(effect) && isBarred(node, vid, isTgt)) reply(failed(Code.VDI_LOCKED))
+  if (isDestructive(effect) && isBarred(entry, vid, isTgt)) reply(failed(Code.VDI_LOCKED))
   else if (isDestructive(effect) && node.locks.isLapsed(vid)) renew(entry, vid)
   else if (isTgt) admitSharer(entry, vid, effect)
   else if (lock.state === 'shared') admitBystander(entry, vid, effect)
@@ -102,9 +103,11 @@ function isDestructive(effect: Effect): boolean {
   return effect === 'writes' || effect === 'changes' || effect === 'creates'
 }
 
-function isBarred({ locks }: SheepNode, vid: Vid, isTgt: boolean): boolean {
+function isBarred({ context, caller }: Entry, vid: Vid, isTgt: boolean): boolean {
+  const { locks } = context.node
   const { state, door } = locks.of(vid)
-  return door || locks.isOusted(vid) || (isTgt && state === 'locked')
+  if (door) return !holds(context.node, caller, vid)
+  return locks.isOusted(vid) || (isTgt && state === 'locked')
 }
 
 /** This daemon's clients go on where they were when it died, unless somebody was quicker. */

@@ -32,6 +32,7 @@ import {
   decodeVdiStateFields,
 } from '../../wire/sheepdog/requests.js'
 import { firstVidOf, setVolumesReply } from '../../wire/sheepdog/volume-list.js'
+import { lock } from './connection-locks.js'
 import type { DoorContext, Operation, OperationTable } from './context.js'
 import { DISK_OPERATIONS } from './disk-ops.js'
 
@@ -272,7 +273,7 @@ const always = (run: Operation['run']): Operation => ({ force: true, run })
 
 export const NODE_OPERATIONS: OperationTable = new Map([
   [Op.NEW_VDI, running(inOrder)],
-  [Op.LOCK_VDI, running(inOrder)],
+  [Op.LOCK_VDI, running(lock)],
   [Op.RELEASE_VDI, running(release)],
   [Op.GET_VDI_INFO, running(inOrder)],
   [Op.DEL_VDI, running(inOrder)],

@@ -26,6 +26,7 @@ import type { SheepNode } from '../../sheep/node.js'
 import type { Frame } from '../../wire/sheepdog/frame.js'
 import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
 import { objectFields } from '../../wire/sheepdog/requests.js'
+import { holds } from './connection-locks.js'
 import type { DoorContext, Operation, OperationTable } from './context.js'
 import { indexKind } from './index-kind.js'
 import { believesEmpty, isEmptying, unlessOccupied } from './qemu-map.js'
@@ -67,12 +68,13 @@ function write({ node }: DoorContext, request: Frame, reply: Reply, caller: Call
     return
   }
   const done: Done = (code) => reply(failed(code))
-  if (oidKind(oid) === 'btree' && isHeldByDoor(node, oidVid(oid))) done(Code.VDI_LOCKED)
+  if (oidKind(oid) === 'btree' && isHeldByDoor(node, oidVid(oid), caller)) done(Code.VDI_LOCKED)
   else if (oidKind(oid) === 'inode' && isEmptying(request, offset, body)) {
     node.log.warn('slots.kept', { vid: vidName(oidVid(oid)), reason: 'a snapshot is deleted' })
     done(Code.SUCCESS)
   } else if (oidKind(oid) === 'inode') {
-    writeInode(node, oidVid(oid), { offset, data: body, isWanted: unlessGone(caller) }, done)
+    const change = { offset, data: body, isWanted: unlessGone(caller), caller }
+    writeInode(node, oidVid(oid), change, done)
   } else {
     const ref = node.cache.ref(oid, unlessGone(caller))
     if (request.has(Flag.DIRECT)) node.cache.writeDirect(ref, offset, body, done)
@@ -85,20 +87,22 @@ function write({ node }: DoorContext, request: Frame, reply: Reply, caller: Call
  * zeros over it before it asks for the deletion (defect O9), which needs it.
  */
 function updateIndex(node: SheepNode, vid: Vid, write: InodeWrite, done: Done): void {
-  const { offset, data, isWanted } = write
+  const { offset, data, isWanted, caller } = write
   const isWiping = data.length > SLOT_BYTES && data.every((byte) => byte === 0)
-  if (isHeldByDoor(node, vid)) done(Code.VDI_LOCKED)
+  if (isHeldByDoor(node, vid, caller)) done(Code.VDI_LOCKED)
   else if (isWiping) {
     node.log.warn('index.kept', { vid: vidName(vid), reason: 'zeros were to be written over it' })
     done(Code.SUCCESS)
   } else node.gateway.write(node.gateway.ref(inodeOid(vid), isWanted), offset, data, true, done)
 }
 
-function isHeldByDoor(node: SheepNode, vid: Vid): boolean {
-  return node.state.vids.get(vid)?.lock.door === true
+/** By another one than the caller. */
+function isHeldByDoor(node: SheepNode, vid: Vid, caller: Caller): boolean {
+  return node.state.vids.get(vid)?.lock.door === true && !holds(node, caller, vid)
 }
 
 interface InodeWrite {
+  readonly caller: Caller
   readonly offset: number
   readonly data: Buffer
   readonly isWanted: () => boolean
@@ -194,7 +198,7 @@ function create({ node }: DoorContext, request: Frame, reply: Reply, caller: Cal
     reply(failed(Code.READONLY))
     return
   }
-  if (oidKind(oid) === 'btree' && isHeldByDoor(node, vid)) {
+  if (oidKind(oid) === 'btree' && isHeldByDoor(node, vid, caller)) {
     reply(failed(Code.VDI_LOCKED))
     return
   }
@@ -227,7 +231,7 @@ function discard({ node }: DoorContext, request: Frame, reply: Reply, caller: Ca
     reply(failed(Code.INVALID_PARMS))
     return
   }
-  const change = { offset, data: Buffer.alloc(length), isWanted: unlessGone(caller) }
+  const change = { offset, data: Buffer.alloc(length), isWanted: unlessGone(caller), caller }
   const done: Done = (code) => reply(failed(code))
   const vid = oidVid(oid)
   indexKind(node, vid, (code, kind) => {

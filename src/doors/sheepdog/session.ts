@@ -65,6 +65,7 @@ export class SheepdogSession implements Greeter {
     this.#greetings = options.greetings
     this.#oneConnection = options.oneConnection
     this.#ended = options.ended
+    this.caller.link = this
     this.#outbox = new Outbox(
       (pieces) => this.#send(pieces),
       (fn) => options.clock.soon(fn),

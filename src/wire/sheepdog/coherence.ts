@@ -2,7 +2,7 @@
  * INODE_COHERENCE, and what hangs on it (protocol spec, sections 2.1 and 13).
  *
  *   INODE_COHERENCE   16 volume id u32 | 20 u32: 1 validate, 0 invalidate | 24 serial u32, ours
- *   LOCK_VDI          40 serial u32, ours
+ *   LOCK_VDI          40 serial u32, ours | 44 name of the holder u32, ours; the answer has the one before at 28
  *   FLUSH_NODES       16 inode oid u64 | 24 zero | 36 serial u32: the sender's message of that serial is waited for
  *
  * Sheepdog 1.0 looks at no serial; 0 means that there is none.
@@ -13,6 +13,7 @@ import { Op } from './opcodes.js'
 import { objectRequest, plainRequest } from './requests.js'
 
 const LOCK_SERIAL_OFFSET = 40
+const LOCK_HOLDER_OFFSET = 44
 
 export interface Coherence {
   readonly vid: Vid
@@ -42,6 +43,16 @@ export function setLockSerial(head: Buffer, serial: number): void {
 
 export function lockSerial({ head }: Frame): number {
   return head.readUInt32LE(LOCK_SERIAL_OFFSET)
+}
+
+/** Whoever asks for a door's lock over a connection names itself, and is told who had the volume before. */
+export function setLockHolder(head: Buffer, holder: number): Buffer {
+  head.writeUInt32LE(holder, LOCK_HOLDER_OFFSET)
+  return head
+}
+
+export function lockHolder({ head }: Frame): number {
+  return head.readUInt32LE(LOCK_HOLDER_OFFSET)
 }
 
 export interface Hearing {

@@ -359,6 +359,11 @@ export class SmallCluster {
     this.#running(index).process.continue()
   }
 
+  /** The network card of a machine that is no node. */
+  outside(): Card {
+    return this.#network.card()
+  }
+
   async client(index: number): Promise<SheepClient> {
     const { host, port } = this.machines[index]!.self
     const world = { clock: this.clock, network: this.#network.card() }
