@@ -6,16 +6,16 @@
  *   handshake --opened--> transmission --goodbye, shutdown--> ending --close--> gone
  */
 import { Code, codeOf, codeText, SheepError } from '../../base/codes.js'
+import { Inbox } from '../../base/inbox.js'
 import type { Log } from '../../base/log.js'
+import { ReplyQueue } from '../../base/reply-queue.js'
 import type { ExportInfo, Volume, VolumeSource } from '../../volume/volume.js'
 import { NBD_LIMITS } from '../../wire/nbd/constants.js'
 import type { Clock, Connection, ConnectionEvents, TlsServer } from '../../world/world.js'
 import { AccessRefused, accessFor, type RuleBook } from './access.js'
 import { type OpenedExport, offeredContexts, openExport } from './exports.js'
 import { Handshake, type HandshakeStep } from './handshake.js'
-import { Inbox } from './inbox.js'
 import { perform } from './perform.js'
-import { ReplyQueue } from './replies.js'
 import { Transmission } from './transmission.js'
 
 export interface ClientOptions {

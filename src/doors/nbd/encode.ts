@@ -1,10 +1,11 @@
 /** What is sent when a request succeeds. */
+
+import type { ReplyQueue } from '../../base/reply-queue.js'
 import type { Extent } from '../../volume/volume.js'
 import { Command, ReplyType } from '../../wire/nbd/constants.js'
 import type { Framing } from '../../wire/nbd/framing.js'
 import * as wire from '../../wire/nbd/messages.js'
 import type { Agreed } from './handshake.js'
-import type { ReplyQueue } from './replies.js'
 import type { Slot } from './slot.js'
 
 /** Queues the reply of a request that succeeded. */

@@ -8,12 +8,12 @@
  * `opened` or `failed`, and calls `next` again. While a question is open no option is read.
  */
 import { type Code, nbdErrorOf } from '../../base/codes.js'
+import type { Inbox } from '../../base/inbox.js'
 import type { ExportInfo, Volume } from '../../volume/volume.js'
 import { HandshakeFlag, Info, NBD_LIMITS, NbdError, Option, Rep } from '../../wire/nbd/constants.js'
 import { COMPACT, EXTENDED, type Framing } from '../../wire/nbd/framing.js'
 import * as wire from '../../wire/nbd/options.js'
 import type { ChosenContext } from './exports.js'
-import type { Inbox } from './inbox.js'
 
 /** What the owner has to do next. */
 export type HandshakeStep =

@@ -1,12 +1,12 @@
 /** NBD commands as calls of a volume. */
 import { Code } from '../../base/codes.js'
+import type { ReplyQueue } from '../../base/reply-queue.js'
 import type { Extent, Volume } from '../../volume/volume.js'
 import { Command, CommandFlag, NBD_LIMITS } from '../../wire/nbd/constants.js'
 import type { StatusReply } from '../../wire/nbd/messages.js'
 import * as wire from '../../wire/nbd/messages.js'
 import { chunkBytes } from './encode.js'
 import type { Agreed } from './handshake.js'
-import type { ReplyQueue } from './replies.js'
 import { CACHE_PIECE_BYTES, type Slot } from './slot.js'
 
 /** Reads from this size on are looked at for holes; below it a hole costs less than the look. */

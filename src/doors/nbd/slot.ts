@@ -1,12 +1,12 @@
 /** A request at work: what was asked, what it needs meanwhile, and how it ends. */
 import { noBytes } from '../../base/bytes.js'
 import { Code, type Done } from '../../base/codes.js'
+import type { Room } from '../../base/reply-queue.js'
 import type { Extent } from '../../volume/volume.js'
 import { Command } from '../../wire/nbd/constants.js'
 import type { RequestHeader } from '../../wire/nbd/framing.js'
 import type { StatusReply } from '../../wire/nbd/messages.js'
 import type { ChosenContext } from './exports.js'
-import type { Room } from './replies.js'
 
 /** What a CACHE request reads at a time. */
 export const CACHE_PIECE_BYTES = 256 * 1024

@@ -11,7 +11,9 @@
  */
 import { noBytes } from '../../base/bytes.js'
 import { Code, codeText, nbdErrorOf } from '../../base/codes.js'
+import type { Inbox } from '../../base/inbox.js'
 import { LIMITS } from '../../base/limits.js'
+import type { ReplyQueue } from '../../base/reply-queue.js'
 import type { Volume } from '../../volume/volume.js'
 import { Command, CommandFlag, NBD_LIMITS } from '../../wire/nbd/constants.js'
 import { COMPACT, type Framing } from '../../wire/nbd/framing.js'
@@ -19,8 +21,6 @@ import * as wire from '../../wire/nbd/messages.js'
 import { encodeReply } from './encode.js'
 import { gate, MALFORMED_QUESTION, type Refusal, SHUTTING_DOWN } from './gate.js'
 import type { Agreed } from './handshake.js'
-import type { Inbox } from './inbox.js'
-import type { ReplyQueue } from './replies.js'
 import { chargeOf, newSlot, type Slot } from './slot.js'
 
 /**

@@ -2,9 +2,9 @@
  * Received bytes that nobody has consumed yet. Chunks are kept as they came; bytes are copied only
  * where a message crosses a chunk boundary.
  */
-import { noBytes } from '../../base/bytes.js'
+import { noBytes } from './bytes.js'
 
-const FRAME_BYTES_MAX = 32
+const FRAME_BYTES_MAX = 64
 
 export class Inbox {
   /** Where the frame found by `frame` starts, and in which buffer. Valid until the next call. */
@@ -28,7 +28,7 @@ export class Inbox {
     } else this.#rest.push(chunk)
   }
 
-  /** Shows the next `length` (<= 32) bytes through `view`, without consuming; needs `bytes` >= length. */
+  /** Shows the next `length` (<= 64) bytes through `view`, without consuming; needs `bytes` >= length. */
   frame(length: number): void {
     if (this.#head.length - this.#at >= length) {
       this.view = this.#head

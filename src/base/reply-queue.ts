@@ -3,7 +3,7 @@
  * a slab, in place: a read's payload is written by the volume straight behind the room for its header.
  * What lies side by side leaves as one piece.
  */
-import { noBytes } from '../../base/bytes.js'
+import { noBytes } from './bytes.js'
 
 /** Replies up to this size share slabs. */
 const SHARED_BYTES_MAX = 64 * 1024
