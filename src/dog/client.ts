@@ -209,6 +209,16 @@ export class Sheep {
     await this.ask(head, payload)
   }
 
+  /** One attribute: `record` names it, `flags` (AttributeFlag) say what becomes of it. */
+  async attribute(record: Buffer, flags: number): Promise<{ vid: Vid; attributeId: number }> {
+    const head = vdiRequest({
+      opcode: Op.GET_VDI_ATTR,
+      flags: Flag.WRITE | flags,
+      dataLength: record.length,
+    })
+    return decodeVdiReply(await this.ask(head, record))
+  }
+
   async readObject(oid: Oid, offset: number, length: number): Promise<Buffer> {
     const head = objectRequest({
       opcode: Op.READ_OBJ,

@@ -48,6 +48,8 @@ export interface DogOptions {
   readonly recyclevid?: boolean
   readonly fixedvnodes?: boolean
   readonly writeback?: boolean
+  readonly delete?: boolean
+  readonly exclusive?: boolean
   readonly store?: string
   readonly copies?: Redundancy
   readonly snapshot?: SnapshotSelector
@@ -266,6 +268,8 @@ export const vdiOption = {
     help: 'specify the object id of the tracking object',
     parse: parseOid,
   },
+  deleteKey: { letter: 'd', long: 'delete', help: 'delete a key' },
+  exclusive: { letter: 'x', long: 'exclusive', help: 'write in an exclusive mode' },
   writeback: { letter: 'w', long: 'writeback', help: 'use writeback mode' },
   batch: {
     letter: 'B',

@@ -1,6 +1,7 @@
 /** The noun `vdi`. */
 import { alterVdi } from './alter-copy.js'
 import type { Noun } from './command.js'
+import { getattr, setattr } from './vdi-attr.js'
 import { cache } from './vdi-cache.js'
 import { create } from './vdi-create.js'
 import { remove, rollback } from './vdi-delete.js'
@@ -16,6 +17,6 @@ export const vdi: Noun = {
   name: 'vdi',
   subcommands: [
     ...[create, snapshot, clone, remove, rollback, list, tree, graph, resize, read, write],
-    ...[alterVdi, cache, lock, inspect],
+    ...[alterVdi, cache, lock, inspect, setattr, getattr],
   ],
 }
