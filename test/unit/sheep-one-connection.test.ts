@@ -19,6 +19,7 @@ class Rig {
   readonly door = new OneConnection()
   readonly begun: string[] = []
   readonly answered: string[] = []
+  onBegin: (name: string) => void = () => undefined
   readonly #ends = new Map<string, Reply>()
 
   write(name: string, caller: Caller, how: How = {}): void {
@@ -31,6 +32,7 @@ class Rig {
     this.door.inTurn(new Frame(head), caller, reply, (ended) => {
       this.begun.push(name)
       this.#ends.set(name, ended)
+      this.onBegin(name)
     })
   }
 
@@ -78,7 +80,43 @@ test('clients with several connections, and reads, do not wait', (t) => {
   const rig = new Rig()
   rig.write('one', new Caller(), { version: 1 })
   rig.write('other', new Caller(), { version: 1 })
-  rig.write('qemu', new Caller())
+  rig.write('dog', new Caller(), { version: 2 })
   rig.write('read', new Caller(), { opcode: Op.READ_OBJ })
-  t.deepEqual(rig.begun, ['one', 'other', 'qemu', 'read'])
+  t.deepEqual(rig.begun, ['one', 'other', 'dog', 'read'])
+})
+
+test('a client with several connections waits for what it sent over one that has ended', (t) => {
+  const rig = new Rig()
+  const [gone, living, next] = [new Caller(), new Caller(), new Caller()]
+  rig.write('late', gone, { version: 1 })
+  rig.write('beside', living, { version: 1 })
+  gone.leave()
+  rig.write('again', next, { version: 1 })
+  rig.write('beside 2', living, { version: 1 })
+  rig.write('elsewhere', next, { version: 1, index: 1 })
+  t.deepEqual(rig.begun, ['late', 'beside', 'elsewhere'])
+  rig.end('beside')
+  t.deepEqual(rig.begun.slice(3), [])
+  rig.end('late')
+  t.deepEqual(rig.begun.slice(3), ['again', 'beside 2'])
+  for (const name of ['again', 'beside 2', 'elsewhere']) rig.end(name)
+  t.is(rig.door.size, 0)
+})
+
+test('a connection that ends when one of its writes goes on leaves nobody behind', (t) => {
+  const rig = new Rig()
+  const [first, second, third] = [new Caller(), new Caller(), new Caller()]
+  rig.write('first', first)
+  rig.write('second', second)
+  rig.write('second too', second)
+  rig.write('third', third)
+  rig.onBegin = (name) => {
+    if (name === 'second') second.leave()
+  }
+  rig.end('first')
+  t.deepEqual(rig.begun, ['first', 'second'])
+  rig.end('second')
+  t.deepEqual(rig.begun, ['first', 'second', 'third'])
+  rig.end('third')
+  t.is(rig.door.size, 0)
 })

@@ -1,8 +1,13 @@
 /**
- * QEMU writes over one connection. When it connects again it sends what was not answered once more, and goes on as soon
- * as that is done; but what it had sent on the connection before may still be under way here, waiting for
- * another membership, and would come late, over newer data. So a write waits for those to the same object that came
- * over other connections. (Clients that state a version have several connections and order their writes themselves.)
+ * QEMU writes over one connection, and tgt over several that it connects again when they end. What was not answered is sent
+ * once more, and the client goes on as soon as that is done; but what it had sent on the connection before may still be
+ * under way here, waiting for another membership, and would come late, over newer data. So a write waits for those to the
+ * same object that came
+ *
+ *   over any other connection    of a client that has one (it states no version)
+ *   over one that has ended      of a client that has several, and orders what it sends over them (version 1)
+ *
+ * `dog` states version 2 and does not send anything again.
  */
 import { Code } from '../../base/codes.js'
 import type { Oid } from '../../model/oid.js'
@@ -14,16 +19,20 @@ import { objectFields } from '../../wire/sheepdog/requests.js'
 
 const WRITES: ReadonlySet<number> = new Set([Op.WRITE_OBJ, Op.CREATE_AND_WRITE_OBJ])
 const UNSTATED = 0
+const LAST_RESENDING = 1
 
-interface Waiting {
+interface Write {
   readonly caller: Caller
+  readonly hasOne: boolean
+}
+
+interface Waiting extends Write {
   readonly go: () => void
 }
 
 interface Turn {
-  /** Whose writes are under way, and how many. */
-  caller: Caller
-  underWay: number
+  /** How many writes of whom are under way. */
+  readonly underWay: Map<Caller, number>
   readonly waiting: Waiting[]
 }
 
@@ -37,44 +46,59 @@ export class OneConnection {
 
   /** Calls `run`, once, when it is this connection's turn; answers for it when the caller leaves before. */
   inTurn(request: Frame, caller: Caller, reply: Reply, run: (reply: Reply) => void): void {
-    if (request.version !== UNSTATED || !WRITES.has(request.opcode)) {
+    if (request.version > LAST_RESENDING || !WRITES.has(request.opcode)) {
       run(reply)
       return
     }
     const oid = objectFields.oid(request)
-    const turn = this.#turns.get(oid)
+    const turn = this.#turns.get(oid) ?? { underWay: new Map<Caller, number>(), waiting: [] }
+    this.#turns.set(oid, turn)
+    const write = { caller, hasOne: request.version === UNSTATED }
     const begin = (): void =>
       run((answer) => {
         reply(answer)
-        this.#ended(oid)
+        this.#ended(oid, caller)
       })
-    if (turn === undefined) {
-      this.#turns.set(oid, { caller, underWay: 1, waiting: [] })
-      begin()
-    } else if (turn.caller === caller && turn.waiting.length === 0) {
-      turn.underWay++
+    if (turn.waiting.length === 0 && isFree(turn, write)) {
+      count(turn, caller, 1)
       begin()
     } else {
       const go = caller.unlessGone(() => reply(failed(Code.SHUTDOWN)), begin)
-      turn.waiting.push({ caller, go })
+      turn.waiting.push({ ...write, go })
     }
   }
 
-  /** One write has ended; after the last one whoever waits longest goes on, with all of the same connection. */
-  #ended(oid: Oid): void {
+  /** One write has ended; when whoever waits longest may go on, so do all that wait and may then. */
+  #ended(oid: Oid, caller: Caller): void {
     const turn = this.#turns.get(oid)!
-    if (--turn.underWay > 0) return
-    const waiting = turn.waiting.filter(({ caller }) => !caller.isGone)
-    const next = waiting[0]
-    if (next === undefined) {
-      this.#turns.delete(oid)
+    count(turn, caller, -1)
+    const waiting = turn.waiting.filter((one) => !one.caller.isGone)
+    turn.waiting.splice(0, turn.waiting.length, ...waiting)
+    const [first] = waiting
+    if (first === undefined || !isFree(turn, first)) {
+      if (turn.underWay.size === 0) this.#turns.delete(oid)
       return
     }
-    const isNext = ({ caller }: Waiting): boolean => caller === next.caller
-    const begun = waiting.filter(isNext)
-    turn.waiting.splice(0, turn.waiting.length, ...waiting.filter((one) => !isNext(one)))
-    turn.caller = next.caller
-    turn.underWay = begun.length
-    for (const { go } of begun) go()
+    const begun = waiting.filter((one) => {
+      if (!isFree(turn, one)) return false
+      count(turn, one.caller, 1)
+      return true
+    })
+    turn.waiting.splice(0, turn.waiting.length, ...waiting.filter((one) => !begun.includes(one)))
+    // What one of them ends with may end the connection of the others.
+    for (const one of begun) one.caller.isGone ? this.#ended(oid, one.caller) : one.go()
   }
+}
+
+function isFree({ underWay }: Turn, { caller, hasOne }: Write): boolean {
+  for (const other of underWay.keys()) {
+    if (other !== caller && (hasOne || other.isGone)) return false
+  }
+  return true
+}
+
+function count({ underWay }: Turn, caller: Caller, by: 1 | -1): void {
+  const next = (underWay.get(caller) ?? 0) + by
+  if (next > 0) underWay.set(caller, next)
+  else underWay.delete(caller)
 }

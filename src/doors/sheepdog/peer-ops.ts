@@ -2,7 +2,7 @@
 import { Code, codeOf, type Done } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import { encodeNodes } from '../../model/node.js'
-import { type Oid, oidVid, type StoredId } from '../../model/oid.js'
+import { type Oid, objectOf, oidVid, type StoredId } from '../../model/oid.js'
 import { failed, OK, type Reply } from '../../sheep/answer.js'
 import { type Caller, park } from '../../sheep/caller.js'
 import type { SheepNode } from '../../sheep/node.js'
@@ -44,6 +44,8 @@ function read({ node }: DoorContext, request: Frame, reply: Reply, caller: Calle
     const offset = objectFields.offset(request)
     const wanted = { epoch: request.epoch, target, id: oid, offset, into: body, caller }
     node.local.readForRecovery(wanted, done)
+  } else if (request.has(Flag.COMPARES) && node.suspects.isBeingRepaired(objectOf(oid))) {
+    reply(failed(Code.AGAIN))
   } else {
     node.local.read(request.epoch, oid, objectFields.offset(request), body, done, caller)
   }

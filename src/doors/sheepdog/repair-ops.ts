@@ -2,7 +2,7 @@
  * What sheepdog 1.0's nodes and tools ask for when they look after copies and locks: REPAIR_REPLICA takes another node's
  * copy of an object over the one here, VDI_STATE_CHECKPOINT_CTL tells what a node knows of one volume.
  */
-import { Code } from '../../base/codes.js'
+import { Code, type Done } from '../../base/codes.js'
 import { nodeKey } from '../../model/node.js'
 import { asVid, oidVid } from '../../model/oid.js'
 import { encodeVdiState, VDI_STATE_BYTES } from '../../model/vdi-state.js'
@@ -15,7 +15,7 @@ import type { DoorContext, OperationTable } from './context.js'
 
 /**
  * The copies are compared as after a cut-off write, with the named node's as the right one; what is written meanwhile
- * waits. INVALID_PARMS: the object is coded, or one of the two nodes does not hold it. Answered once the copy is the other one's.
+ * waits. AGAIN: the other copy is being repaired itself. INVALID_PARMS: the object is coded, or one of the two nodes does not hold it. Answered once the copy is the other one's.
  */
 function repair({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
   const { oid, host, port } = decodeForwardFields(request)
@@ -37,8 +37,13 @@ function repair({ node }: DoorContext, request: Frame, reply: Reply, caller: Cal
     recovery.ensure(oid, done)
     return
   }
+  // Two who have each other's copy taken over would wait for ever; what is not done need not be kept on record.
+  const ended: Done = (code) => {
+    if (code === Code.AGAIN) suspects.giveUpRepair(oid)
+    done(code)
+  }
   suspects.repair(oid, source, (code) => {
-    if (code === Code.SUCCESS) recovery.ensure(oid, done)
+    if (code === Code.SUCCESS) recovery.ensure(oid, ended)
     else done(code)
   })
 }

@@ -3,7 +3,7 @@ import { Code, toCode } from '../../base/codes.js'
 import type { SdNode } from '../../model/node.js'
 import { type Oid, objectBytes, oidVid } from '../../model/oid.js'
 import type { ObjectStore } from '../../store/object-store.js'
-import { Op } from '../../wire/sheepdog/opcodes.js'
+import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
 import { objectRequest } from '../../wire/sheepdog/requests.js'
 import type { Peers } from '../peers.js'
 import type { NodeState } from '../state.js'
@@ -25,7 +25,8 @@ export interface Comparison {
 }
 
 /**
- * The other node answers like any read of the epoch: once its own copy is the right one. Writes that reach it after a
+ * The other node answers like any read of the epoch: once its own copy is the right one; or AGAIN, when somebody is having
+ * it repaired, perhaps from the copy here. Writes that reach it after a
  * piece was read come here too, and wait until this is done. Nothing needs space: only what differs is written, in place,
  * and until all is done the object stays on record as one to be compared.
  */
@@ -42,7 +43,15 @@ export async function equalize(comparison: Comparison): Promise<Code> {
 async function piece(comparison: Comparison, offset: number, length: number): Promise<Code> {
   const { state, store, peers, oid, epoch, source } = comparison
   const own = Buffer.allocUnsafe(length)
-  const head = objectRequest({ opcode: Op.READ_PEER, epoch, oid, offset, dataLength: length })
+  const read = {
+    opcode: Op.READ_PEER,
+    flags: Flag.COMPARES,
+    epoch,
+    oid,
+    offset,
+    dataLength: length,
+  }
+  const head = objectRequest(read)
   const [reply, code] = await Promise.all([
     peers.call(source, head).catch(() => undefined),
     new Promise<Code>((resolve) => store.read(oid, offset, own, resolve)),

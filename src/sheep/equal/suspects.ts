@@ -57,6 +57,8 @@ export class Suspects {
   #told: readonly Oid[] = []
   /** Nodes that told of the object at the beginning of the epoch; everybody, when it came later. */
   readonly #listed = new Map<Oid, Set<NodeKey> | 'all'>()
+  /** Being made equal to the copy somebody named. `doubted`: a write has failed since, so not all is as it was before. */
+  readonly #repairs = new Map<Oid, 'asked' | 'doubted'>()
   #round: Round | undefined
   /** Every node has finished the recovery of this epoch. */
   #isGathered = false
@@ -129,6 +131,7 @@ export class Suspects {
     this.#isGathered = false
     this.#lent.clear()
     this.#listed.clear()
+    this.#repairs.clear()
     this.#list(nodeKey(this.#options.state.self), this.#told)
   }
 
@@ -158,6 +161,11 @@ export class Suspects {
 
   /** During an epoch: a write failed on some copies. `done` once that is on record. */
   distrust(oid: Oid, done: (code: Code) => void): void {
+    if (this.#repairs.has(oid)) this.#repairs.set(oid, 'doubted')
+    this.#hold(oid, done)
+  }
+
+  #hold(oid: Oid, done: (code: Code) => void): void {
     this.#options.inFlight.hold(oid, (code) => {
       if (code === Code.SUCCESS) {
         this.#closed.delete(oid)
@@ -178,12 +186,31 @@ export class Suspects {
     const { state } = this.#options
     const keys = state.owners(oid, oidVid(oid)).map(nodeKey)
     const others = keys.filter((key) => key !== source)
-    if (!this.#open.has(oid)) this.#listed.set(oid, new Set(others))
-    this.distrust(oid, done)
+    if (!this.#open.has(oid)) {
+      this.#listed.set(oid, new Set(others))
+      this.#repairs.set(oid, 'asked')
+    }
+    this.#hold(oid, done)
+  }
+
+  /** The copy here is waiting for the one somebody named: who compares with it must not wait for that. */
+  isBeingRepaired(oid: Oid): boolean {
+    return this.#repairs.has(oid)
+  }
+
+  /** The named copy waits for another one itself. What has been taken over stays; the rest is as before, or up to the common rule. */
+  giveUpRepair(oid: Oid): void {
+    const repair = this.#repairs.get(oid)
+    this.#repairs.delete(oid)
+    if (repair === 'doubted') this.#listed.set(oid, 'all')
+    if (repair !== 'asked') return
+    this.#listed.delete(oid)
+    this.equal(oid)
   }
 
   /** The copy here is the one all have or will have. */
   equal(oid: Oid): void {
+    this.#repairs.delete(oid)
     if (!this.#open.delete(oid)) return
     // What came up since is on record with every owner until it has been compared there.
     if (this.#isGathered) this.#options.inFlight.release(oid)
@@ -195,6 +222,7 @@ export class Suspects {
     this.#open.delete(oid)
     this.#closed.delete(oid)
     this.#listed.delete(oid)
+    this.#repairs.delete(oid)
     this.#options.inFlight.forget(oid)
   }
 
@@ -204,6 +232,7 @@ export class Suspects {
     for (const oid of this.#closed) this.#options.inFlight.release(oid)
     this.#closed.clear()
     this.#listed.clear()
+    for (const oid of this.#repairs.keys()) this.#repairs.set(oid, 'doubted')
     for (const oid of [...this.#open]) {
       if (this.#options.isHere(oid)) this.#listed.set(oid, 'all')
       else this.forget(oid)
@@ -223,6 +252,7 @@ export class Suspects {
     this.#open.clear()
     this.#closed.clear()
     this.#listed.clear()
+    this.#repairs.clear()
     this.#told = []
     await this.#options.inFlight.reset()
   }

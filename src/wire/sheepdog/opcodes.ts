@@ -101,6 +101,8 @@ export const Flag = {
   FWD: 0x40,
   RECOVERY: 0x80,
   WILDCARD: 0x100,
+  /** Ours, with READ_PEER: who compares his copy with this one asks, and does not want to wait while it is compared itself. */
+  COMPARES: 0x4000,
 } as const
 
 /** Cluster flags (section 5.3). */
