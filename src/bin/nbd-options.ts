@@ -1,10 +1,15 @@
 /** The options of the NBD door. */
 import { type Command, InvalidArgumentError } from 'commander'
+import { HALL_LIMITS, type HallLimits } from '../doors/nbd/hall.js'
 import type { TlsFiles } from '../world/node/tls.js'
 import type { Address } from '../world/world.js'
-import { oneOf, portNumber } from './option-values.js'
+import { oneOf, portNumber, wholeNumber } from './option-values.js'
 
 const NBD_PORT_DEFAULT = 10809
+/** What the kernel's descriptors of a process allow anyway. */
+const CONNECTIONS_MAX = 1_000_000
+/** Timers of the event loop count no more than 24 days. */
+const SECONDS_MAX = 1_000_000
 const TLS_MODES = ['on', 'require'] as const
 
 export interface NbdTls extends TlsFiles {
@@ -19,6 +24,10 @@ export interface NbdGiven {
   nbdTlsCertificates?: string
   nbdTlsPsk?: string
   nbdTlsVerifyPeer?: boolean
+  nbdConnections?: number
+  nbdConnectionsPerClient?: number
+  nbdIdle?: number
+  nbdDrain?: number
 }
 
 export function addNbdOptions(program: Command): Command {
@@ -40,6 +49,26 @@ export function addNbdOptions(program: Command): Command {
     )
     .option('--nbd-tls-psk <file>', 'pre-shared keys of NBD clients, lines of NAME:KEY')
     .option('--nbd-tls-verify-peer', 'NBD clients must have a certificate of ca-cert.pem')
+    .option(
+      '--nbd-connections <number>',
+      `NBD connections at once (default: ${HALL_LIMITS.connections})`,
+      wholeNumber('it', 1, CONNECTIONS_MAX),
+    )
+    .option(
+      '--nbd-connections-per-client <number>',
+      `of one client address (default: ${HALL_LIMITS.connectionsPerClient})`,
+      wholeNumber('it', 1, CONNECTIONS_MAX),
+    )
+    .option(
+      '--nbd-idle <seconds>',
+      'close NBD connections without a request for so long (default: never)',
+      wholeNumber('it', 1, SECONDS_MAX),
+    )
+    .option(
+      '--nbd-drain <seconds>',
+      `when stopped, wait so long for NBD requests under way (default: ${HALL_LIMITS.drainMs / 1000})`,
+      wholeNumber('it', 0, SECONDS_MAX),
+    )
 }
 
 /** Throws an Error for people. */
@@ -58,6 +87,16 @@ export function nbdTlsOf(given: NbdGiven): NbdTls | undefined {
     certificates: nbdTlsCertificates,
     preSharedKeys: nbdTlsPsk,
     verifyPeer: nbdTlsVerifyPeer,
+  }
+}
+
+export function nbdLimitsOf(given: NbdGiven): HallLimits {
+  const { nbdConnections, nbdConnectionsPerClient, nbdIdle, nbdDrain } = given
+  return {
+    connections: nbdConnections ?? HALL_LIMITS.connections,
+    connectionsPerClient: nbdConnectionsPerClient ?? HALL_LIMITS.connectionsPerClient,
+    idleMs: nbdIdle === undefined ? HALL_LIMITS.idleMs : nbdIdle * 1000,
+    drainMs: nbdDrain === undefined ? HALL_LIMITS.drainMs : nbdDrain * 1000,
   }
 }
 

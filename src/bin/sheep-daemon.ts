@@ -6,6 +6,7 @@ import os from 'node:os'
 import { resolve } from 'node:path'
 import { LOG_LEVELS } from '../base/log.js'
 import type { ClusterDriver } from '../cluster/driver.js'
+import { NbdHall } from '../doors/nbd/hall.js'
 import { startNbdServer } from '../doors/nbd/server.js'
 import type { LogLevelControl } from '../doors/sheepdog/log-level.js'
 import { startSheepdogServer } from '../doors/sheepdog/server.js'
@@ -38,8 +39,6 @@ import type { SheepOptions } from './sheep-options.js'
 
 /** As sheepdog 1.0 makes its directories, before the umask. */
 const STORE_MODE = 0o770
-/** Requests under way get this long to finish when the daemon is asked to stop. */
-const DOORS_CLOSE_MS = 5_000
 
 export interface RunningSheep {
   readonly log: NodeLog
@@ -139,6 +138,7 @@ async function start(
     },
   })
   await learnFromDisk(node.state.vids, store, log)
+  const hall = new NbdHall(world.clock, options.nbdLimits)
   const server = await named(
     `port ${options.port}`,
     startSheepdogServer({
@@ -153,6 +153,7 @@ async function start(
         node,
         kill: () => over.resolve({ reason: undefined, again: false }),
         logLevel: logLevelControl(options, log),
+        nbd: hall,
       },
     }),
   )
@@ -160,9 +161,10 @@ async function start(
   const stop = async (): Promise<void> => {
     const closed = Promise.allSettled(doors.map((door) => door.close()))
     // Requests that wait for another node would hold the doors open for ever.
-    const cancel = world.clock.after(DOORS_CLOSE_MS, () => {
+    const { drainMs } = options.nbdLimits
+    const cancel = world.clock.after(drainMs, () => {
       log.warn('doors.close.late', {
-        afterMs: DOORS_CLOSE_MS,
+        afterMs: drainMs,
         reason: 'requests wait for other nodes',
       })
       node.cutShort()
@@ -190,7 +192,7 @@ async function start(
       const address = 'path' in at ? at : everywhere(at.host || options.bindAddress, at.port)
       const what = 'path' in at ? `NBD socket ${at.path}` : `NBD port ${at.port}`
       doors.push(
-        await named(what, startNbdServer({ world, log, source, address, tls, rules: book })),
+        await named(what, startNbdServer({ world, log, source, address, tls, rules: book, hall })),
       )
     }
     const joined = node.join().then(() => {

@@ -4,6 +4,7 @@ import { isIP } from 'node:net'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { LOG_LEVELS, type LogLevel } from '../base/log.js'
 import { type ExportRules, NO_RULES } from '../doors/nbd/export-rules.js'
+import type { HallLimits } from '../doors/nbd/hall.js'
 import type { RecoveryPlan } from '../sheep/recovery/plan.js'
 import type { Role } from '../sheep/role.js'
 import type { RecoveryThrottling } from '../wire/sheepdog/records.js'
@@ -25,7 +26,7 @@ import {
   withConfigFile,
 } from './config-option.js'
 import { type IoAddress, ioAddress } from './io-option.js'
-import { addNbdOptions, type NbdGiven, type NbdTls, nbdTlsOf } from './nbd-options.js'
+import { addNbdOptions, type NbdGiven, type NbdTls, nbdLimitsOf, nbdTlsOf } from './nbd-options.js'
 import { oneOf, portNumber, wholeNumber } from './option-values.js'
 import { recoveryThrottling } from './recovery-option.js'
 
@@ -59,6 +60,7 @@ export interface SheepOptions {
   readonly nbd: readonly Address[]
   /** Undefined: NBD in the clear. */
   readonly nbdTls: NbdTls | undefined
+  readonly nbdLimits: HallLimits
   /** As of the start; `config.reread` has newer ones. */
   readonly nbdRules: ExportRules
   /** Undefined: there is no configuration file. */
@@ -279,6 +281,7 @@ function optionsOf(program: Command, { file, used }: WithConfig, ignored: string
     pidFile: given.pidfile,
     nbd: given.nbd,
     nbdTls,
+    nbdLimits: nbdLimitsOf(given),
     nbdRules: file?.rules ?? NO_RULES,
     config: used,
     role: roleOf(given),

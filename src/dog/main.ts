@@ -10,6 +10,7 @@ import { logStamp } from './dates.js'
 import { Exit, Failure, failed } from './failure.js'
 import { parseArguments } from './getopt.js'
 import { available, HINT, overview, subcommandHelp } from './help.js'
+import { nbd } from './nbd.js'
 import { node } from './node.js'
 import { parsePort } from './options.js'
 import { Output } from './output.js'
@@ -21,7 +22,7 @@ const DEFAULT_ADDRESS = '127.0.0.1'
 const DEFAULT_PORT = 7000
 
 /** In the order of the overview. */
-export const NOUNS: readonly Noun[] = [vdi, node, cluster]
+export const NOUNS: readonly Noun[] = [vdi, node, cluster, nbd]
 
 const HELP_WORDS: readonly (string | undefined)[] = [undefined, 'help', '--help', '-h']
 

@@ -172,6 +172,7 @@ function contextOfNobody(): DoorContext {
     node: node as unknown as DoorContext['node'],
     kill: () => undefined,
     logLevel: { get: () => 6, set: () => true },
+    nbd: { records: () => [] },
   }
 }
 

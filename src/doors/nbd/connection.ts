@@ -14,6 +14,7 @@ import { NBD_LIMITS } from '../../wire/nbd/constants.js'
 import type { Clock, Connection, ConnectionEvents, TlsServer } from '../../world/world.js'
 import { AccessRefused, accessFor, type RuleBook } from './access.js'
 import { type OpenedExport, offeredContexts, openExport } from './exports.js'
+import type { NbdHall, Visit } from './hall.js'
 import { Handshake, type HandshakeStep } from './handshake.js'
 import { perform } from './perform.js'
 import { Transmission } from './transmission.js'
@@ -24,6 +25,9 @@ export interface ClientOptions {
   readonly log: Log
   readonly source: VolumeSource
   readonly rules: RuleBook
+  readonly hall: NbdHall
+  /** Why it is not served; it is told so. */
+  readonly refusal?: string | undefined
   readonly tls?: TlsDoor | undefined
   /** The connection is closed and the volume handed back. */
   gone(): void
@@ -62,6 +66,7 @@ export class NbdClient implements ConnectionEvents {
   readonly #inbox = new Inbox()
   readonly #replies = new ReplyQueue()
   readonly #handshake: Handshake
+  readonly #visit: Visit
   #transmission: Transmission | undefined
   #volume: Volume | undefined
   #state: State = 'handshake'
@@ -73,6 +78,7 @@ export class NbdClient implements ConnectionEvents {
   #full = false
   #paused = false
   #turnArmed = false
+  #isEncrypted = false
   /** Of a verified certificate or a pre-shared key. */
   #peerNames: readonly string[] = []
   #cancelTimer: () => void
@@ -82,14 +88,22 @@ export class NbdClient implements ConnectionEvents {
   constructor(options: ClientOptions) {
     this.#options = options
     this.#connection = options.connection
-    const { tls, source, rules } = options
+    const { tls, source, rules, hall, refusal } = options
+    const { remote, remoteHost } = options.connection
+    this.#visit = hall.enter({
+      ...{ remote, remoteHost, isRefused: refusal !== undefined },
+      isEncrypted: () => this.#isEncrypted,
+      requestsInFlight: () => this.requestsInFlight,
+    })
     this.#source = accessFor(source, rules, () => ({
-      host: options.connection.remoteHost,
+      host: remoteHost,
       names: this.#peerNames,
     }))
     this.#handshake = new Handshake(
       tls === undefined ? 'none' : tls.isRequired ? 'required' : 'optional',
+      refusal,
     )
+    if (refusal !== undefined) this.#note('nbd.connection.refused', refusal)
     this.#started = options.clock.now()
     this.#heard = this.#started
     this.#cancelTimer = options.clock.after(NBD_LIMITS.handshakeIdleMs, this.#checkIdle)
@@ -112,6 +126,7 @@ export class NbdClient implements ConnectionEvents {
 
   data(chunk: Buffer): void {
     if (this.#state === 'ending' || this.#state === 'gone') return
+    if (this.#state === 'transmission') this.#heard = this.#options.clock.now()
     this.#inbox.push(chunk)
     if (!this.#stalled()) this.#run()
     else if (!this.#paused) {
@@ -132,6 +147,7 @@ export class NbdClient implements ConnectionEvents {
     this.#state = 'gone'
     this.#cancelTimer()
     this.#inbox.clear()
+    this.#transmission?.end()
     this.#release()
   }
 
@@ -142,6 +158,11 @@ export class NbdClient implements ConnectionEvents {
       this.#transmission!.draining = true
       this.#run()
     }
+  }
+
+  /** Ends now, answered or not. */
+  cutOff(): void {
+    if (this.#state !== 'gone') this.#drop('did not end in time')
   }
 
   #stalled(): boolean {
@@ -191,6 +212,7 @@ export class NbdClient implements ConnectionEvents {
       const secure = await this.#options.tls!.server.secure(this.#connection)
       this.#connection = secure
       this.#peerNames = secure.peerNames
+      this.#isEncrypted = true
       this.#asking = false
       this.#heard = this.#options.clock.now()
       this.#blocked = false
@@ -265,14 +287,22 @@ export class NbdClient implements ConnectionEvents {
     const agreed = { chunks: this.#handshake.chunks, contexts }
     const replies = this.#replies
     const stage = { volume, agreed, replies }
+    const { chunks } = agreed
+    const share = this.#visit.opened({
+      ...{ exportName: volume.name, readOnly: volume.readOnly },
+      ...{ structured: chunks !== undefined, extended: chunks?.isExtended === true },
+    })
     this.#transmission = new Transmission({
       agreed,
+      ...{ counters: this.#visit.counters, share },
       disk: volume,
       replies,
       perform: (slot) => perform(stage, slot),
       late: this.#late,
     })
     this.#state = 'transmission'
+    this.#heard = this.#options.clock.now()
+    if (this.#options.hall.limits.idleMs !== undefined) this.#checkIdle()
     this.#options.log.info('nbd.opened', { remote: this.remote, export: volume.name })
   }
 
@@ -358,6 +388,7 @@ export class NbdClient implements ConnectionEvents {
     const { log, gone } = this.#options
     const volume = this.#volume
     this.#volume = undefined
+    this.#visit.leave()
     if (volume === undefined) {
       gone()
       return
@@ -369,8 +400,16 @@ export class NbdClient implements ConnectionEvents {
   }
 
   readonly #checkIdle = (): void => {
-    const { clock } = this.#options
+    const { clock, hall } = this.#options
     const { handshakeIdleMs, handshakeTotalMs } = NBD_LIMITS
+    if (this.#state === 'transmission') {
+      const { idleMs = Infinity } = hall.limits
+      // While we work on something the silence is ours; replies that wait for a client that does not read are its own.
+      const leftMs = this.requestsInFlight > 0 ? idleMs : this.#heard + idleMs - clock.now()
+      if (leftMs <= 0) this.#drop(`no request for ${idleMs / 1000} s`)
+      else this.#cancelTimer = clock.after(leftMs, this.#checkIdle)
+      return
+    }
     const until = Math.min(this.#heard + handshakeIdleMs, this.#started + handshakeTotalMs)
     // While we look something up the silence is ours.
     const leftMs = this.#asking ? handshakeIdleMs : until - clock.now()

@@ -77,9 +77,12 @@ export class Handshake {
   #pending = NO_PENDING
   #out: Buffer[] = [wire.encodeGreeting()]
   #tls: TlsMode
+  readonly #refusal: string | undefined
 
-  constructor(tls: TlsMode = 'none') {
+  /** `refusal`: why this client is not served; it is told so, whatever it asks for first. */
+  constructor(tls: TlsMode = 'none', refusal?: string) {
     this.#tls = tls
+    this.#refusal = refusal
   }
 
   /** Bytes to send since the last call. */
@@ -204,6 +207,10 @@ export class Handshake {
     const data = inbox.take(length)
     if (!this.#fixed && option !== Option.EXPORT_NAME) {
       return { kind: 'dead', reason: 'option without fixed newstyle' }
+    }
+    if (this.#refusal !== undefined) {
+      if (option !== Option.EXPORT_NAME) this.#refuse(Rep.ERR_POLICY, this.#refusal)
+      return { kind: 'end' }
     }
     if (this.#tls === 'required' && !IN_THE_CLEAR.has(option)) return this.#demandTls(option)
     return this.#dispatch(option, data)

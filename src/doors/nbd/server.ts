@@ -6,6 +6,7 @@ import type { Address, Connection, World } from '../../world/world.js'
 import type { RuleBook } from './access.js'
 import { NbdClient, type TlsDoor } from './connection.js'
 import { NO_RULES } from './export-rules.js'
+import { NbdHall } from './hall.js'
 
 export interface NbdServerOptions {
   readonly world: Pick<World, 'clock' | 'network'>
@@ -16,6 +17,8 @@ export interface NbdServerOptions {
   readonly tls?: TlsDoor | undefined
   /** Who may have which export; everybody everything when absent. */
   readonly rules?: RuleBook
+  /** Shared with the other listeners of the same daemon; one of its own when absent. */
+  readonly hall?: NbdHall
 }
 
 export interface NbdConnectionInfo {
@@ -29,8 +32,8 @@ export interface NbdServer {
   /** Where it listens. */
   readonly address: Address
   /**
-   * Stops accepting, finishes the requests at work, answers new ones ESHUTDOWN, closes. Resolves
-   * when every volume has been handed back.
+   * Stops accepting, finishes the requests at work, answers new ones ESHUTDOWN, closes; clients that are too slow for
+   * that (`drainMs`) lose their connections. Resolves when every volume has been handed back.
    */
   close(): Promise<void>
   connections(): NbdConnectionInfo[]
@@ -39,6 +42,7 @@ export interface NbdServer {
 /** Rejects when the address cannot be listened at. */
 export async function startNbdServer(options: NbdServerOptions): Promise<NbdServer> {
   const { world, log, source, tls, rules = { current: NO_RULES } } = options
+  const hall = options.hall ?? new NbdHall(world.clock)
   const clients = new Set<NbdClient>()
   let closing = false
   let emptied: (() => void) | undefined
@@ -50,7 +54,9 @@ export async function startNbdServer(options: NbdServerOptions): Promise<NbdServ
       connection.destroy()
       return
     }
-    if (closing || clients.size >= NBD_LIMITS.connectionsMax) {
+    const refusal = hall.refusalFor(connection.remoteHost)
+    // Who is too many is told so, unless those who have to be told are too many themselves.
+    if (closing || (refusal !== undefined && hall.refusing >= NBD_LIMITS.refusedAtOnceMax)) {
       if (!closing) log.warn('nbd.connections.full', { remote: connection.remote })
       connection.destroy()
       return
@@ -61,6 +67,8 @@ export async function startNbdServer(options: NbdServerOptions): Promise<NbdServ
       log,
       source,
       rules,
+      hall,
+      refusal,
       tls,
       gone: () => {
         clients.delete(client)
@@ -80,7 +88,11 @@ export async function startNbdServer(options: NbdServerOptions): Promise<NbdServ
       emptied = resolve
     })
     for (const client of [...clients]) client.shutdown()
+    const cancel = world.clock.after(hall.limits.drainMs, () => {
+      for (const client of [...clients]) client.cutOff()
+    })
     if (clients.size > 0) await empty
+    cancel()
     await stopped
   }
   let closed: Promise<void> | undefined

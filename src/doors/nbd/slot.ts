@@ -23,6 +23,8 @@ export interface Slot extends RequestHeader, Room {
   contexts: readonly ChosenContext[]
   statuses: StatusReply[]
   pending: number
+  /** Of the export's share. */
+  pieces: number
   /** The first failure, or SUCCESS. */
   code: Code
   readonly done: Done
@@ -45,6 +47,7 @@ export function newSlot(finish: (slot: Slot) => void): Slot {
     contexts: [],
     statuses: [],
     pending: 0,
+    pieces: 0,
     code: Code.SUCCESS,
     done: (code) => {
       // A second completion would answer somebody else's request: stop before that.

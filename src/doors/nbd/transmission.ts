@@ -19,7 +19,9 @@ import { Command, CommandFlag, NBD_LIMITS } from '../../wire/nbd/constants.js'
 import { COMPACT, type Framing } from '../../wire/nbd/framing.js'
 import * as wire from '../../wire/nbd/messages.js'
 import { encodeReply } from './encode.js'
+import type { Share } from './fair-shares.js'
 import { gate, MALFORMED_QUESTION, type Refusal, SHUTTING_DOWN } from './gate.js'
+import type { Counters } from './hall.js'
 import type { Agreed } from './handshake.js'
 import { chargeOf, newSlot, type Slot } from './slot.js'
 
@@ -36,6 +38,9 @@ export interface TransmissionOptions {
   readonly agreed: Agreed
   readonly disk: Pick<Volume, 'sizeBytes' | 'readOnly'>
   readonly replies: ReplyQueue
+  readonly counters: Counters
+  /** What the export may have at work; `late` is called when there is room again. */
+  readonly share: Share
   /** Starts a request; `slot.done` ends it, at once or later. */
   perform(slot: Slot): void
   /** A request ended outside `receive`: a reply waits. */
@@ -61,28 +66,35 @@ export class Transmission {
   #refused: Slot | undefined
   #refusal = SHUTTING_DOWN
   #skip = 0
+  readonly #again: () => void
 
   constructor(options: TransmissionOptions) {
     this.#options = options
     this.#framing = options.agreed.chunks ?? COMPACT
+    this.#again = () => options.late()
   }
 
   /** Reads requests until the verdict. Everything consumed is on its way or answered. */
   receive(inbox: Inbox): Verdict {
     this.#receiving = true
+    this.#options.share.touch()
     const verdict = this.#receive(inbox)
     this.#receiving = false
     return verdict
   }
 
   #receive(inbox: Inbox): Verdict {
-    const { replies } = this.#options
+    const { replies, share } = this.#options
     const framing = this.#framing
     for (;;) {
       if (this.#incoming !== undefined && !this.#gather(inbox, this.#incoming)) return 'starve'
       if (this.#refused !== undefined && !this.#passOver(inbox, this.#refused)) return 'starve'
       if (inbox.bytes < framing.requestBytes) return 'starve'
       if (this.inFlight >= LIMITS.requestsInFlightMax) return 'full'
+      if (!share.hasRoom()) {
+        share.wait(this.#again)
+        return 'full'
+      }
       if (replies.bytes > CORKED_BYTES_MAX) return 'corked'
       inbox.frame(framing.requestBytes)
       if (!framing.hasRequestMagic(inbox.view, inbox.viewAt)) return 'badMagic'
@@ -173,7 +185,11 @@ export class Transmission {
       this.#refuse(slot, refusal)
       return
     }
+    const { counters, share } = this.#options
     this.inFlight++
+    counters.operations[slot.type]!++
+    counters.bytes[slot.type]! += slot.length
+    slot.pieces = share.begin(chargeOf(slot))
     slot.code = Code.SUCCESS
     this.#options.perform(slot)
   }
@@ -192,7 +208,13 @@ export class Transmission {
     return gate(slot, agreed, disk)
   }
 
+  /** The connection is over: nobody is to be called for it. */
+  end(): void {
+    this.#options.share.forget(this.#again)
+  }
+
   #refuse(slot: Slot, refusal: Refusal): void {
+    this.#options.counters.errors++
     this.#queueError(slot, refusal)
     slot.payload = noBytes()
     this.#free.push(slot)
@@ -202,12 +224,16 @@ export class Transmission {
     this.inFlight--
     this.#held -= chargeOf(slot)
     if (slot.code === Code.SUCCESS) encodeReply(slot, this.#options.agreed, this.#options.replies)
-    else this.#queueError(slot, { error: nbdErrorOf(slot.code), text: codeText(slot.code) })
+    else {
+      this.#options.counters.errors++
+      this.#queueError(slot, { error: nbdErrorOf(slot.code), text: codeText(slot.code) })
+    }
     slot.payload = noBytes()
     slot.reply = noBytes()
     slot.layout = undefined
     slot.statuses = []
     this.#free.push(slot)
+    this.#options.share.end(slot.pieces)
     if (!this.#receiving) this.#options.late()
   }
 

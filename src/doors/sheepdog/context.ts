@@ -4,13 +4,21 @@ import type { Reply } from '../../sheep/answer.js'
 import type { Caller } from '../../sheep/caller.js'
 import type { SheepNode } from '../../sheep/node.js'
 import type { Frame } from '../../wire/sheepdog/frame.js'
+import type { NbdRecord } from '../../wire/sheepdog/nbd-statistics.js'
 import type { LogLevelControl } from './log-level.js'
+
+export interface NbdFigures {
+  /** Records from an id on, in the order of ids, at most `most`. */
+  records(firstId: number, most: number): readonly NbdRecord[]
+}
 
 export interface DoorContext {
   readonly node: SheepNode
   /** Somebody asked this one daemon to stop. */
   readonly kill: () => void
   readonly logLevel: LogLevelControl
+  /** What the NBD door of this daemon has served. */
+  readonly nbd: NbdFigures
 }
 
 export interface Operation {

@@ -8,6 +8,7 @@ import { CACHE_OPERATIONS } from './cache-ops.js'
 import type { DoorContext, OperationTable } from './context.js'
 import { Greetings } from './greetings.js'
 import { LOCK_OPERATIONS } from './lock-ops.js'
+import { NBD_OPERATIONS } from './nbd-ops.js'
 import { NODE_OPERATIONS } from './node-ops.js'
 import { OBJECT_OPERATIONS } from './object-ops.js'
 import { OneConnection } from './one-connection.js'
@@ -39,6 +40,7 @@ const OPERATIONS: OperationTable = new Map([
   ...REPAIR_OPERATIONS,
   ...LOCK_OPERATIONS,
   ...CACHE_OPERATIONS,
+  ...NBD_OPERATIONS,
 ])
 
 /** Rejects with the listen error (EADDRINUSE, EACCES, ...) when one of the addresses is not to be had. */

@@ -122,8 +122,8 @@ export const NBD_LIMITS = {
   handshakeTotalMs: 120_000,
   /** How long the other side may take to receive the last replies and to close after we did. */
   lingerMs: 60_000,
-  /** Connections of one server. */
-  connectionsMax: 1024,
+  /** Connections beyond the limits that are told why, at once; more are closed without a word. */
+  refusedAtOnceMax: 64,
   /** Meta contexts one client may choose: a chunk of every block status reply each. */
   contextsMax: 64,
   /** Descriptors in one block status reply; a client asks again from where they end. */

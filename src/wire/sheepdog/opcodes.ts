@@ -83,6 +83,8 @@ export const Op = {
   SET_RECOVERY: 0xcb,
   SET_VNODES: 0xcc,
   GET_VNODES: 0xcd,
+  /** Ours: what the NBD door of the answering node has served (wire/sheepdog/nbd-statistics.ts). */
+  NBD_STATISTICS: 0xd0,
 } as const
 
 const NAMES = new Map<number, string>(Object.entries(Op).map(([name, number]) => [number, name]))

@@ -5,6 +5,7 @@
 import { silentLog } from '../../../src/base/log.js'
 import { NbdClient, type TlsDoor } from '../../../src/doors/nbd/connection.js'
 import { type ExportRules, NO_RULES } from '../../../src/doors/nbd/export-rules.js'
+import { NbdHall } from '../../../src/doors/nbd/hall.js'
 import type { VolumeSource } from '../../../src/volume/volume.js'
 import {
   EXTENDED_REQUEST_MAGIC,
@@ -133,17 +134,22 @@ export interface Rig {
 export interface RigOptions {
   readonly rules?: ExportRules
   readonly remoteHost?: string
+  readonly hall?: NbdHall
+  readonly refusal?: string
+  readonly clock?: TestClock
 }
 
 export function rig(source: VolumeSource, tls?: TlsDoor, options: RigOptions = {}): Rig {
   const connection = new TestConnection(options.remoteHost)
-  const clock = new TestClock()
+  const clock = options.clock ?? new TestClock()
   const client = new NbdClient({
     connection,
     clock,
     log: silentLog,
     source,
     rules: { current: options.rules ?? NO_RULES },
+    hall: options.hall ?? new NbdHall(clock),
+    refusal: options.refusal,
     tls,
     gone: () => {
       made.gone++

@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto'
 import { type Log, type LogFields, silentLog } from '../../../src/base/log.js'
 import { type MemoryCluster, memoryCluster } from '../../../src/cluster/memory.js'
+import { NbdHall } from '../../../src/doors/nbd/hall.js'
 import { type SheepdogServer, startSheepdogServer } from '../../../src/doors/sheepdog/server.js'
 import { REFS_OFFSET } from '../../../src/model/inode.js'
 import type { SdNode } from '../../../src/model/node.js'
@@ -280,6 +281,7 @@ export class SmallCluster {
         node,
         kill: () => void this.stop(index),
         logLevel: { get: () => 6, set: (level) => level >= 0 && level <= 7 },
+        nbd: new NbdHall(world.clock),
       },
     })
     const source = volumeSource({
