@@ -60,10 +60,15 @@ export class Ledgers {
     return this.#inTurn(change.ledger, () => this.#countEverywhere(change))
   }
 
-  /** Counts a drop on this node's copy alone, for a gateway that asks every owner to. */
-  countHere(epoch: number, change: LedgerChange): Promise<Code> {
+  /** Counts a drop on this node's copy alone, for a gateway that asks every owner to, and is waited for no longer than it is there. */
+  countHere(epoch: number, change: LedgerChange, asker: Caller): Promise<Code> {
     if (!isSane(change)) return Promise.resolve(Code.INVALID_PARMS)
-    return this.#inTurn(change.ledger, () => this.#countLocally(epoch, change))
+    // Nobody says when the others have counted: a caller without a name.
+    const caller = new Caller()
+    const stay = asker.onLeave(() => caller.leave())
+    return this.#inTurn(change.ledger, () => this.#countLocally(epoch, change, caller)).finally(
+      stay,
+    )
   }
 
   async #countEverywhere(change: LedgerChange): Promise<Code> {
@@ -82,23 +87,24 @@ export class Ledgers {
       : done((ended) => gateway.create(ref, 0, changed, undefined, ended))
   }
 
-  async #countLocally(epoch: number, change: LedgerChange): Promise<Code> {
+  async #countLocally(epoch: number, change: LedgerChange, caller: Caller): Promise<Code> {
     const { local, isRecovering } = this.#options
     const bytes = Buffer.alloc(LEDGER_BYTES)
     const mayBeElsewhere = isRecovering()
     const found =
       mayBeElsewhere || local.has(change.ledger)
-        ? await done((ended) => local.read(epoch, change.ledger, 0, bytes, ended))
+        ? await done((ended) => local.read(epoch, change.ledger, 0, bytes, ended, caller))
         : Code.NO_OBJ
     if (found !== Code.SUCCESS && found !== Code.NO_OBJ) return found
     const exists = found === Code.SUCCESS
     const isOver = applyTo(bytes, exists, change)
     if (!isOver) {
-      // Nobody says when the others have counted: a caller without a name.
-      const create = { epoch, id: change.ledger, offset: 0, data: bytes, caller: new Caller() }
+      const create = { epoch, id: change.ledger, offset: 0, data: bytes, caller }
       return done((ended) => local.create(create, ended))
     }
-    return exists ? done((ended) => local.remove(epoch, change.ledger, ended)) : Code.SUCCESS
+    return exists
+      ? done((ended) => local.remove(epoch, change.ledger, ended, caller))
+      : Code.SUCCESS
   }
 
   #inTurn(ledger: Oid, work: () => Promise<Code>): Promise<Code> {

@@ -125,3 +125,20 @@ test('a drop of what no ledger has is refused and changes nothing', async (t) =>
   t.deepEqual(await cluster.copyFaults(), [])
   cluster.close()
 })
+
+test('a drop of an epoch that never comes waits no longer than its sender, and holds up no other', async (t) => {
+  const cluster = await SmallCluster.start({ copies: 3 })
+  const [rude, client] = [await cluster.client(0), await cluster.client(0)]
+  const vid = await newVdi(client, 'Alice', OBJECT)
+  const ledger = ledgerOid(dataOid(vid, 0))
+  const drop = { opcode: Op.DECREF_PEER, ledger, generation: 0, count: 1 }
+  const never = rude.call(refRequest({ ...drop, epoch: 1000 })).catch(() => undefined)
+  const counted = client.call(refRequest({ ...drop, opcode: Op.DECREF_OBJ }))
+  const late = cluster.clock.sleep(10_000).then(() => undefined)
+  t.is((await Promise.race([counted, late]))?.result, Code.SUCCESS)
+  rude.close()
+  t.is(await never, undefined)
+  await cluster.settle()
+  t.is(cluster.node(0).local.parked, 0)
+  cluster.close()
+})

@@ -121,11 +121,20 @@ function drain({ node }: DoorContext, request: Frame, reply: Reply, caller: Call
   })
 }
 
-function dropReference({ node }: DoorContext, request: Frame, reply: Reply): void {
-  const counted =
-    request.opcode === Op.DECREF_PEER
-      ? node.ledgers.countHere(request.epoch, decodeRefFields(request))
-      : node.ledgers.count(decodeRefFields(request))
+/** Drops of one ledger are counted one after the other: one of an epoch to come waits outside. */
+function dropReference(context: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
+  const { node } = context
+  const isHere = request.opcode === Op.DECREF_PEER
+  if (isHere && ((request.epoch - node.state.epoch) | 0) > 0) {
+    park(node.state, caller, {
+      again: () => dropReference(context, request, reply, caller),
+      givenUp: () => reply(failed(Code.AGAIN)),
+    })
+    return
+  }
+  const counted = isHere
+    ? node.ledgers.countHere(request.epoch, decodeRefFields(request), caller)
+    : node.ledgers.count(decodeRefFields(request))
   void counted.then((code) => reply(failed(code)))
 }
 
