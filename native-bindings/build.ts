@@ -32,6 +32,7 @@ interface Addon {
 const ADDONS: readonly Addon[] = [
   { name: 'posix', source: 'native-bindings/posix/posix.c' },
   { name: 'erasure', source: 'native-bindings/erasure/erasure.c' },
+  { name: 'service', source: 'native-bindings/service/service.c' },
   {
     name: 'cpg',
     source: 'native-bindings/cpg/cpg.c',

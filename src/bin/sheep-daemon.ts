@@ -35,6 +35,8 @@ import { type ExportBook, exportBook } from './export-book.js'
 import { ioListeners } from './io-option.js'
 import { oneLife } from './one-life.js'
 import { type Ending, type Life, withRevivals } from './revival.js'
+import { checkPort, covers, portPlaces } from './service/listen-places.js'
+import type { SheepStatus } from './service/status-line.js'
 import type { SheepOptions } from './sheep-options.js'
 
 /** As sheepdog 1.0 makes its directories, before the umask. */
@@ -51,7 +53,7 @@ export interface RunningSheep {
 }
 
 /** Rejects with an Error whose message tells a person what is wrong and what to do. */
-export async function runSheep(options: SheepOptions): Promise<RunningSheep> {
+export async function runSheep(options: SheepOptions, status: SheepStatus): Promise<RunningSheep> {
   const metaDirectory = makeStoreDirectory(options.metaDirectory)
   const log = openLog({
     level: options.log.level,
@@ -67,7 +69,8 @@ export async function runSheep(options: SheepOptions): Promise<RunningSheep> {
       const known = (host: string): void => {
         announcedAddress = host
       }
-      return start({ ...options, announcedAddress }, metaDirectory, log, { isRevival, known, book })
+      const birth = { isRevival, known, book, status }
+      return start({ ...options, announcedAddress }, metaDirectory, log, birth)
     }
     const sheep = await withRevivals(begin, log, nodeWorld(log).clock)
     return { log, reload: () => book.reload(), ...sheep }
@@ -82,14 +85,17 @@ interface Birth {
   /** Called with the address that is announced. */
   readonly known: (host: string) => void
   readonly book: ExportBook
+  /** Hears what it is doing. */
+  readonly status: SheepStatus
 }
 
 async function start(
   options: SheepOptions,
   metaDirectory: string,
   log: NodeLog,
-  { isRevival, known: announce, book }: Birth,
+  { isRevival, known: announce, book, status }: Birth,
 ): Promise<Life> {
+  status.doing('Opening the store')
   const { world: plain, cut, end } = oneLife(nodeWorld(log))
   const world = { ...plain, files: steadyFiles({ ...plain, log, metaDirectory }) }
   const lock = lockStore(world.files, metaDirectory)
@@ -105,7 +111,11 @@ async function start(
   const { role } = options
   const config = configFor(role, known, store.spaceBytes)
   // Nobody knows what a crash left unsynced; a later flush must not promise more than it did.
+  status.doing('Syncing what the last run may have left unsynced')
   if (known !== undefined && options.durable) await store.syncAll()
+  status.doing(
+    isRevival ? 'Coming back: the cluster went on without this node' : 'Joining the cluster',
+  )
   const driver = await makeClusterDriver(options.cluster, { world, log, isRevival })
   const epochLog = await openEpochLog(world.files, metaDirectory)
   const self = { ...(await announced(options, driver)), ...weightOf(role, config) }
@@ -134,6 +144,7 @@ async function start(
     }),
     over: (reason, again = false) => {
       if (again) cut()
+      if (again) status.doing(`Coming back: ${reason ?? 'the cluster went on without this node'}`)
       over.resolve({ reason, again })
     },
   })
@@ -145,7 +156,7 @@ async function start(
       world,
       log,
       addresses: [
-        everywhere(options.bindAddress, options.port),
+        ...portPlaces(options.sockets.sheepdog, everywhere(options.bindAddress, options.port)),
         ...ioListeners(options.io, options),
         { path: `${metaDirectory}/sock` },
       ],
@@ -180,6 +191,7 @@ async function start(
     end()
   }
   try {
+    checkPort(options.sockets.sheepdog, server.addresses, options.port)
     const source = volumeSource({
       objects: countedAccess(new PatientAccess(node), node.stats),
       vdis: vdiAccess(node),
@@ -188,14 +200,30 @@ async function start(
     })
     const { nbdTls } = options
     const tls = nbdTls && { isRequired: nbdTls.isRequired, server: tlsServer(nbdTls) }
+    const passed: Address[] = []
+    for (const fd of options.sockets.nbd) {
+      const door = await startNbdServer({
+        world,
+        log,
+        source,
+        address: { fd },
+        tls,
+        rules: book,
+        hall,
+      })
+      doors.push(door)
+      passed.push(door.address)
+    }
     for (const at of options.nbd) {
       const address = 'path' in at ? at : everywhere(at.host || options.bindAddress, at.port)
+      if (passed.some((one) => covers(one, address))) continue
       const what = 'path' in at ? `NBD socket ${at.path}` : `NBD port ${at.port}`
       doors.push(
         await named(what, startNbdServer({ world, log, source, address, tls, rules: book, hall })),
       )
     }
     const joined = node.join().then(() => {
+      status.joined(node)
       log.info('node.up', { port: options.port, epoch: node.state.epoch, store: metaDirectory })
     })
     // Who comes back waits for its cluster as long as it takes, and says so to clients.

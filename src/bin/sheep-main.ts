@@ -8,6 +8,9 @@ import { spawn } from 'node:child_process'
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
+import { DOORS, forgetSockets, passedSockets } from './service/activation.js'
+import { serviceNotifier } from './service/service.js'
+import { SheepStatus } from './service/status-line.js'
 import { type RunningSheep, runSheep } from './sheep-daemon.js'
 import { parseSheepOptions, type SheepOptions } from './sheep-options.js'
 
@@ -85,23 +88,32 @@ async function run(options: SheepOptions): Promise<number> {
   }
   process.on('SIGTERM', onSignal)
   process.on('SIGINT', onSignal)
+  const status = new SheepStatus()
+  const service = serviceNotifier(process.env, () => status.line())
   try {
     // A cluster may let this node wait; whoever gives up on that need not.
     const gaveUp = asked.then(() => Promise.reject(new Error('stopped before it was a member')))
-    sheep = await Promise.race([runSheep(options), gaveUp])
+    sheep = await Promise.race([runSheep(options, status), gaveUp])
     gaveUp.catch(() => undefined)
     if (options.pidFile !== undefined) writePidFile(options.pidFile)
   } catch (error) {
-    report(error instanceof Error ? error.message : String(error))
+    const reason = error instanceof Error ? error.message : String(error)
+    service.end(`Not started: ${reason}`)
+    report(reason)
     return 1
   }
   process.on('SIGHUP', () => {
-    sheep.log.reopen()
-    sheep.reload()
+    service.reload(() => {
+      sheep.log.reopen()
+      sheep.reload()
+    })
   })
   report(undefined)
+  service.ready(sheep.log)
   const failure = await Promise.race([asked, sheep.over])
+  service.stopping()
   await sheep.stop()
+  service.end(failure === undefined ? 'Stopped' : `Failed: ${failure}`)
   if (options.pidFile !== undefined) rmSync(options.pidFile, { force: true })
   if (failure !== undefined) complain(failure)
   sheep.log.info('process.exit', { status: failure === undefined ? 0 : 1 })
@@ -114,7 +126,20 @@ async function main(): Promise<number> {
   if (parsed.kind === 'exit') return parsed.status
   const isDaemon = process.env[DAEMON_MARK] !== undefined
   delete process.env[DAEMON_MARK]
-  return parsed.options.foreground || isDaemon ? run(parsed.options) : daemonise()
+  const { options } = parsed
+  try {
+    const sockets = passedSockets(process.env, process.pid)
+    forgetSockets(process.env)
+    if (options.foreground || isDaemon) return await run({ ...options, sockets })
+    // The process that goes on would be another one than that they were passed to.
+    if (DOORS.some((door) => sockets[door].length > 0)) {
+      throw new Error('sockets of a service manager (LISTEN_FDS) need a sheep that stays: add -f')
+    }
+  } catch (error) {
+    complain(error instanceof Error ? error.message : String(error))
+    return 1
+  }
+  return daemonise()
 }
 
 process.exit(await main())

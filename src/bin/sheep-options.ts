@@ -29,6 +29,7 @@ import { type IoAddress, ioAddress } from './io-option.js'
 import { addNbdOptions, type NbdGiven, type NbdTls, nbdLimitsOf, nbdTlsOf } from './nbd-options.js'
 import { oneOf, portNumber, wholeNumber } from './option-values.js'
 import { recoveryThrottling } from './recovery-option.js'
+import { type DoorSockets, NO_SOCKETS } from './service/activation.js'
 
 const PORT_DEFAULT = 7000
 const PATH_DEFAULT = '/tmp'
@@ -58,6 +59,8 @@ export interface SheepOptions {
   readonly durable: boolean
   readonly pidFile: string | undefined
   readonly nbd: readonly Address[]
+  /** What the service manager opened instead. */
+  readonly sockets: DoorSockets
   /** Undefined: NBD in the clear. */
   readonly nbdTls: NbdTls | undefined
   readonly nbdLimits: HallLimits
@@ -280,6 +283,7 @@ function optionsOf(program: Command, { file, used }: WithConfig, ignored: string
     durable: given.nosync !== true,
     pidFile: given.pidfile,
     nbd: given.nbd,
+    sockets: NO_SOCKETS,
     nbdTls,
     nbdLimits: nbdLimitsOf(given),
     nbdRules: file?.rules ?? NO_RULES,

@@ -35,6 +35,11 @@ export interface Random {
 
 export type Address = { readonly host: string; readonly port: number } | { readonly path: string }
 
+/** A listening socket somebody else has opened for this process. */
+export interface PassedSocket {
+  readonly fd: number
+}
+
 export interface Listener {
   /** Where it listens; the real port when 0 was asked for. */
   readonly address: Address
@@ -86,7 +91,7 @@ export interface TlsServer {
 }
 
 export interface Network {
-  listen(at: Address, accept: (connection: Connection) => void): Promise<Listener>
+  listen(at: Address | PassedSocket, accept: (connection: Connection) => void): Promise<Listener>
   connect(to: Address, timeoutMs: number): Promise<Connection>
 }
 

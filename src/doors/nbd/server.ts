@@ -2,7 +2,7 @@
 import type { Log } from '../../base/log.js'
 import type { VolumeSource } from '../../volume/volume.js'
 import { NBD_LIMITS } from '../../wire/nbd/constants.js'
-import type { Address, Connection, World } from '../../world/world.js'
+import type { Address, Connection, PassedSocket, World } from '../../world/world.js'
 import type { RuleBook } from './access.js'
 import { NbdClient, type TlsDoor } from './connection.js'
 import { NO_RULES } from './export-rules.js'
@@ -13,7 +13,7 @@ export interface NbdServerOptions {
   readonly log: Log
   readonly source: VolumeSource
   /** Port 0 picks a free one. */
-  readonly address: Address
+  readonly address: Address | PassedSocket
   readonly tls?: TlsDoor | undefined
   /** Who may have which export; everybody everything when absent. */
   readonly rules?: RuleBook

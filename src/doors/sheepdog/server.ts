@@ -2,7 +2,7 @@
 import { LIMITS } from '../../base/limits.js'
 import type { Log } from '../../base/log.js'
 import { nodeKey } from '../../model/node.js'
-import type { Address, Listener, World } from '../../world/world.js'
+import type { Address, Listener, PassedSocket, World } from '../../world/world.js'
 import { admitting } from './admission.js'
 import { CACHE_OPERATIONS } from './cache-ops.js'
 import type { DoorContext, OperationTable } from './context.js'
@@ -18,6 +18,8 @@ import { REPAIR_OPERATIONS } from './repair-ops.js'
 import { SheepdogSession } from './session.js'
 
 export interface SheepdogServer {
+  /** Where it listens, in the order of what it was given. */
+  readonly addresses: readonly Address[]
   /** Stops listening, lets requests under way finish, and closes every connection. */
   close(): Promise<void>
 }
@@ -26,7 +28,7 @@ export interface SheepdogServerOptions {
   readonly world: Pick<World, 'clock' | 'network'>
   readonly log: Log
   readonly context: DoorContext
-  readonly addresses: readonly Address[]
+  readonly addresses: readonly (Address | PassedSocket)[]
 }
 
 /** After this long connections that still have requests under way are cut. */
@@ -78,6 +80,7 @@ export async function startSheepdogServer(options: SheepdogServerOptions): Promi
     throw error
   }
   return {
+    addresses: listeners.map(({ address }) => address),
     close: async () => {
       await Promise.all(listeners.map((listener) => listener.close()))
       if (sessions.size === 0) return

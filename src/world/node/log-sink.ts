@@ -2,8 +2,11 @@
 import fs from 'node:fs'
 import { join } from 'node:path'
 import { loadNative, type Native } from './native.js'
+import { goesToJournal } from './service.js'
 
 export interface LineSink {
+  /** Whoever reads the lines has time, severity and process of each. */
+  readonly isJournal?: boolean
   /** `severity`: syslog's, 0 to 7. `text`: one line without its end. Never throws. */
   write(severity: number, text: string): void
   reopen(): void
@@ -56,14 +59,18 @@ export class FileSink implements LineSink {
   }
 }
 
-/** Lines that nobody reads any more (EPIPE) are dropped. */
+/**
+ * Lines that nobody reads any more (EPIPE) are dropped. For the journal each line begins with its severity
+ * (sd-daemon(3)), which the journal takes off again.
+ */
 export class StdoutSink implements LineSink {
+  readonly isJournal = goesToJournal(STDOUT)
   #open = true
 
-  write(_severity: number, text: string): void {
+  write(severity: number, text: string): void {
     if (!this.#open) return
     try {
-      writeFully(STDOUT, `${text}\n`)
+      writeFully(STDOUT, this.isJournal ? `<${severity}>${text}\n` : `${text}\n`)
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EPIPE') complain('stdout', error)
       this.#open = false
@@ -81,6 +88,7 @@ export class StdoutSink implements LineSink {
 
 /** The system log, through syslog(3). */
 export class SyslogSink implements LineSink {
+  readonly isJournal = true
   readonly #native: Native
   #open = true
 

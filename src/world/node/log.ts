@@ -70,7 +70,7 @@ export function openLog(options: LogOptions): NodeLog {
   const sink = openSink(destination, options.dir)
   const write = (json: string): void => {
     const line = JSON.parse(json) as Line
-    sink.write(LOG_LEVELS.indexOf(line.level), textOf(line, format, destination))
+    sink.write(LOG_LEVELS.indexOf(line.level), textOf(line, format, sink.isJournal === true))
   }
   const writeJson = (json: string): void => sink.write(severityOf(json), json.trimEnd())
   const logger = pino(
@@ -130,7 +130,7 @@ function severityOf(json: string): number {
 }
 
 /** `Nov 21 10:17:33   INFO [main] epoch.advance from=1 to=2` */
-function textOf(line: Line, format: LogFormat, destination: LogDestination): string {
+function textOf(line: Line, format: LogFormat, isJournal: boolean): string {
   const fields = Object.entries(line)
     .filter(([key]) => !OWN_KEYS.has(key))
     .map(([key, value]) => ` ${key}=${valueText(value)}`)
@@ -139,7 +139,7 @@ function textOf(line: Line, format: LogFormat, destination: LogDestination): str
   const who = format === 'server' ? `[${line.pid}:main]` : '[main]'
   const text = `${level} ${who} ${line.event}${fields}`
   // The system log has its own time in front of every line.
-  return destination === 'syslog' ? text.trimStart() : `${timeText(new Date(line.time))} ${text}`
+  return isJournal ? text.trimStart() : `${timeText(new Date(line.time))} ${text}`
 }
 
 function timeText(time: Date): string {

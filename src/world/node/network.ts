@@ -1,9 +1,10 @@
 /** TCP and unix stream sockets. */
-import { lstatSync, unlinkSync } from 'node:fs'
+import { lstatSync, readFileSync, readlinkSync, unlinkSync } from 'node:fs'
 import net from 'node:net'
 import { type Log, silentLog } from '../../base/log.js'
-import type { Address, Connection, Listener, Network } from '../world.js'
+import type { Address, Connection, Listener, Network, PassedSocket } from '../world.js'
 import { SocketConnection, socketOptions } from './connection.js'
+import { descriptorFor } from './service.js'
 
 /** sun_path holds 108 bytes with its NUL (unix(7)); libuv would cut a longer one silently. */
 const UNIX_PATH_BYTES_MAX = 107
@@ -20,13 +21,17 @@ export class NodeNetwork implements Network {
    * Rejects with an errno error: EADDRINUSE, EADDRNOTAVAIL, EACCES, ENAMETOOLONG, ... The socket file
    * of a server that died is replaced; one that answers, or a file that is no socket, is not touched.
    */
-  async listen(at: Address, accept: (connection: Connection) => void): Promise<Listener> {
+  async listen(
+    at: Address | PassedSocket,
+    accept: (connection: Connection) => void,
+  ): Promise<Listener> {
     const server = net.createServer({ highWaterMark: socketOptions.highWaterMark }, (socket) =>
       accept(new SocketConnection(socket)),
     )
     try {
-      await bind(server, at)
+      await ('fd' in at ? takeOver(server, at) : bind(server, at))
     } catch (error) {
+      if ('fd' in at) throw error
       if (!('path' in at) || !(await isStale(at.path, error))) throw error
       this.#log.warn('listen.replace-stale', { path: at.path })
       unlinkSync(at.path)
@@ -92,10 +97,40 @@ function bind(server: net.Server, at: Address): Promise<void> {
   })
 }
 
-function boundAddress(server: net.Server, asked: Address): Address {
+/** Rejects with an Error for people when it is no socket a server can listen at. */
+function takeOver(server: net.Server, { fd }: PassedSocket): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const failed = (error: Error): void => {
+      const need = 'it must be a listening stream socket (ListenStream=, Accept=no)'
+      reject(new Error(`the socket passed as descriptor ${fd}: ${error.message}; ${need}`))
+    }
+    server.once('error', failed)
+    try {
+      server.listen({ fd: descriptorFor(fd), backlog: BACKLOG }, () => {
+        server.off('error', failed)
+        resolve()
+      })
+    } catch (error) {
+      // Node throws what it can tell from the descriptor alone.
+      failed(error instanceof Error ? error : new Error(String(error)))
+    }
+  })
+}
+
+function boundAddress(server: net.Server, asked: Address | PassedSocket): Address {
   const found = server.address()
-  if (found === null || typeof found === 'string') return asked
-  return { host: found.address, port: found.port }
+  if (found !== null && typeof found !== 'string') return { host: found.address, port: found.port }
+  return 'fd' in asked ? { path: unixName(asked.fd) } : asked
+}
+
+/** The kernel's name of a unix socket; Node has it only of those it has bound itself. */
+function unixName(fd: number): string {
+  const [, inode] = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/self/fd/${fd}`)) ?? []
+  for (const line of readFileSync('/proc/net/unix', 'utf8').split('\n')) {
+    const [, , , , , , number, ...name] = line.split(' ').filter(Boolean)
+    if (number === inode && name.length > 0) return name.join(' ')
+  }
+  return `descriptor ${fd}`
 }
 
 /** Whether the name is taken by the socket of a server that is no more. */

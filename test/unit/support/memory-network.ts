@@ -188,7 +188,10 @@ export class MemoryNetwork {
       set onSend(fn) {
         state.onSend = fn
       },
-      listen: (at, accept) => Promise.resolve(this.#listen(state, at, accept)),
+      listen: (at, accept) => {
+        if ('fd' in at) return Promise.reject(new Error('nothing is passed in here'))
+        return Promise.resolve(this.#listen(state, at, accept))
+      },
       connect: (to, timeoutMs) => this.#connect(state, to, timeoutMs),
       unplug: () => {
         state.dead = true
