@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
 import type { ExecutionContext } from 'ava'
+import { certificates } from './support/certificates.js'
 import { nbdcopy, nbdinfo } from './support/clients.js'
 import { startCluster } from './support/cluster.js'
 import { scratch } from './support/owner.js'
@@ -10,26 +11,6 @@ import { needing } from './support/suite.js'
 
 const MIB = 1024 * 1024
 const realTest = needing('nbdinfo', 'nbdcopy', 'qemu-img', 'openssl')
-
-/** An authority in `directory`, with a certificate for this host, and one for a client. */
-async function certificates(t: ExecutionContext): Promise<string> {
-  const directory = await scratch(t)
-  const openssl = (...words: string[]) => run(['openssl', ...words], { cwd: directory })
-  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2']
-  const authority = ['-x509', '-keyout', 'ca-key.pem', '-out', 'ca-cert.pem', '-subj', '/CN=test']
-  await openssl('req', ...key, ...authority)
-  for (const [who, name] of [
-    ['server', 'localhost'],
-    ['client', 'client.example'],
-  ] as const) {
-    const files = ['-keyout', `${who}-key.pem`, '-out', `${who}-cert.pem`]
-    const signed = ['-x509', '-CA', 'ca-cert.pem', '-CAkey', 'ca-key.pem', '-subj', `/CN=${name}`]
-    const names = ['-addext', `subjectAltName=DNS:${name},IP:127.0.0.1`]
-    const leaf = ['-addext', 'basicConstraints=critical,CA:FALSE']
-    await openssl('req', ...key, ...files, ...signed, ...names, ...leaf)
-  }
-  return directory
-}
 
 async function served(t: ExecutionContext, ...options: string[]) {
   const cluster = await startCluster(t, { nodes: 1, copies: 1, place: () => ({ options }) })

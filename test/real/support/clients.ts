@@ -90,3 +90,17 @@ export function fioVerify(uri: string, how: FioVerify): Promise<RunResult> {
   if (how.verifyOnly === true) command.push('--verify_only=1')
   return run(command, { timeoutMs: LONG_MS })
 }
+
+/** As many connections as `jobs`, each with a stretch of its own, which it writes and then verifies. */
+export function fioParallel(
+  uri: string,
+  { jobs, mebibytesEach }: { readonly jobs: number; readonly mebibytesEach: number },
+): Promise<RunResult> {
+  const command = [
+    ...['fio', '--name=parallel', '--thread', '--ioengine=nbd', `--uri=${uri}`, '--iodepth=8'],
+    ...[`--numjobs=${jobs}`, `--size=${mebibytesEach}M`, `--offset_increment=${mebibytesEach}M`],
+    ...['--rw=randwrite', '--bssplit=4k/60:64k/40', '--end_fsync=1', '--group_reporting'],
+    ...['--verify=crc32c', '--do_verify=1', '--verify_fatal=1', '--verify_state_save=0'],
+  ]
+  return run(command, { timeoutMs: LONG_MS })
+}

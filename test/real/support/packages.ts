@@ -33,6 +33,7 @@ const CLIENTS = {
   unshare: 'util-linux',
   mount: 'mount',
   openssl: 'openssl',
+  'gnutls-cli': 'gnutls-bin',
   tgtd: 'tgt',
   tgtadm: 'tgt',
   'iscsi-inq': 'libiscsi-bin',
