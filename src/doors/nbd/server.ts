@@ -46,7 +46,8 @@ export async function startNbdServer(options: NbdServerOptions): Promise<NbdServ
   const clients = new Set<NbdClient>()
   let closing = false
   let emptied: (() => void) | undefined
-  const isTcp = !('path' in options.address)
+  /** Of a socket that was passed in it is known when it listens, before anybody is accepted. */
+  let isTcp = 'port' in options.address
 
   const accept = (connection: Connection): void => {
     // Gone before it was looked at; without an address it would pass for a local one.
@@ -79,6 +80,7 @@ export async function startNbdServer(options: NbdServerOptions): Promise<NbdServ
   }
 
   const listener = await world.network.listen(options.address, accept)
+  isTcp = 'port' in listener.address
   log.info('nbd.listening', addressFields(listener.address))
   const shutDown = async (): Promise<void> => {
     closing = true
