@@ -38,6 +38,7 @@ import { type Ending, type Life, withRevivals } from './revival.js'
 import { checkPort, covers, portPlaces } from './service/listen-places.js'
 import type { SheepStatus } from './service/status-line.js'
 import type { SheepOptions } from './sheep-options.js'
+import { untilJoined } from './until-joined.js'
 
 /** As sheepdog 1.0 makes its directories, before the umask. */
 const STORE_MODE = 0o770
@@ -169,7 +170,11 @@ async function start(
     }),
   )
   const doors: { close(): Promise<void> }[] = []
+  const isIn = defer<void>()
+  // Who comes back waits for its cluster as long as it takes, and says so to clients.
+  if (isRevival) isIn.resolve()
   const stop = async (): Promise<void> => {
+    isIn.resolve()
     const closed = Promise.allSettled(doors.map((door) => door.close()))
     // Requests that wait for another node would hold the doors open for ever.
     const { drainMs } = options.nbdLimits
@@ -192,12 +197,13 @@ async function start(
   }
   try {
     checkPort(options.sockets.sheepdog, server.addresses, options.port)
-    const source = volumeSource({
+    const volumes = volumeSource({
       objects: countedAccess(new PatientAccess(node), node.stats),
       vdis: vdiAccess(node),
       clock: world.clock,
       log,
     })
+    const source = untilJoined(volumes, isIn.promise)
     const { nbdTls } = options
     const tls = nbdTls && { isRequired: nbdTls.isRequired, server: tlsServer(nbdTls) }
     const passed: Address[] = []
@@ -224,9 +230,9 @@ async function start(
     }
     const joined = node.join().then(() => {
       status.joined(node)
+      isIn.resolve()
       log.info('node.up', { port: options.port, epoch: node.state.epoch, store: metaDirectory })
     })
-    // Who comes back waits for its cluster as long as it takes, and says so to clients.
     if (isRevival)
       joined.catch((error: Error) => over.resolve({ reason: error.message, again: false }))
     else await joined
