@@ -9,7 +9,9 @@ import { silentLog } from '../base/log.js'
 import type { DogIo } from '../dog/command.js'
 import { dogMain } from '../dog/main.js'
 import { NodeClock } from '../world/node/clock.js'
+import { NodeImages } from '../world/node/images.js'
 import { NodeNetwork } from '../world/node/network.js'
+import { NodeRandom } from '../world/node/random.js'
 
 const COLUMNS_WITHOUT_TERMINAL = 80
 const SYSLOG_IDENT = 'sheepdog admin operation'
@@ -40,10 +42,21 @@ const io: DogIo = {
       return undefined
     }
   },
+  images: new NodeImages(),
+  onInterrupt,
   record: async (line, path) => {
     if (path !== undefined) await appendFile(path, `${line}\n`, { mode: 0o600 })
     else await promisify(execFile)('logger', ['-i', '-t', SYSLOG_IDENT, '-p', 'user.info', line])
   },
+}
+
+/** A second signal ends the program, whatever it is cleaning up. */
+function onInterrupt(stop: () => void): () => void {
+  const signals = ['SIGINT', 'SIGTERM'] as const
+  for (const signal of signals) process.once(signal, stop)
+  return () => {
+    for (const signal of signals) process.removeListener(signal, stop)
+  }
 }
 
 function version(): string {
@@ -55,5 +68,6 @@ function version(): string {
 process.stdout.on('error', () => undefined)
 process.stderr.on('error', () => undefined)
 
-const world = { clock: new NodeClock(), network: new NodeNetwork(silentLog) }
+const network = new NodeNetwork(silentLog)
+const world = { clock: new NodeClock(), network, random: new NodeRandom() }
 process.exit(await dogMain(process.argv.slice(2), process.env, io, world))

@@ -1,4 +1,5 @@
 /** What a subcommand is: its words, options and texts, and the code that runs it. */
+import type { Images } from '../world/images.js'
 import type { World } from '../world/world.js'
 import type { Sheep } from './client.js'
 import type { DogOptions, OptionSpec } from './options.js'
@@ -17,11 +18,15 @@ export interface DogIo {
   readonly version: string
   /** A name to an address (getaddrinfo, the first result); undefined when it does not resolve. */
   resolve(name: string): Promise<string | undefined>
+  /** Files of disks, for commands that read or write them. */
+  readonly images: Images
+  /** From now on SIGINT and SIGTERM call `stop` instead of ending the program; returns the way back. */
+  onInterrupt(stop: () => void): () => void
   /** Keeps a record of the invocation: in the file at `path`, else in syslog. */
   record(line: string, path: string | undefined): Promise<void>
 }
 
-export type DogWorld = Pick<World, 'clock' | 'network'>
+export type DogWorld = Pick<World, 'clock' | 'network' | 'random'>
 
 export type Environment = Readonly<Record<string, string | undefined>>
 

@@ -50,6 +50,9 @@ export interface DogOptions {
   readonly writeback?: boolean
   readonly delete?: boolean
   readonly exclusive?: boolean
+  readonly verify?: boolean
+  readonly format?: ImageFormat
+  readonly outputFormat?: ImageFormat
   readonly store?: string
   readonly copies?: Redundancy
   readonly snapshot?: SnapshotSelector
@@ -82,6 +85,14 @@ function parseCopies(text: string): Redundancy {
     '  x(2,4,8,16)  - number of data strips',
     '  y(1 to 15)   - number of parity strips',
   )
+}
+
+/** Of files disks are exported to and imported from. */
+export type ImageFormat = 'raw' | 'qcow2'
+
+function parseFormat(text: string): ImageFormat {
+  if (text === 'raw' || text === 'qcow2') return text
+  throw misused(`Unknown format '${text}': there are raw and qcow2`)
 }
 
 export function parseSnapshot(text: string): SnapshotSelector {
@@ -268,6 +279,22 @@ export const vdiOption = {
     help: 'specify the object id of the tracking object',
     parse: parseOid,
   },
+  format: {
+    letter: 'f',
+    long: 'format',
+    valued: true,
+    help: 'format of the file: raw (default) or qcow2',
+    parse: parseFormat,
+  },
+  outputFormat: {
+    letter: 'O',
+    long: 'output-format',
+    valued: true,
+    help: 'format of the file: raw (default) or qcow2',
+    parse: parseFormat,
+  },
+  replace: { long: 'force', help: 'replace what is there' },
+  verify: { long: 'verify', help: 'compare both afterwards' },
   deleteKey: { letter: 'd', long: 'delete', help: 'delete a key' },
   exclusive: { letter: 'x', long: 'exclusive', help: 'write in an exclusive mode' },
   writeback: { letter: 'w', long: 'writeback', help: 'use writeback mode' },

@@ -49,14 +49,7 @@ async function runCreate(context: Context): Promise<number> {
   }
   await sheep.nodes()
   const blockSizeShift = await newShift(context, name)
-  const bytesMax = 2 ** blockSizeShift * LIMITS.objectsPerVdiMax
-  if (!options.hyper && sizeBytes > bytesMax) {
-    throw misused(
-      `VDI size is larger than ${sizeText(bytesMax)} bytes, please use '-y' to create a ` +
-        `hyper volume with size up to ${sizeText(HYPER_BYTES_MAX)} bytes or use '-z' to ` +
-        'create larger object size volume',
-    )
-  }
+  if (!options.hyper) checkPlainSize(sizeBytes, blockSizeShift)
   const redundancy = options.copies ?? { copies: 0, policy: 0 }
   const hyper = options.hyper ?? false
   const vid = await makeVdi(context, { name, sizeBytes, blockSizeShift, hyper, ...redundancy })
@@ -79,7 +72,19 @@ export function newName(name: string | undefined): string {
   return name
 }
 
-async function newShift(context: Context, name: string): Promise<number> {
+/** Throws the failure when there would be more objects than slots. */
+export function checkPlainSize(sizeBytes: number, blockSizeShift: number): void {
+  const bytesMax = 2 ** blockSizeShift * LIMITS.objectsPerVdiMax
+  if (sizeBytes <= bytesMax) return
+  throw misused(
+    `VDI size is larger than ${sizeText(bytesMax)} bytes, please use '-y' to create a ` +
+      `hyper volume with size up to ${sizeText(HYPER_BYTES_MAX)} bytes or use '-z' to ` +
+      'create larger object size volume',
+  )
+}
+
+/** What objects of a new volume are to be, by its options or the cluster's default. */
+export async function newShift(context: Context, name: string): Promise<number> {
   if (context.options.hyper) return HYPER_SHIFT
   if (context.options.block_size_shift !== undefined) return context.options.block_size_shift
   try {

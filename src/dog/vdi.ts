@@ -1,6 +1,8 @@
 /** The noun `vdi`. */
 import { alterVdi } from './alter-copy.js'
 import type { Noun } from './command.js'
+import { exportVdi } from './transfer/vdi-export.js'
+import { importVdi } from './transfer/vdi-import.js'
 import { getattr, setattr } from './vdi-attr.js'
 import { cache } from './vdi-cache.js'
 import { create } from './vdi-create.js'
@@ -18,5 +20,6 @@ export const vdi: Noun = {
   subcommands: [
     ...[create, snapshot, clone, remove, rollback, list, tree, graph, resize, read, write],
     ...[alterVdi, cache, lock, inspect, setattr, getattr],
+    ...[exportVdi, importVdi],
   ],
 }

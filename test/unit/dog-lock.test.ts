@@ -5,6 +5,7 @@ import { dogMain } from '../../src/dog/main.js'
 import type { Vid } from '../../src/model/oid.js'
 import { vidName } from '../../src/model/oid.js'
 import { ClusterFlag, LockType, Op } from '../../src/wire/sheepdog/opcodes.js'
+import { NO_IMAGES, RANDOM } from './support/dog-rig.js'
 import { clone, newVdi, snapshot, vdi } from './support/sheep-wire.js'
 import { SmallCluster } from './support/small-cluster.js'
 
@@ -28,9 +29,11 @@ async function dog(cluster: SmallCluster, ...words: string[]): Promise<Result> {
     columns: 80,
     version: 'test',
     resolve: (name: string) => Promise.resolve(name),
+    images: NO_IMAGES,
+    onInterrupt: () => () => undefined,
     record: () => Promise.resolve(),
   }
-  const world = { clock: cluster.clock, network: cluster.card(2) }
+  const world = { clock: cluster.clock, network: cluster.card(2), random: RANDOM }
   const status = await dogMain(['vdi', 'lock', ...words], { SHEEPDOG_DOG_PORT: '7002' }, io, world)
   return { status, stdout: stdout.join(''), stderr: stderr.join('') }
 }

@@ -1,6 +1,7 @@
 /** Runs `dog` inside the test's process against a FakeSheep and collects what it did. */
 import { readFileSync } from 'node:fs'
 import { dogMain } from '../../../src/dog/main.js'
+import type { Images } from '../../../src/world/images.js'
 import type { FakeSheep } from './fake-sheep.js'
 
 export interface DogResult {
@@ -22,9 +23,19 @@ export interface DogHow {
   readonly waits?: number[]
   /** Fails every write to stdout with this errno. */
   readonly stdoutError?: string
+  /** Files `vdi export` and `import` meet; without them there are none. */
+  readonly images?: Images
+  /** Called with what SIGINT would do. */
+  readonly onInterrupt?: (stop: () => void) => void
   /** Invocations recorded for SHEEPDOG_DOG_LOG. */
   readonly records?: (readonly [string, string | undefined])[]
 }
+
+/** Nothing a test asserts depends on chance. */
+export const RANDOM = { below: () => 0, bytes: (length: number) => Buffer.alloc(length) }
+
+const none = (): Promise<never> => Promise.reject(new Error('there are no files here'))
+export const NO_IMAGES: Images = { open: none, create: none, scratch: none, run: none }
 
 export async function runDog(
   sheep: FakeSheep,
@@ -54,6 +65,11 @@ export async function runDog(
       Promise.resolve(
         /^[\d.:]+$/.test(name) ? name : name === 'localhost' ? '127.0.0.1' : undefined,
       ),
+    images: how.images ?? NO_IMAGES,
+    onInterrupt: (stop: () => void) => {
+      how.onInterrupt?.(stop)
+      return () => undefined
+    },
     record: (line: string, path: string | undefined) => {
       how.records?.push([line, path])
       return Promise.resolve()
@@ -71,7 +87,11 @@ export async function runDog(
     soon: (fn: () => void) => void setImmediate(fn),
   }
   const port = { SHEEPDOG_DOG_PORT: '7020' }
-  const status = await dogMain(argv, { ...port, ...how.env }, io, { clock, network: sheep.network })
+  const status = await dogMain(argv, { ...port, ...how.env }, io, {
+    clock,
+    network: sheep.network,
+    random: RANDOM,
+  })
   const all = (parts: readonly Buffer[]): string => Buffer.concat(parts).toString()
   const bytes = Buffer.concat(stdout)
   return { status, bytes, stdout: all(stdout), stderr: all(stderr), merged: all(merged) }
