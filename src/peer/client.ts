@@ -68,6 +68,7 @@ export class SheepClient {
       (fn) => clock.soon(fn),
     )
     connection.on({
+      room: () => this.#reader.room(),
       data: (chunk) => this.#received(chunk),
       close: (error) => this.#over(error ?? new Error('the sheep closed the connection')),
       drain: () => undefined,
@@ -147,25 +148,22 @@ export class SheepClient {
   #received(chunk: Buffer): void {
     this.#heard = true
     this.#quietTicks = 0
-    const frames = this.#reader.read(chunk)
-    for (;;) {
-      const reply = this.#next(frames)
-      if (reply === undefined) return
+    this.#reader.give(chunk)
+    for (let reply = this.#next(); reply !== undefined; reply = this.#next()) {
       const { done } = this.#waiting.get(reply.id)!
       this.#waiting.delete(reply.id)
       done(reply)
     }
   }
 
-  /** The next reply somebody waits for; undefined at the end of the chunk, or of the connection. */
-  #next(frames: Generator<Frame, void, undefined>): Frame | undefined {
+  /** The next reply somebody waits for; undefined when there is none yet, or the connection is over. */
+  #next(): Frame | undefined {
     try {
-      const next = frames.next()
-      if (next.done === true) return undefined
-      if (!this.#waiting.has(next.value.id)) {
-        throw new MalformedFrame(`reply to request ${next.value.id}, which nobody made`)
+      const reply = this.#reader.next()
+      if (reply !== undefined && !this.#waiting.has(reply.id)) {
+        throw new MalformedFrame(`reply to request ${reply.id}, which nobody made`)
       }
-      return next.value
+      return reply
     } catch (error) {
       if (!(error instanceof MalformedFrame)) throw error
       this.#connection.destroy()

@@ -47,7 +47,12 @@ export interface Listener {
 }
 
 export interface ConnectionEvents {
-  /** Bytes arrived; the callee may keep `chunk`, its memory is not reused. */
+  /**
+   * Memory for the next bytes, asked for after each `data`; undefined: wherever. Who has it at all gets chunks that are
+   * borrowed for the call, not necessarily views of that memory; without it each chunk is the callee's to keep.
+   */
+  room?(): Uint8Array | undefined
+  /** Bytes arrived. */
   data(chunk: Buffer): void
   /** The connection is over, in order or not; called once. */
   close(error?: Error): void

@@ -6,6 +6,7 @@
  *   a session that is not closed has nothing under way in the end, and is still read from
  *   nothing is thrown but what a decoder promises to throw
  */
+import { BufferPool } from '../../src/base/buffer-pool.js'
 import { codeOf } from '../../src/base/codes.js'
 import { LIMITS } from '../../src/base/limits.js'
 import { silentLog } from '../../src/base/log.js'
@@ -104,6 +105,7 @@ function oneSession(stream: Buffer, dice: Dice): number {
     operations: operations(dice, late),
     greetings: new Greetings(() => new Set()),
     oneConnection: new OneConnection(),
+    payloads: new BufferPool({ scribble: true }),
     clock: { soon: (fn: () => void) => void queue.push(fn) } as unknown as Clock,
     ended: () => undefined,
   })

@@ -117,7 +117,9 @@ function stub(code: Code) {
     const reader = new FrameReader(requestBodyLength)
     connection.on({
       data: (chunk) => {
-        for (const { opcode, id } of reader.read(chunk)) {
+        reader.give(chunk)
+        for (let frame = reader.next(); frame !== undefined; frame = reader.next()) {
+          const { opcode, id } = frame
           const isFirst = opcode === Op.HELLO && seen.requests === 0
           if (isFirst) connection.write(replyHead({ opcode, id, epoch: 1, result: code }))
           else if (opcode !== Op.HELLO) seen.requests++

@@ -246,7 +246,8 @@ function feed(
   for (let at = 0; at < stream.length; at += size) {
     // A copy: a reader that keeps views of a chunk must not see the next one in it.
     const chunk = Buffer.from(stream.subarray(at, at + size))
-    for (const frame of reader.read(chunk)) frames.push(frame)
+    reader.give(chunk)
+    for (let frame = reader.next(); frame !== undefined; frame = reader.next()) frames.push(frame)
   }
   return frames
 }
@@ -295,7 +296,8 @@ test('a body beyond the limit is thrown away as it comes, and takes no memory', 
       ...{ opcode: Op.WRITE_OBJ, flags: Flag.WRITE, dataLength, oid: dataOid(ALICE, 0) },
     })
     const reader = new FrameReader(requestBodyLength)
-    const [frame] = [...reader.read(head)]
+    reader.give(head)
+    const frame = reader.next()
     t.true(frame?.isOversized)
     t.is(frame?.body.length, 0)
     const reply = replyHead({ opcode: Op.READ_OBJ, id: 1, epoch: 1, result: 0, dataLength })

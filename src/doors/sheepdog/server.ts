@@ -1,4 +1,5 @@
 /** The sheepdog protocol door: port 7000 and the socket in the store directory. */
+import { BufferPool } from '../../base/buffer-pool.js'
 import { LIMITS } from '../../base/limits.js'
 import type { Log } from '../../base/log.js'
 import { nodeKey } from '../../model/node.js'
@@ -29,6 +30,8 @@ export interface SheepdogServerOptions {
   readonly log: Log
   readonly context: DoorContext
   readonly addresses: readonly (Address | PassedSocket)[]
+  /** For tests: memory of requests that have been answered is overwritten. */
+  readonly scribble?: boolean
 }
 
 /** After this long connections that still have requests under way are cut. */
@@ -47,10 +50,11 @@ const OPERATIONS: OperationTable = new Map([
 
 /** Rejects with the listen error (EADDRINUSE, EACCES, ...) when one of the addresses is not to be had. */
 export async function startSheepdogServer(options: SheepdogServerOptions): Promise<SheepdogServer> {
-  const { world, context } = options
+  const { world, context, scribble = false } = options
   const sessions = new Set<SheepdogSession>()
   const listeners: Listener[] = []
   const oneConnection = new OneConnection()
+  const payloads = new BufferPool({ scribble })
   const greetings = new Greetings(() => new Set(context.node.state.members.map(nodeKey)))
   let allGone: (() => void) | undefined
   const accept: Parameters<World['network']['listen']>[1] = (connection) => {
@@ -65,6 +69,7 @@ export async function startSheepdogServer(options: SheepdogServerOptions): Promi
       operations: OPERATIONS,
       greetings,
       oneConnection,
+      payloads,
       clock: world.clock,
       ended: (ended) => {
         sessions.delete(ended)

@@ -2,6 +2,7 @@
  * One client's connection on the sheepdog protocol. Requests are worked on as they come and answered as
  * they finish; a connection that has too much under way is not read from until some of it is done.
  */
+import type { BufferPool } from '../../base/buffer-pool.js'
 import { Code, codeOf } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import { Outbox } from '../../base/outbox.js'
@@ -25,6 +26,11 @@ import type { Greeter, Greetings } from './greetings.js'
 import type { OneConnection } from './one-connection.js'
 import { canWait, isBetterUnsaid } from './reconnecting.js'
 
+/** Their handlers use the body until they reply, and no longer. What others bring is theirs to keep. */
+const BORROWING: ReadonlySet<number> = new Set([
+  ...[Op.CREATE_AND_WRITE_OBJ, Op.WRITE_OBJ, Op.CREATE_AND_WRITE_PEER, Op.WRITE_PEER],
+])
+
 export class SheepdogSession implements Greeter {
   readonly caller = new Caller()
   readonly #connection: Connection
@@ -32,12 +38,9 @@ export class SheepdogSession implements Greeter {
   readonly #operations: OperationTable
   readonly #greetings: Greetings
   readonly #oneConnection: OneConnection
-  readonly #reader = new FrameReader(requestBodyLength)
+  readonly #reader: FrameReader
   readonly #outbox: Outbox
   readonly #ended: (session: SheepdogSession) => void
-  /** Arrived and not looked at yet: while the connection is full, what one read brought may wait here. */
-  readonly #chunks: Buffer[] = []
-  #frames: Generator<Frame, void, undefined> | undefined
   #working = false
   #inFlight = 0
   /** Of those: what may still change something. */
@@ -56,6 +59,7 @@ export class SheepdogSession implements Greeter {
     readonly operations: OperationTable
     readonly greetings: Greetings
     readonly oneConnection: OneConnection
+    readonly payloads: BufferPool
     readonly clock: Clock
     readonly ended: (session: SheepdogSession) => void
   }) {
@@ -65,12 +69,14 @@ export class SheepdogSession implements Greeter {
     this.#greetings = options.greetings
     this.#oneConnection = options.oneConnection
     this.#ended = options.ended
+    this.#reader = new FrameReader(requestBodyLength, options.payloads)
     this.caller.link = this
     this.#outbox = new Outbox(
       (pieces) => this.#send(pieces),
       (fn) => options.clock.soon(fn),
     )
     options.connection.on({
+      room: () => this.#reader.room(),
       data: (chunk) => this.#received(chunk),
       close: () => this.#over(),
       drain: () => {
@@ -100,8 +106,10 @@ export class SheepdogSession implements Greeter {
 
   #received(chunk: Buffer): void {
     if (this.#closing) return
-    this.#chunks.push(chunk)
+    this.#reader.give(chunk)
     this.#work()
+    // While there is enough to do, the rest of what one read brought waits.
+    this.#reader.keep()
     this.#outbox.flush()
   }
 
@@ -119,17 +127,11 @@ export class SheepdogSession implements Greeter {
 
   #nextFrame(): Frame | undefined {
     try {
-      for (let chunk = this.#chunks[0]; chunk !== undefined; chunk = this.#chunks[0]) {
-        this.#frames ??= this.#reader.read(chunk)
-        const next = this.#frames.next()
-        if (next.done !== true) return next.value
-        this.#frames = undefined
-        this.#chunks.shift()
-      }
+      return this.#reader.next()
     } catch (error) {
       this.#malformed(error)
+      return undefined
     }
-    return undefined
   }
 
   #malformed(error: unknown): void {
@@ -158,6 +160,7 @@ export class SheepdogSession implements Greeter {
       stats.end(request.opcode, answer.body?.length ?? 0)
       if (isBetterUnsaid(request, answer.result)) this.cut()
       else this.#answer(request, answer)
+      if (BORROWING.has(request.opcode)) request.release()
       this.#adjust()
       if (this.#closing && this.#inFlight === 0) this.#finish()
       if (changes && --this.#changing === 0) for (const fn of this.#idle.splice(0)) fn()
@@ -263,7 +266,7 @@ export class SheepdogSession implements Greeter {
       if (full) this.#connection.pause()
       else this.#connection.resume()
     }
-    if (!full && this.#chunks.length > 0) this.#work()
+    if (!full) this.#work()
   }
 
   #finish(): void {
@@ -274,8 +277,6 @@ export class SheepdogSession implements Greeter {
   #over(): void {
     if (this.caller.isGone) return
     this.#closing = true
-    this.#chunks.length = 0
-    this.#frames = undefined
     this.caller.leave()
     this.#ended(this)
   }

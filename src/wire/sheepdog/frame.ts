@@ -6,6 +6,7 @@
  *
  * Little endian throughout. The union stays bytes here; `requests.ts` and `replies.ts` name its fields.
  */
+import type { BufferPool } from '../../base/buffer-pool.js'
 import { noBytes } from '../../base/bytes.js'
 import { LIMITS } from '../../base/limits.js'
 import { Flag } from './opcodes.js'
@@ -24,11 +25,26 @@ export class MalformedFrame extends Error {
 /** One frame as it came: a header to look into and the bytes that followed it. */
 export class Frame {
   readonly head: Buffer
-  readonly body: Buffer
+  #body: Buffer
+  /** Where the body goes back to. */
+  #memory: BodyMemory | undefined
 
-  constructor(head: Buffer, body: Buffer = noBytes()) {
+  constructor(head: Buffer, body: Buffer = noBytes(), memory?: BodyMemory) {
     this.head = head
-    this.body = body
+    this.#body = body
+    this.#memory = memory
+  }
+
+  get body(): Buffer {
+    return this.#body
+  }
+
+  /** Nobody uses the body any more. */
+  release(): void {
+    if (this.#memory === undefined) return
+    this.#memory.give(this.#body)
+    this.#memory = undefined
+    this.#body = noBytes()
   }
 
   get version(): number {
@@ -87,78 +103,129 @@ export function responseBodyLength(head: Buffer): number {
   return length
 }
 
+/** Where bodies are kept: given back by who is done with a frame (`release`), or not at all. */
+export type BodyMemory = Pick<BufferPool, 'take' | 'give'>
+
+const OWN_MEMORY: BodyMemory = {
+  take: (length) => Buffer.allocUnsafeSlow(length),
+  give: () => undefined,
+}
+
+/** What is left of a body is received where it belongs if it is at least this much; else with what follows it. */
+const ROOM_BYTES_MIN = 16 * 1024
+
 /**
- * Cuts a byte stream into frames. A body inside one chunk is a view of it; one that spans chunks is
- * gathered into a buffer of its own, allocated only after the header's length passed its limit. One that does not
- * pass is thrown away as it comes, and its frame, without a body, goes ahead of it.
+ * Cuts a byte stream into frames. A frame has memory of its own, taken only after the header's length has passed its
+ * limit. A body that does not pass is thrown away as it comes, and its frame, without a body, goes ahead of it.
  */
 export class FrameReader {
   readonly #bodyLength: BodyLength
-  #headParts = Buffer.alloc(HEADER_BYTES)
+  readonly #memory: BodyMemory
+  /** Not looked at yet: the chunk that was given last, from `at` on, and others before it. */
+  #chunk: Buffer = noBytes()
+  #isBorrowed = false
+  #at = 0
+  #later: Buffer[] = []
+  #head = Buffer.allocUnsafe(HEADER_BYTES)
   #headFill = 0
-  #head: Buffer | undefined
   #body: Buffer | undefined
   #bodyFill = 0
   /** Bytes of an oversized body still to come. */
   #skip = 0
 
-  constructor(bodyLength: BodyLength) {
+  constructor(bodyLength: BodyLength, memory: BodyMemory = OWN_MEMORY) {
     this.#bodyLength = bodyLength
+    this.#memory = memory
   }
 
-  /** Frames completed by `chunk`, which the reader keeps. Throws MalformedFrame. */
-  *read(chunk: Buffer): Generator<Frame, void, undefined> {
-    let at = 0
-    while (at < chunk.length) {
-      if (this.#skip > 0) {
-        const gone = Math.min(this.#skip, chunk.length - at)
-        this.#skip -= gone
-        at += gone
-        continue
-      }
-      if (this.#head === undefined) {
-        at = this.#takeHead(chunk, at)
-        if (this.#head === undefined) return
-      }
-      const wanted = this.#bodyLength(this.#head)
-      if (wanted > LIMITS.sheepdogPayloadBytesMax) {
-        this.#skip = wanted
-        yield this.#finish(noBytes())
-        continue
-      }
-      if (this.#body === undefined && chunk.length - at >= wanted) {
-        yield this.#finish(chunk.subarray(at, at + wanted))
-        at += wanted
-        continue
-      }
-      this.#body ??= Buffer.allocUnsafeSlow(wanted)
-      const copied = chunk.copy(this.#body, this.#bodyFill, at)
-      this.#bodyFill += copied
-      at += copied
-      if (this.#bodyFill === wanted) yield this.#finish(this.#body)
+  /** Bytes as they come. The chunk is borrowed until `next` has wanted more, or `keep`. */
+  give(chunk: Buffer): void {
+    if (this.#at < this.#chunk.length) this.#later.push(Buffer.from(chunk))
+    else {
+      this.#chunk = chunk
+      this.#at = 0
+      this.#isBorrowed = true
     }
   }
 
-  #takeHead(chunk: Buffer, at: number): number {
-    if (this.#headFill === 0 && chunk.length - at >= HEADER_BYTES) {
-      this.#head = chunk.subarray(at, at + HEADER_BYTES)
-      return at + HEADER_BYTES
+  /** The next frame that is complete, else undefined. Throws MalformedFrame. */
+  next(): Frame | undefined {
+    for (;;) {
+      if (this.#at === this.#chunk.length && !this.#nextChunk()) return undefined
+      const frame = this.#advance()
+      if (frame !== undefined) return frame
     }
-    const copied = chunk.copy(this.#headParts, this.#headFill, at)
-    this.#headFill += copied
-    if (this.#headFill === HEADER_BYTES) {
-      this.#head = this.#headParts
-      this.#headParts = Buffer.alloc(HEADER_BYTES)
-      this.#headFill = 0
-    }
-    return at + copied
   }
 
-  #finish(body: Buffer): Frame {
-    const frame = new Frame(this.#head!, body)
-    this.#head = undefined
-    this.#body = undefined
+  /** Copies what has not been looked at: the chunk's memory is somebody else's from now on. */
+  keep(): void {
+    if (!this.#isBorrowed) return
+    const isOver = this.#at === this.#chunk.length
+    this.#chunk = isOver ? noBytes() : Buffer.from(this.#chunk.subarray(this.#at))
+    this.#at = 0
+    this.#isBorrowed = false
+  }
+
+  /** Where the next bytes belong, when that is known; they are given as a view of it. */
+  room(): Buffer | undefined {
+    const body = this.#body
+    const isNext = this.#at === this.#chunk.length && this.#later.length === 0
+    if (body === undefined || !isNext || body.length - this.#bodyFill < ROOM_BYTES_MIN)
+      return undefined
+    return body.subarray(this.#bodyFill)
+  }
+
+  #nextChunk(): boolean {
+    const chunk = this.#later.shift()
+    this.#chunk = chunk ?? noBytes()
+    this.#at = 0
+    this.#isBorrowed = false
+    return chunk !== undefined
+  }
+
+  /** Consumes at least a byte. */
+  #advance(): Frame | undefined {
+    if (this.#skip > 0) {
+      const gone = Math.min(this.#skip, this.#chunk.length - this.#at)
+      this.#skip -= gone
+      this.#at += gone
+      return undefined
+    }
+    if (this.#body !== undefined) return this.#fill(this.#body)
+    this.#headFill += this.#move(this.#head, this.#headFill)
+    if (this.#headFill < HEADER_BYTES) return undefined
+    const wanted = this.#bodyLength(this.#head)
+    if (wanted > LIMITS.sheepdogPayloadBytesMax) {
+      this.#skip = wanted
+      return this.#finish(undefined)
+    }
+    if (wanted === 0) return this.#finish(undefined)
+    this.#body = this.#memory.take(wanted)
     this.#bodyFill = 0
+    return this.#at < this.#chunk.length ? this.#fill(this.#body) : undefined
+  }
+
+  #fill(body: Buffer): Frame | undefined {
+    this.#bodyFill += this.#move(body, this.#bodyFill)
+    return this.#bodyFill === body.length ? this.#finish(body) : undefined
+  }
+
+  /** As much of the chunk as `target` takes from `at` on; it may be there already (`room`). */
+  #move(target: Buffer, at: number): number {
+    const count = Math.min(target.length - at, this.#chunk.length - this.#at)
+    const isThere =
+      this.#chunk.buffer === target.buffer &&
+      this.#chunk.byteOffset + this.#at === target.byteOffset + at
+    if (!isThere) this.#chunk.copy(target, at, this.#at, this.#at + count)
+    this.#at += count
+    return count
+  }
+
+  #finish(body: Buffer | undefined): Frame {
+    const frame = new Frame(this.#head, body, body === undefined ? undefined : this.#memory)
+    this.#head = Buffer.allocUnsafe(HEADER_BYTES)
+    this.#headFill = 0
+    this.#body = undefined
     return frame
   }
 }

@@ -1,5 +1,5 @@
 /** A stream socket as a Connection. */
-import type { Socket, SocketConstructorOpts } from 'node:net'
+import net, { type Socket, type SocketConstructorOpts } from 'node:net'
 import type { Connection, ConnectionEvents } from '../world.js'
 
 /**
@@ -17,15 +17,82 @@ export const socketOptions: SocketConstructorOpts & { highWaterMark: number } = 
   highWaterMark: HIGH_WATER_BYTES,
 }
 
+/**
+ * What all connections are read into, one after the other: nobody keeps any of it, and an idle connection has no memory.
+ * Node's own way, 64 KiB of new memory a read, costs more than the read.
+ */
+const SHARED = Buffer.allocUnsafeSlow(256 * 1024)
+
+/** How a socket is read (`onread` of net.Socket): into memory that its reader names. */
+class Reading {
+  /** Who reads; until somebody does, what comes is kept. */
+  events: ConnectionEvents | undefined
+  early: Buffer[] = []
+  ended = false
+  #target: Uint8Array = SHARED
+
+  readonly onread = {
+    buffer: (): Uint8Array => {
+      this.#target = this.events?.room?.() ?? SHARED
+      return this.#target
+    },
+    callback: (count: number): boolean => {
+      const { buffer, byteOffset } = this.#target
+      this.take(Buffer.from(buffer as ArrayBuffer, byteOffset, count))
+      return true
+    },
+  }
+
+  /** `bytes` are borrowed. */
+  take(bytes: Buffer): void {
+    // Who has ended does not listen any more; the bytes are read only to see the end behind them.
+    if (this.ended) return
+    if (this.events === undefined) this.early.push(Buffer.from(bytes))
+    else this.events.data(this.events.room === undefined ? Buffer.from(bytes) : bytes)
+  }
+}
+
+const readings = new WeakMap<Socket, Reading>()
+
+/** A socket, not connected yet, that is read into the shared memory. */
+export function readingSocket(): Socket {
+  const reading = new Reading()
+  const socket = new net.Socket(withReading(reading, {}))
+  readings.set(socket, reading)
+  return socket
+}
+
+/**
+ * The same for one that a server has accepted with `pauseOnConnect`. Node has no public way to say how accepted sockets are
+ * read, so their handle gets a new socket around it; where there is none to be had, Node reads as it does.
+ */
+export function rereading(accepted: Socket): Socket {
+  const owner = accepted as unknown as { _handle: unknown }
+  const handle = owner._handle
+  if (typeof handle !== 'object' || handle === null) {
+    accepted.resume()
+    return accepted
+  }
+  owner._handle = null
+  const reading = new Reading()
+  const socket = new net.Socket(withReading(reading, { handle }))
+  readings.set(socket, reading)
+  return socket
+}
+
+/** The types of Node list neither. */
+function withReading({ onread }: Reading, more: { handle?: object }): SocketConstructorOpts {
+  return { ...socketOptions, ...more, onread } as SocketConstructorOpts
+}
+
 export class SocketConnection implements Connection {
   readonly remote: string
   readonly remoteHost?: string
   readonly localHost?: string
   readonly #socket: Socket
-  #events: ConnectionEvents | undefined
+  readonly #reading: Reading
   #error: Error | undefined
   #closed = false
-  #ended = false
 
   /** Takes a connected socket over. */
   constructor(socket: Socket) {
@@ -36,30 +103,32 @@ export class SocketConnection implements Connection {
     // Both are without effect on unix sockets.
     socket.setNoDelay(true)
     socket.setKeepAlive(true, KEEP_ALIVE_MS)
+    this.#reading = readings.get(socket) ?? new Reading()
     socket.on('error', (error) => {
       this.#error ??= error
     })
     socket.on('close', () => {
       this.#closed = true
-      this.#events?.close(this.#error)
+      this.#reading.events?.close(this.#error)
     })
   }
 
   on(events: ConnectionEvents): void {
-    this.#events = events
+    const reading = this.#reading
+    reading.events = events
     if (this.#closed) {
       setImmediate(() => events.close(this.#error))
       return
     }
     this.#socket.on('drain', () => events.drain())
-    this.#socket.on('data', (chunk: Buffer) => {
-      // Who has ended does not listen any more; the bytes are read only to see the end behind them.
-      if (!this.#ended) events.data(chunk)
-    })
+    if (readings.has(this.#socket)) for (const bytes of reading.early.splice(0)) reading.take(bytes)
+    // Of an encrypted connection each chunk is new memory anyway.
+    else this.#socket.on('data', (chunk: Buffer) => !reading.ended && events.data(chunk))
   }
 
   /** Gives the socket to somebody else; of this connection only the end is left. */
   surrender(): Socket {
+    this.#reading.events = undefined
     for (const event of ['data', 'drain']) this.#socket.removeAllListeners(event)
     return this.#socket
   }
@@ -91,8 +160,8 @@ export class SocketConnection implements Connection {
    * words; so the other side's end is awaited, as long as something moves.
    */
   end(): void {
-    if (this.#ended) return
-    this.#ended = true
+    if (this.#reading.ended) return
+    this.#reading.ended = true
     this.#socket.end()
     this.#socket.resume()
     this.#socket.setTimeout(LINGER_MS, () => this.#socket.destroy())

@@ -3,7 +3,7 @@ import { lstatSync, readFileSync, readlinkSync, unlinkSync } from 'node:fs'
 import net from 'node:net'
 import { type Log, silentLog } from '../../base/log.js'
 import type { Address, Connection, Listener, Network, PassedSocket } from '../world.js'
-import { SocketConnection, socketOptions } from './connection.js'
+import { readingSocket, rereading, SocketConnection, socketOptions } from './connection.js'
 import { descriptorFor } from './service.js'
 
 /** sun_path holds 108 bytes with its NUL (unix(7)); libuv would cut a longer one silently. */
@@ -25,8 +25,9 @@ export class NodeNetwork implements Network {
     at: Address | PassedSocket,
     accept: (connection: Connection) => void,
   ): Promise<Listener> {
-    const server = net.createServer({ highWaterMark: socketOptions.highWaterMark }, (socket) =>
-      accept(new SocketConnection(socket)),
+    const options = { highWaterMark: socketOptions.highWaterMark, pauseOnConnect: true }
+    const server = net.createServer(options, (socket) =>
+      accept(new SocketConnection(rereading(socket))),
     )
     try {
       await ('fd' in at ? takeOver(server, at) : bind(server, at))
@@ -57,7 +58,7 @@ export class NodeNetwork implements Network {
         reject(problem)
         return
       }
-      const socket = new net.Socket(socketOptions)
+      const socket = readingSocket()
       const timer = setTimeout(() => {
         socket.destroy(failure('ETIMEDOUT', `no connection within ${timeoutMs} ms`, to))
       }, timeoutMs)

@@ -123,7 +123,8 @@ export class FakeSheep {
       setImmediate(() => events?.close())
     }
     const take = (bytes: Uint8Array): void => {
-      for (const request of reader.read(Buffer.from(bytes))) {
+      reader.give(Buffer.from(bytes))
+      for (let request = reader.next(); request !== undefined; request = reader.next()) {
         const reply = this.#reply(request, port)
         if (reply === undefined) end()
         else setImmediate(() => events?.data(reply))

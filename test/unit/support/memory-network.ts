@@ -14,6 +14,7 @@ import type { Dice } from './fake-cluster.js'
 import type { VirtualClock } from './virtual-clock.js'
 
 const LATENCY_MS_MAX = 3
+const SCRIBBLE = 0xd7
 /** TCP doubles the time between its attempts (RFC 6298, section 5). */
 const RETRANSMIT_MS_MAX = 15_000
 
@@ -120,8 +121,26 @@ class End implements Connection {
     while (this.#events !== undefined && !this.#paused && this.#open && !this.card.dead) {
       const bytes = this.#early.shift()
       if (bytes === undefined) return
-      this.#events.data(bytes)
+      this.#hand(this.#events, bytes)
     }
+  }
+
+  /** Who has room gets the bytes there, as much as fits; what was borrowed is overwritten behind him. */
+  #hand(events: ConnectionEvents, bytes: Buffer): void {
+    if (events.room === undefined) {
+      events.data(bytes)
+      return
+    }
+    const room = events.room()
+    if (room === undefined) {
+      events.data(bytes)
+      bytes.fill(SCRIBBLE)
+      return
+    }
+    const count = Math.min(room.length, bytes.length)
+    room.set(bytes.subarray(0, count))
+    if (count < bytes.length) this.#early.unshift(bytes.subarray(count))
+    events.data(Buffer.from(room.buffer as ArrayBuffer, room.byteOffset, count))
   }
 
   #hangUp(): void {

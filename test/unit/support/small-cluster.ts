@@ -275,7 +275,7 @@ export class SmallCluster {
     })
     await learnFromDisk(node.state.vids, store, log)
     const server = await startSheepdogServer({
-      ...{ world, log },
+      ...{ world, log, scribble: true },
       addresses: [self, ...(self.io === undefined ? [] : [self.io])],
       context: {
         node,
