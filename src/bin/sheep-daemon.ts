@@ -1,16 +1,13 @@
 /** Builds a sheep out of the real world and its parts, and takes it apart again. */
 
 import { lookup } from 'node:dns/promises'
-import { accessSync, constants, realpathSync } from 'node:fs'
-import os from 'node:os'
 import { resolve } from 'node:path'
 import { LOG_LEVELS } from '../base/log.js'
 import type { ClusterDriver } from '../cluster/driver.js'
 import { NbdHall } from '../doors/nbd/hall.js'
-import { startNbdServer } from '../doors/nbd/server.js'
 import type { LogLevelControl } from '../doors/sheepdog/log-level.js'
 import { startSheepdogServer } from '../doors/sheepdog/server.js'
-import { defaultZone, nodeKey, type SdNode } from '../model/node.js'
+import { defaultZone, type SdNode } from '../model/node.js'
 import { countedAccess } from '../sheep/counted-access.js'
 import { learnFromDisk } from '../sheep/known-volumes.js'
 import { SheepNode } from '../sheep/node.js'
@@ -24,24 +21,21 @@ import { openInFlightLog } from '../store/in-flight-log.js'
 import { lockStore } from '../store/lock.js'
 import { openPlainStore } from '../store/plain-store.js'
 import { volumeSource } from '../volume/source.js'
-import { makeDirectories } from '../world/node/directories.js'
-import { type NodeLog, openLog } from '../world/node/log.js'
-import { tlsServer } from '../world/node/tls.js'
+import type { NodeLog } from '../world/node/log.js'
 import { nodeWorld } from '../world/node/world.js'
-import type { Address } from '../world/world.js'
 import { cacheOptions } from './cache-option.js'
 import { addressOfChoice, makeClusterDriver } from './cluster-driver.js'
 import { type ExportBook, exportBook } from './export-book.js'
 import { ioListeners } from './io-option.js'
+import { everywhere, named } from './listening.js'
+import { openNbdDoors } from './nbd-doors.js'
 import { oneLife } from './one-life.js'
 import { type Ending, type Life, withRevivals } from './revival.js'
-import { checkPort, covers, portPlaces } from './service/listen-places.js'
+import { checkPort, portPlaces } from './service/listen-places.js'
 import type { SheepStatus } from './service/status-line.js'
 import type { SheepOptions } from './sheep-options.js'
+import { makeStoreDirectory, openSheepLog } from './store-directory.js'
 import { untilJoined } from './until-joined.js'
-
-/** As sheepdog 1.0 makes its directories, before the umask. */
-const STORE_MODE = 0o770
 
 export interface RunningSheep {
   readonly log: NodeLog
@@ -56,12 +50,7 @@ export interface RunningSheep {
 /** Rejects with an Error whose message tells a person what is wrong and what to do. */
 export async function runSheep(options: SheepOptions, status: SheepStatus): Promise<RunningSheep> {
   const metaDirectory = makeStoreDirectory(options.metaDirectory)
-  const log = openLog({
-    level: options.log.level,
-    format: options.log.format,
-    destination: options.log.destination,
-    dir: options.log.dir ?? metaDirectory,
-  })
+  const log = openSheepLog(options, metaDirectory)
   for (const option of options.ignored) log.warn('option.ignored', { option })
   try {
     let { announcedAddress } = options
@@ -204,30 +193,7 @@ async function start(
       log,
     })
     const source = untilJoined(volumes, isIn.promise)
-    const { nbdTls } = options
-    const tls = nbdTls && { isRequired: nbdTls.isRequired, server: tlsServer(nbdTls) }
-    const passed: Address[] = []
-    for (const fd of options.sockets.nbd) {
-      const door = await startNbdServer({
-        world,
-        log,
-        source,
-        address: { fd },
-        tls,
-        rules: book,
-        hall,
-      })
-      doors.push(door)
-      passed.push(door.address)
-    }
-    for (const at of options.nbd) {
-      const address = 'path' in at ? at : everywhere(at.host || options.bindAddress, at.port)
-      if (passed.some((one) => covers(one, address))) continue
-      const what = 'path' in at ? `NBD socket ${at.path}` : `NBD port ${at.port}`
-      doors.push(
-        await named(what, startNbdServer({ world, log, source, address, tls, rules: book, hall })),
-      )
-    }
+    await openNbdDoors({ ...{ world, log, source, rules: book, hall }, options, doors })
     const joined = node.join().then(() => {
       status.joined(node)
       isIn.resolve()
@@ -241,17 +207,6 @@ async function start(
     throw error
   }
   return { over: over.promise, stop }
-}
-
-function makeStoreDirectory(path: string): string {
-  try {
-    makeDirectories(path, STORE_MODE)
-    accessSync(path, constants.W_OK | constants.X_OK)
-    return realpathSync(path)
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
-    throw new Error(`the store directory ${path} cannot be used: ${reason}`, { cause: error })
-  }
 }
 
 async function announced(
@@ -268,38 +223,6 @@ async function announced(
   const zone = options.zone ?? defaultZone(host)
   const { port, io } = options
   return { host, port, zone, ...(io !== undefined && { io }) }
-}
-
-/** All addresses of both families where none is given. */
-function everywhere(host: string | undefined, port: number): Address {
-  const hasIpv6 = Object.values(os.networkInterfaces()).some((addresses) =>
-    addresses?.some(({ family }) => family === 'IPv6'),
-  )
-  return { host: host ?? (hasIpv6 ? '::' : '0.0.0.0'), port }
-}
-
-const LISTEN_REASONS: Readonly<Record<string, string>> = {
-  EADDRINUSE: 'is taken by another program: stop it, or choose another one',
-  EACCES: 'may not be used by this user',
-  EADDRNOTAVAIL: 'cannot be bound: this machine does not have the address',
-}
-
-interface ListenError extends NodeJS.ErrnoException {
-  readonly address?: string
-  readonly port?: number
-}
-
-async function named<T>(what: string, started: Promise<T>): Promise<T> {
-  try {
-    return await started
-  } catch (error) {
-    const { code = '', message, path, address, port } = error as ListenError
-    const isForeign = code === 'EADDRNOTAVAIL' && address !== undefined && port !== undefined
-    const where = isForeign ? nodeKey({ host: address, port }) : path ? `socket ${path}` : what
-    throw new Error(`${where} ${LISTEN_REASONS[code] ?? `cannot be used: ${message}`}`, {
-      cause: error,
-    })
-  }
 }
 
 function logLevelControl(options: SheepOptions, log: NodeLog): LogLevelControl {
