@@ -11,9 +11,11 @@ import { performance } from 'node:perf_hooks'
 import { setImmediate as turn } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { dice as diceOf } from '../faults/dice.js'
+import { fuzzNbd } from './nbd-target.js'
 import { fuzzNodes } from './node-target.js'
 import { fuzzSessions } from './session-target.js'
 
+const TARGETS: readonly string[] = ['sessions', 'nbd', 'nodes']
 const STAGES = 20
 const NODE_STAGES = 10
 /** What may be held in the end beyond the first stage, when everything had been used once. */
@@ -59,6 +61,7 @@ async function main(): Promise<number> {
   const { values } = parseArgs({
     options: {
       frames: { type: 'string', default: '10000000' },
+      target: { type: 'string', multiple: true, default: [...TARGETS] },
       'node-frames': { type: 'string', default: '100000' },
       seed: { type: 'string', default: `${Math.floor(performance.timeOrigin)}` },
     },
@@ -69,15 +72,29 @@ async function main(): Promise<number> {
     say('--frames, --node-frames and --seed take whole numbers')
     return 2
   }
+  const stranger = values.target.find((name) => !TARGETS.includes(name))
+  if (stranger !== undefined) {
+    say(`--target is one of ${TARGETS.join(', ')}, not ${stranger}`)
+    return 2
+  }
+  const isOn = (name: string): boolean => values.target.includes(name)
   say(`SEED=${seed}`)
   const dice = diceOf(seed)
   try {
-    if (frames > 0) await watched('sessions', STAGES, frames, (n) => fuzzSessions(dice, n))
-    if (nodeFrames > 0) await watched('nodes', NODE_STAGES, nodeFrames, (n) => fuzzNodes(dice, n))
+    if (frames > 0 && isOn('sessions')) {
+      await watched('sessions', STAGES, frames, (n) => fuzzSessions(dice, n))
+    }
+    if (frames > 0 && isOn('nbd')) await watched('nbd', STAGES, frames, (n) => fuzzNbd(dice, n))
+    if (nodeFrames > 0 && isOn('nodes')) {
+      await watched('nodes', NODE_STAGES, nodeFrames, (n) => fuzzNodes(dice, n))
+    }
     return 0
   } catch (error) {
     say(error instanceof Error ? (error.stack ?? error.message) : String(error))
-    say(`again: npm run fuzz -- --seed ${seed} --frames ${frames} --node-frames ${nodeFrames}`)
+    const targets = values.target.map((name) => ` --target ${name}`).join('')
+    say(
+      `again: npm run fuzz -- --seed ${seed} --frames ${frames} --node-frames ${nodeFrames}${targets}`,
+    )
     return 1
   }
 }

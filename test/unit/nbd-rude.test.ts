@@ -1,8 +1,17 @@
 /** A rude NBD client: what the protocol forbids costs it its connection at most, and nobody else anything. */
 import test from 'ava'
-import { Command, NBD_LIMITS, Option } from '../../src/wire/nbd/constants.js'
+import { Command, CommandFlag, NBD_LIMITS, Option } from '../../src/wire/nbd/constants.js'
 import { MemorySource, MemoryVolume } from './support/memory-volume.js'
-import { ask, HELLO, infoData, metaData, option, rig, settle } from './support/nbd-rig.js'
+import {
+  ask,
+  askExtended,
+  HELLO,
+  infoData,
+  metaData,
+  option,
+  rig,
+  settle,
+} from './support/nbd-rig.js'
 import { replyTranscript } from './support/nbd-transcript.js'
 
 const MIB = 1024 * 1024
@@ -60,6 +69,33 @@ test.serial(
     t.deepEqual(volume.calls, ['flush'])
   },
 )
+
+// Found by the fuzzer: replies with extended headers repeat the offset, and 2^64 - 1 as a number is 2^64. One frame of
+// anybody ended the daemon.
+test('an offset at the end of 64 bits is refused, and repeated bit by bit', async (t) => {
+  const { feed, connection } = rig(new MemorySource(new MemoryVolume('v', { sizeBytes: MIB })))
+  await feed(HELLO, option(Option.EXTENDED_HEADERS), option(Option.GO, infoData('v')))
+  for (const offset of [2n ** 64n - 1n, 2n ** 63n + 1n, 2n ** 53n + 1n]) {
+    const before = connection.sent.length
+    await feed(askExtended({ type: READ, cookie: 1, offset, length: 1 }))
+    t.is(connection.sent.readBigUInt64BE(before + 16), offset)
+  }
+  t.false(connection.over)
+})
+
+// Found by the fuzzer too: what such a question asks about was not looked at, and reached the volume as it was.
+test('a question that says it has a payload and has none is refused, wherever it points', async (t) => {
+  const { feed, connection } = rig(new MemorySource(new MemoryVolume('v', { sizeBytes: MIB })))
+  const contexts = option(Option.SET_META_CONTEXT, metaData('v', 'base:allocation'))
+  const go = option(Option.GO, infoData('v'))
+  await feed(HELLO, option(Option.EXTENDED_HEADERS), contexts, go)
+  const before = connection.sent.length
+  const [type, flags] = [Command.BLOCK_STATUS, CommandFlag.PAYLOAD_LEN]
+  await feed(askExtended({ type, flags, cookie: 1, offset: 2n ** 60n, length: 0 }))
+  t.deepEqual(replyTranscript(connection.sent.subarray(before)), [
+    '1 [1152921504606846976] error=22 "payload is no list of chosen contexts" done',
+  ])
+})
 
 test('dribbled options of the largest size cost time in proportion', async (t) => {
   const { connection } = rig(new MemorySource())

@@ -38,6 +38,8 @@ export function newSlot(finish: (slot: Slot) => void): Slot {
     cookieHigh: 0,
     cookieLow: 0,
     offset: 0,
+    offsetHigh: 0,
+    offsetLow: 0,
     length: 0,
     payload: noBytes(),
     reply: noBytes(),

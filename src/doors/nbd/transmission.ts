@@ -151,7 +151,9 @@ export class Transmission {
     if (this.draining) return SHUTTING_DOWN
     const refusal = gate(slot, agreed, disk)
     if (refusal !== undefined || slot.type !== Command.BLOCK_STATUS) return refusal
-    return payloadBytes > wire.STATUS_PAYLOAD_BYTES_MAX ? MALFORMED_QUESTION : undefined
+    if ((slot.flags & CommandFlag.PAYLOAD_LEN) === 0) return undefined
+    const isQuestion = payloadBytes > 0 && payloadBytes <= wire.STATUS_PAYLOAD_BYTES_MAX
+    return isQuestion ? undefined : MALFORMED_QUESTION
   }
 
   /** True when the payload is complete and the write under way. */

@@ -24,6 +24,9 @@ export interface RequestHeader extends Cookie {
   flags: number
   type: number
   offset: number
+  /** The offset as it was sent, for replies that repeat it: 64 bits, which `offset` only has as far as a number counts. */
+  offsetHigh: number
+  offsetLow: number
   length: number
 }
 
@@ -74,7 +77,8 @@ export const EXTENDED: Framing = {
   },
   writeChunkHeader: (into, at, to, chunk) => {
     writeCommon(into, at, to, chunk, EXTENDED_REPLY_MAGIC)
-    writeU64(into, at + 16, to.offset)
+    into.writeUInt32BE(to.offsetHigh, at + 16)
+    into.writeUInt32BE(to.offsetLow, at + 20)
     writeU64(into, at + 24, chunk.length)
   },
 }
@@ -84,7 +88,9 @@ function decodeCommon(from: Buffer, at: number, into: RequestHeader): void {
   into.type = from.readUInt16BE(at + 6)
   into.cookieHigh = from.readInt32BE(at + 8)
   into.cookieLow = from.readInt32BE(at + 12)
-  into.offset = readU64(from, at + 16)
+  into.offsetHigh = from.readUInt32BE(at + 16)
+  into.offsetLow = from.readUInt32BE(at + 20)
+  into.offset = into.offsetHigh * U64_HIGH + into.offsetLow
 }
 
 function writeCommon(into: Buffer, at: number, to: Cookie, chunk: Chunk, magic: number): void {
