@@ -7,7 +7,8 @@ import { InFlight, inOrder } from './bounded.js'
 import type { Context, Subcommand } from './command.js'
 import { errnoText } from './errno.js'
 import { Exit, Failure, failed } from './failure.js'
-import { openVdi, refuseHyper } from './image.js'
+import { openHyper } from './hyper-writer.js'
+import { isHyper, type OpenedVdi, openVdi } from './image.js'
 import { vdiOption as option, WORKING } from './options.js'
 import { type Piece, pieceAt, piecesOf } from './pieces.js'
 import { parseSize } from './sizes.js'
@@ -73,27 +74,60 @@ async function runRead(context: Context): Promise<number> {
 }
 
 async function runWrite(context: Context): Promise<number> {
-  const { operands, options, sheep, io } = context
+  const { operands, sheep } = context
   const name = operands[0] ?? ''
   const asked = askedRange(operands)
   const vdi = await openVdi(sheep, name, WORKING)
-  refuseHyper(name, vdi.header)
   const { start, end } = clip('Write', asked, vdi.header)
-  const writer = await VdiWriter.open(context, name, vdi, options.writeback ?? false)
+  const sink = await openSink(context, name, vdi)
   const inFlight = new InFlight()
   try {
-    for await (const filled of fill(io.stdin, start, end, vdi.header.blockSizeShift)) {
-      const { index, offset } = filled
-      await inFlight.start(() => writer.write(index, offset, filled.data))
+    for await (const filled of fill(context.io.stdin, start, end, vdi.header.blockSizeShift)) {
+      await inFlight.start(() => sink.write(filled))
     }
     await inFlight.finish()
-    if (options.writeback) await sheep.flush(writer.vdi.vid)
+    await sink.finish()
   } catch (error) {
     await inFlight.finish().catch(() => undefined)
+    await sink.abandon()
     if (error instanceof Failure && error.status !== Exit.failed) throw error
-    throw failed('Failed to write VDI')
+    throw failed(...(error instanceof Failure ? error.lines : []), 'Failed to write VDI')
   }
   return Exit.ok
+}
+
+/** Where the pieces go. */
+interface Sink {
+  write(piece: FilledPiece): Promise<void>
+  /** Everything is as durable as was asked for. */
+  finish(): Promise<void>
+  /** After a failure. */
+  abandon(): Promise<void>
+}
+
+async function openSink(context: Context, name: string, vdi: OpenedVdi): Promise<Sink> {
+  const { options, sheep } = context
+  const writeback = options.writeback ?? false
+  if (isHyper(vdi.header)) {
+    const volume = await openHyper(context, name, !writeback)
+    const objectBytes = 2 ** vdi.header.blockSizeShift
+    return {
+      write: ({ index, offset, data }) => volume.write(index * objectBytes + offset, data),
+      finish: async () => {
+        await volume.flush()
+        await volume.close()
+      },
+      abandon: () => volume.close().catch(() => undefined),
+    }
+  }
+  const writer = await VdiWriter.open(context, name, vdi, writeback)
+  return {
+    write: ({ index, offset, data }) => writer.write(index, offset, data),
+    finish: async () => {
+      if (writeback) await sheep.flush(writer.vdi.vid)
+    },
+    abandon: () => Promise.resolve(),
+  }
 }
 
 interface FilledPiece {

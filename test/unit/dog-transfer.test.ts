@@ -251,6 +251,26 @@ test('a file that cannot be written to its end is not left behind', async (t) =>
   cluster.close()
 })
 
+test('an export that is interrupted leaves no file', async (t) => {
+  const { cluster, images } = await start()
+  images.put('in', 40 * MIB, [[0, Buffer.alloc(40 * MIB, 'i')]])
+  await dogOn(cluster, ['vdi', 'import', 'in', 'Alice'], { images })
+  let stop = (): void => undefined
+  images.beforeWrite = (offset) => {
+    if (offset >= 4 * MIB) stop()
+  }
+  const { status, stderr } = await dogOn(cluster, ['vdi', 'export', 'Alice', 'out'], {
+    images,
+    onInterrupt: (given) => {
+      stop = given
+    },
+  })
+  t.is(status, 130)
+  t.is(stderr, 'Interrupted\n')
+  t.deepEqual([...images.files.keys()], ['in'])
+  cluster.close()
+})
+
 test('a disk in use is exported as a snapshot only; nobody changes one that is exported', async (t) => {
   const { cluster, images } = await start()
   images.put('in', 2 * MIB, [[0, Buffer.alloc(MIB, 'i')]])
@@ -361,4 +381,28 @@ test('a difference is found wherever only one side has data, and zeros equal hol
   t.is(await firstDifference(empty, source(20 * MIB, MIB, Buffer.alloc(10)), signal), undefined)
   t.is(await firstDifference(source(MIB, 0, Buffer.alloc(1)), empty, signal), undefined)
   t.is(await firstDifference(source(MIB, 0, Buffer.alloc(1)), late, signal), 12 * MIB)
+})
+
+test('a hypervolume is written in place, by one at a time, and gives back what it was given', async (t) => {
+  const { cluster } = await start()
+  await dogOn(cluster, ['vdi', 'create', '-y', 'Huge', '6T'])
+  const data = Buffer.alloc(9 * MIB + 7, 'w')
+  const at = `${5 * 2 ** 40 - 3}`
+  const stdin = (): AsyncGenerator<Buffer> => chunks(data, 1_000_000)
+  const wrote = await dogOn(cluster, ['vdi', 'write', 'Huge', at], { stdin: stdin() })
+  t.is(wrote.stderr, '')
+  t.is(wrote.status, 0)
+  const { bytes } = await dogOn(cluster, ['vdi', 'read', 'Huge', at, `${data.length + 5}`])
+  t.true(bytes.equals(Buffer.concat([data, Buffer.alloc(5)])))
+  const user = await cluster.source(1).open('Huge')
+  const refused = await dogOn(cluster, ['vdi', 'write', '-w', 'Huge'], { stdin: stdin() })
+  t.is(refused.status, 1)
+  t.regex(refused.stderr, /^Failed to open VDI Huge: .*locked/)
+  await user.close()
+  const again = await dogOn(cluster, ['vdi', 'write', '-w', 'Huge'], { stdin: stdin() })
+  t.is(again.status, 0)
+  t.true(
+    (await dogOn(cluster, ['vdi', 'read', 'Huge', '0', '10'])).bytes.equals(data.subarray(0, 10)),
+  )
+  cluster.close()
 })
