@@ -82,7 +82,7 @@ async function runInfo(context: Context): Promise<number> {
  * The whole history, or as much of its newer end as one answer holds. Throws the SheepError of a
  * sheep that cannot tell; a cluster that is not running is no error.
  */
-async function readHistory(sheep: Sheep): Promise<History> {
+export async function readHistory(sheep: Sheep): Promise<History> {
   let slots = FIRST_SLOTS
   let wanted = FIRST_RECORDS
   for (;;) {

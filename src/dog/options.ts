@@ -57,6 +57,7 @@ export interface DogOptions {
   readonly copies?: Redundancy
   readonly snapshot?: SnapshotSelector
   readonly oid?: bigint
+  readonly index?: number
   readonly block_size_shift?: number
   /** False: `--no-share`. */
   readonly share?: boolean
@@ -112,6 +113,12 @@ function parseShift(text: string): number {
     throw failed('Object Size is limited to 2^31. Please set shift bit lower than 31')
   }
   return shift
+}
+
+/** May be more than any volume has: the commands say so. */
+function parseIndex(text: string): number {
+  if (/^(\d+|0x[0-9a-f]+)$/i.test(text)) return Number(text)
+  throw failed('The index must be a decimal integer or a hexadecimal integer started with 0x')
 }
 
 function parseOid(text: string): bigint {
@@ -278,6 +285,13 @@ export const vdiOption = {
     valued: true,
     help: 'specify the object id of the tracking object',
     parse: parseOid,
+  },
+  index: {
+    letter: 'i',
+    long: 'index',
+    valued: true,
+    help: 'specify the index of data objects',
+    parse: parseIndex,
   },
   format: {
     letter: 'f',

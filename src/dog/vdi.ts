@@ -11,8 +11,10 @@ import { inspect } from './vdi-inspect.js'
 import { read, write } from './vdi-io.js'
 import { list } from './vdi-list.js'
 import { lock } from './vdi-lock.js'
+import { object } from './vdi-object.js'
 import { resize } from './vdi-resize.js'
 import { clone, snapshot } from './vdi-snapshot.js'
+import { track } from './vdi-track.js'
 import { graph, tree } from './vdi-tree.js'
 
 export const vdi: Noun = {
@@ -20,6 +22,6 @@ export const vdi: Noun = {
   subcommands: [
     ...[create, snapshot, clone, remove, rollback, list, tree, graph, resize, read, write],
     ...[alterVdi, cache, lock, inspect, setattr, getattr],
-    ...[exportVdi, importVdi],
+    ...[exportVdi, importVdi, object, track],
   ],
 }
