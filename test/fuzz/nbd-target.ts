@@ -3,6 +3,7 @@
  * the bytes are: nothing is thrown, what the server says can be read to the end, every request is answered exactly once unless it
  * cost the connection, and each volume comes back.
  */
+import { zeros } from '../../src/base/bytes.js'
 import { Code, type Done, SheepError } from '../../src/base/codes.js'
 import { silentLog } from '../../src/base/log.js'
 import { NbdClient } from '../../src/doors/nbd/connection.js'
@@ -20,7 +21,7 @@ import { u32 } from '../unit/support/nbd-rig.js'
 import { chunksOf } from './mutate.js'
 import { EXPORT, nbdConversation } from './nbd-frames.js'
 
-const FRAMES_PER_CONNECTION_MAX = 40
+const FRAMES_PER_CONNECTION_MAX = 100
 const SIZE_BYTES = 262_144
 const OBJECT_BYTES = 65_536
 /** Turns after which every question of the handshake has been answered. */
@@ -141,7 +142,10 @@ function repliesIn(sent: Buffer): number {
       replies++
       // Behind it are zeros, or nothing: a magic begins with none.
       const next = MAGICS.map((bytes) => sent.indexOf(bytes, at + 16)).filter((found) => found >= 0)
-      at = Math.min(sent.length, ...next)
+      const end = Math.min(sent.length, ...next)
+      const data = sent.subarray(at + 16, end)
+      if (!data.equals(zeros(data.length))) throw new Error(`behind the reply at ${at}: no zeros`)
+      at = end
     } else if (magic === STRUCTURED_REPLY_MAGIC) {
       at += 20 + sent.readUInt32BE(at + 16)
       if (isLast) replies++
@@ -203,14 +207,15 @@ class FuzzConnection implements Connection {
   events: ConnectionEvents | undefined
   isEnded = false
   isDestroyed = false
-  readonly #sent: Buffer[] = []
+  readonly #sent: Uint8Array[] = []
 
   on(events: ConnectionEvents): void {
     this.events = events
   }
 
   write(bytes: Uint8Array): boolean {
-    this.#sent.push(Buffer.from(bytes))
+    // Nobody changes them any more.
+    this.#sent.push(bytes)
     return true
   }
 
