@@ -33,6 +33,7 @@ const ADDONS: readonly Addon[] = [
   { name: 'posix', source: 'native-bindings/posix/posix.c' },
   { name: 'erasure', source: 'native-bindings/erasure/erasure.c' },
   { name: 'service', source: 'native-bindings/service/service.c' },
+  { name: 'nbd', source: 'native-bindings/nbd/nbd.c' },
   {
     name: 'cpg',
     source: 'native-bindings/cpg/cpg.c',

@@ -1,5 +1,6 @@
 /** What a subcommand is: its words, options and texts, and the code that runs it. */
 import type { Images } from '../world/images.js'
+import type { NbdKernel } from '../world/nbd-kernel.js'
 import type { World } from '../world/world.js'
 import type { Sheep } from './client.js'
 import type { DogOptions, OptionSpec } from './options.js'
@@ -24,9 +25,19 @@ export interface DogIo {
   onInterrupt(stop: () => void): () => void
   /** Keeps a record of the invocation: in the file at `path`, else in syslog. */
   record(line: string, path: string | undefined): Promise<void>
+  /**
+   * Starts this run once more with `more` behind its two command words, to go on in the background. Resolves with the status
+   * when it has said that it is ready, or has ended. Absent where nothing can be left behind.
+   */
+  startBehind?(more: readonly string[]): Promise<number>
+  /** Says so. */
+  ready?(): void
 }
 
-export type DogWorld = Pick<World, 'clock' | 'network' | 'random'>
+export interface DogWorld extends Pick<World, 'clock' | 'network' | 'random'> {
+  /** Absent where the kernel has none. */
+  readonly nbdKernel?: NbdKernel
+}
 
 export type Environment = Readonly<Record<string, string | undefined>>
 

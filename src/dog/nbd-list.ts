@@ -12,6 +12,7 @@ import {
 import type { Sheep } from './client.js'
 import type { Context, Subcommand } from './command.js'
 import { Exit, failed } from './failure.js'
+import { attachedDevices, deviceJson, deviceTable } from './nbd-devices.js'
 import { nodeOption as option } from './options.js'
 import { padRight } from './output.js'
 import { sizeField } from './sizes.js'
@@ -31,12 +32,17 @@ const COMMANDS = {
   ...{ read: 0, write: 1, flush: 3, trim: 4, cache: 5, zero: 6, status: 7 },
 } as const
 
-async function runList({ out, options, sheep }: Context): Promise<number> {
+async function runList({ out, options, sheep, world }: Context): Promise<number> {
   const records = await allRecords(sheep)
   const exports = records.filter((record) => record.kind === 'export')
   const connections = records.filter((record) => record.kind === 'connection')
+  const devices = await attachedDevices(world)
   if (options.json) {
-    out.json({ exports: exports.map(exportJson), connections: connections.map(connectionJson) })
+    out.json({
+      exports: exports.map(exportJson),
+      connections: connections.map(connectionJson),
+      devices: devices.map(deviceJson),
+    })
     return Exit.ok
   }
   const raw = options.raw === true
@@ -45,6 +51,9 @@ async function runList({ out, options, sheep }: Context): Promise<number> {
   if (!raw)
     out.line('\nClient                 Export\tTLS\tHeaders\tActive\tErrors\tAll RD\tAll WR')
   for (const record of connections) out.line(connectionRow(record, raw))
+  if (devices.length === 0) return Exit.ok
+  out.line()
+  for (const line of deviceTable(devices, raw)) out.line(line)
   return Exit.ok
 }
 

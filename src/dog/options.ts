@@ -67,6 +67,14 @@ export interface DogOptions {
   /** Seconds. */
   readonly reclamationInterval?: number
   readonly maxReclaim?: number
+  readonly server?: string
+  readonly connections?: number
+  readonly readOnly?: boolean
+  /** Seconds. */
+  readonly timeout?: number
+  readonly persist?: boolean
+  readonly foreground?: boolean
+  readonly ioctl?: boolean
 }
 
 export function parsePort(text: string): number {

@@ -12,7 +12,10 @@ import { type RunResult, run, tryRun } from './run.js'
 
 const HOME = `${CACHE}guest`
 const FLAVOUR = 'linux-image-cloud-amd64'
+/** What the first file system loads, to find the disk it hands over to. */
 const MODULES = ['virtio_pci', 'virtio_blk', 'ext4']
+/** What a guest that is a host of its own wants besides (lab-guest.ts): kept as files, with a list in order. */
+const MORE_MODULES = ['virtio_net', 'virtio_console', 'crc32c_generic', 'xfs', 'nbd']
 const BOOT_MS = 180_000
 const MEMORY_MIB = 256
 
@@ -21,6 +24,8 @@ export interface GuestParts {
   readonly initrd: string
   /** Statically linked, for root file systems made by the tests. */
   readonly busybox: string
+  /** Directory of further modules: `order` names its files in the order of loading, one a line. */
+  readonly modules: string
 }
 
 /** Loads modules, mounts the disk and hands over to the disk's own init. */
@@ -45,6 +50,7 @@ export async function guestParts(say: (line: string) => void): Promise<GuestPart
     kernel: `${HOME}/kernel`,
     initrd: `${HOME}/initrd`,
     busybox: `${HOME}/busybox`,
+    modules: `${HOME}/modules`,
   }
   if (Object.values(parts).every(existsSync)) return parts
   say("Downloading Debian's kernel and busybox for the guest")
@@ -74,6 +80,7 @@ async function prepare(work: string): Promise<void> {
   await copyFile(`${unpacked}/bin/busybox`, `${work}/busybox`)
   await chmod(`${work}/busybox`, 0o755)
   await writeFile(`${work}/initrd`, await firstFiles(unpacked, version, `${work}/busybox`))
+  await keepModules(unpacked, version, `${work}/modules`)
   await rm(unpacked, { recursive: true })
   await rm(`${work}/deb`, { recursive: true })
 }
@@ -87,7 +94,7 @@ async function kernelPackage(): Promise<string> {
 }
 
 async function firstFiles(unpacked: string, version: string, busybox: string): Promise<Buffer> {
-  const modules = await moduleFiles(unpacked, version)
+  const modules = await moduleFiles(unpacked, version, MODULES)
   const entries: CpioEntry[] = ['bin', 'dev', 'lib', 'proc', 'root', 'sys'].map((name) => ({
     name,
     kind: 'directory',
@@ -105,10 +112,27 @@ async function firstFiles(unpacked: string, version: string, busybox: string): P
   return cpio(entries)
 }
 
+async function keepModules(unpacked: string, version: string, into: string): Promise<void> {
+  await mkdir(into)
+  const already = new Set(await moduleFiles(unpacked, version, MODULES))
+  const files = await moduleFiles(unpacked, version, MORE_MODULES)
+  const names: string[] = []
+  for (const file of files.filter((one) => !already.has(one))) {
+    const name = file.slice(file.lastIndexOf('/') + 1)
+    await copyFile(file, `${into}/${name}`)
+    names.push(name)
+  }
+  await writeFile(`${into}/order`, `${names.join('\n')}\n`)
+}
+
 /** Files to load, in order; what is built into the kernel is not among them. */
-async function moduleFiles(unpacked: string, version: string): Promise<string[]> {
+async function moduleFiles(
+  unpacked: string,
+  version: string,
+  modules: readonly string[],
+): Promise<string[]> {
   const files = new Set<string>()
-  for (const module of MODULES) {
+  for (const module of modules) {
     const ask = ['modprobe', '-d', unpacked, '-S', version, '--show-depends', module]
     const { stdout } = await tryRun(ask)
     for (const match of stdout.matchAll(/^insmod (\S+)/gm)) files.add(match[1]!)

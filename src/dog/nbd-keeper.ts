@@ -1,0 +1,156 @@
+/**
+ * Stays with a device and gives the kernel a new connection for each that died. Requests that were not answered are sent
+ * again by the kernel; who uses the device only sees that it takes long.
+ *
+ * The end of a keeper takes nothing away: the device goes on as long as its connections do. A keeper ends by itself when the
+ * device is detached.
+ */
+import type { Address } from '../world/world.js'
+import type { Context } from './command.js'
+import { errnoText } from './errno.js'
+import { Exit } from './failure.js'
+import type { Attached, Way } from './nbd-attach.js'
+import { backendText } from './nbd-backend.js'
+import { KernelRefused } from './nbd-device.js'
+import { addressText, DialFailed, dial, type OpenExport } from './nbd-dial.js'
+import { SILENCE_MS } from './nbd-open.js'
+
+/** How long after a failed dial the next one begins, at first and at last. */
+const REDIAL_MS_MIN = 200
+const REDIAL_MS_MAX = 5_000
+/** How often it is looked whether the device is still there: nothing tells. */
+const LOOK_MS = 2_000
+
+export class Keeper {
+  readonly #context: Context
+  readonly #way: Way
+  /** Connections that died and have no successor yet, of any device until ours is known. */
+  readonly #dead = new Map<number, number>()
+  /** Events were lost: any number of connections may be dead. */
+  #unsure = false
+  #wake: () => void = () => undefined
+  #server: Address | undefined
+  #sizeBytes = 0
+  #lastWords = ''
+
+  /** Listens from now on. Throws a Failure. */
+  constructor(context: Context, way: Way) {
+    this.#context = context
+    this.#way = way
+    way.family.watch((index) => {
+      if (index === undefined) this.#unsure = true
+      else this.#dead.set(index, (this.#dead.get(index) ?? 0) + 1)
+      this.#wake()
+    })
+  }
+
+  /** Until the device is detached. */
+  async run({ index, server, sizeBytes }: Attached): Promise<number> {
+    this.#server = server
+    this.#sizeBytes = sizeBytes
+    const pid = await this.#pidOf(index)
+    let pauseMs = REDIAL_MS_MIN
+    while (pid !== undefined && (await this.#pidOf(index)) === pid) {
+      if (!this.#unsure && (this.#dead.get(index) ?? 0) === 0) {
+        pauseMs = REDIAL_MS_MIN
+        await this.#rest(LOOK_MS)
+      } else if (!(await this.#replaceOne(index))) {
+        await this.#rest(pauseMs)
+        pauseMs = Math.min(2 * pauseMs, REDIAL_MS_MAX)
+      }
+    }
+    await this.#say(index, 'detached')
+    return Exit.ok
+  }
+
+  async #pidOf(index: number): Promise<number | undefined> {
+    const backend = backendText(this.#way.wish)
+    const device = (await this.#way.kernel.devices()).find((one) => one.index === index)
+    const isOurs = device?.backend === undefined || device.backend === backend
+    return isOurs ? device?.pid : undefined
+  }
+
+  /** Whether it is worth going on at once. */
+  async #replaceOne(index: number): Promise<boolean> {
+    let found: OpenExport
+    try {
+      found = await this.#dialAny()
+    } catch (error) {
+      if (!(error instanceof DialFailed)) throw error
+      await this.#say(index, error.message)
+      return false
+    }
+    try {
+      const taken = await this.#handOver(index, found)
+      const left = (this.#dead.get(index) ?? 1) - 1
+      this.#dead.set(index, taken ? Math.max(0, left) : 0)
+      if (!taken) this.#unsure = false
+      else await this.#say(index, `connected to ${addressText(this.#server!)}`)
+      return true
+    } catch (error) {
+      if (!(error instanceof KernelRefused)) throw error
+      await this.#say(index, error.message)
+      return false
+    } finally {
+      found.connection.destroy()
+    }
+  }
+
+  async #handOver(index: number, found: OpenExport): Promise<boolean> {
+    const { kernel, family, wish } = this.#way
+    const grown = found.sizeBytes > this.#sizeBytes
+    const taken = await family.replaceDead({
+      ...{ index, backend: backendText(wish) },
+      sockets: [kernel.descriptor(found.connection, SILENCE_MS)],
+      ...(grown ? { sizeBytes: found.sizeBytes } : {}),
+    })
+    if (taken && grown) this.#sizeBytes = found.sizeBytes
+    return taken
+  }
+
+  /** The server it was connected to last comes first: another one may not open the disk while that one has it. */
+  async #dialAny(): Promise<OpenExport> {
+    const { servers, exportName } = this.#way.wish
+    const others = servers.filter((one) => one !== this.#server)
+    let reason = new DialFailed('unreachable', 'there is no server')
+    for (const server of [this.#server!, ...others]) {
+      try {
+        const found = await dial(this.#context.world, server, exportName)
+        if (found.sizeBytes < this.#sizeBytes) {
+          found.connection.destroy()
+          throw new DialFailed('refused', `${exportName} is smaller than the device: not connected`)
+        }
+        this.#server = server
+        return found
+      } catch (error) {
+        if (!(error instanceof DialFailed)) throw error
+        reason = new DialFailed(error.trouble, `${addressText(server)}: ${error.message}`)
+      }
+    }
+    throw reason
+  }
+
+  /** Ends early with the next event. */
+  async #rest(milliseconds: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const cancel = this.#context.world.clock.after(milliseconds, resolve)
+      this.#wake = () => {
+        cancel()
+        resolve()
+      }
+    })
+    this.#wake = () => undefined
+  }
+
+  /** Each new thing once, to who reads stderr and to the system's log. */
+  async #say(index: number, what: string): Promise<void> {
+    if (what === this.#lastWords) return
+    this.#lastWords = what
+    const { out, io } = this.#context
+    const line = `/dev/nbd${index}: ${what}`
+    out.error(line)
+    await io.record(line, undefined).catch((error: unknown) => {
+      out.error(`Failed to log: ${errnoText(error)}`)
+    })
+  }
+}

@@ -1,0 +1,85 @@
+/** Opens an export as often as there shall be connections, at the first server that lets us. */
+
+import { TransmissionFlag } from '../wire/nbd/constants.js'
+import type { Address } from '../world/world.js'
+import type { DogWorld } from './command.js'
+import { Exit, Failure, failed } from './failure.js'
+import type { Backend } from './nbd-backend.js'
+import { addressText, DialFailed, dial, type OpenExport } from './nbd-dial.js'
+
+/** A server whose host or network is gone without a word is given up after this. */
+export const SILENCE_MS = 30_000
+
+/** What is to be attached, and how. */
+export interface Wish extends Backend {
+  /** Undefined: any free device. */
+  readonly index: number | undefined
+  readonly connections: number
+  readonly readOnly: boolean
+  /** 0: never. */
+  readonly timeoutSeconds: number
+  /** How long requests wait for a new connection when all are dead. */
+  readonly deadSeconds: number
+}
+
+export interface Opened {
+  readonly server: Address
+  /** As many as were wished for. */
+  readonly open: readonly OpenExport[]
+}
+
+/** One server for all connections: only one node at a time has a disk open. Throws a Failure with the last server's reason. */
+export async function openAll(world: DogWorld, wish: Wish): Promise<Opened> {
+  let failure = failed('No server to ask')
+  for (const server of wish.servers) {
+    const open: OpenExport[] = []
+    try {
+      while (open.length < wish.connections) {
+        open.push(await dial(world, server, wish.exportName))
+        check(open, wish)
+      }
+      return { server, open }
+    } catch (error) {
+      for (const { connection } of open) connection.destroy()
+      if (!(error instanceof DialFailed)) throw error
+      failure = explain(wish.exportName, server, error)
+    }
+  }
+  throw failure
+}
+
+function check(open: readonly OpenExport[], { exportName, connections }: Wish): void {
+  const { sizeBytes, flags } = open[0]!
+  if (sizeBytes === 0) throw failed(`${exportName} has no bytes: there is nothing to attach`)
+  if (connections > 1 && (flags & TransmissionFlag.CAN_MULTI_CONN) === 0) {
+    throw failed(`The server of ${exportName} does not take several connections: use -C 1`)
+  }
+  if (open.some((one) => one.sizeBytes !== sizeBytes)) {
+    throw failed(`The size of ${exportName} has just changed: attach it again`)
+  }
+}
+
+function explain(exportName: string, server: Address, error: DialFailed): Failure {
+  const line = `Failed to open ${exportName} at ${addressText(server)}: ${error.message}`
+  switch (error.trouble) {
+    case 'missing':
+      return new Failure(Exit.missing, [line])
+    case 'tls':
+      return failed(
+        line,
+        "The kernel's client has none: attach through a gateway on this host (sheep -g), or with nbd-client",
+      )
+    case 'unreachable':
+      return failed(
+        line,
+        'Does the sheep there run with --nbd? --server HOST:PORT names another one',
+      )
+    default:
+      return failed(line)
+  }
+}
+
+/** Transmission flags for the kernel: the server's, and our own wish not to write. */
+export function flagsOf({ flags }: OpenExport, { readOnly }: Wish): number {
+  return readOnly ? flags | TransmissionFlag.READ_ONLY : flags
+}
