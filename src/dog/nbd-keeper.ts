@@ -112,7 +112,7 @@ export class Keeper {
   async #dialAny(): Promise<OpenExport> {
     const { servers, exportName } = this.#way.wish
     const others = servers.filter((one) => one !== this.#server)
-    let reason = new DialFailed('unreachable', 'there is no server')
+    const reasons: string[] = []
     for (const server of [this.#server!, ...others]) {
       try {
         const found = await dial(this.#context.world, server, exportName)
@@ -124,10 +124,10 @@ export class Keeper {
         return found
       } catch (error) {
         if (!(error instanceof DialFailed)) throw error
-        reason = new DialFailed(error.trouble, `${addressText(server)}: ${error.message}`)
+        reasons.push(`${addressText(server)}: ${error.message}`)
       }
     }
-    throw reason
+    throw new DialFailed('unreachable', reasons.join('; '))
   }
 
   /** Ends early with the next event. */

@@ -5,10 +5,15 @@ import type { Address } from '../world/world.js'
 import type { DogWorld } from './command.js'
 import { Exit, Failure, failed } from './failure.js'
 import type { Backend } from './nbd-backend.js'
-import { addressText, DialFailed, dial, type OpenExport } from './nbd-dial.js'
+import { addressText, DialFailed, type DialTrouble, dial, type OpenExport } from './nbd-dial.js'
 
 /** A server whose host or network is gone without a word is given up after this. */
 export const SILENCE_MS = 30_000
+
+const REMEDIES: Partial<Record<DialTrouble, string>> = {
+  tls: "The kernel's client has none: attach through a gateway on this host (sheep -g), or with nbd-client",
+  unreachable: 'Does the sheep there run with --nbd? --server HOST:PORT names another one',
+}
 
 /** What is to be attached, and how. */
 export interface Wish extends Backend {
@@ -28,9 +33,10 @@ export interface Opened {
   readonly open: readonly OpenExport[]
 }
 
-/** One server for all connections: only one node at a time has a disk open. Throws a Failure with the last server's reason. */
+/** One server for all connections: only one node at a time has a disk open. Throws a Failure with each server's reason. */
 export async function openAll(world: DogWorld, wish: Wish): Promise<Opened> {
-  let failure = failed('No server to ask')
+  const lines: string[] = []
+  let status: number = Exit.failed
   for (const server of wish.servers) {
     const open: OpenExport[] = []
     try {
@@ -42,10 +48,11 @@ export async function openAll(world: DogWorld, wish: Wish): Promise<Opened> {
     } catch (error) {
       for (const { connection } of open) connection.destroy()
       if (!(error instanceof DialFailed)) throw error
-      failure = explain(wish.exportName, server, error)
+      lines.push(...explain(wish.exportName, server, error))
+      status = error.trouble === 'missing' ? Exit.missing : Exit.failed
     }
   }
-  throw failure
+  throw new Failure(status, lines)
 }
 
 function check(open: readonly OpenExport[], { exportName, connections }: Wish): void {
@@ -59,24 +66,10 @@ function check(open: readonly OpenExport[], { exportName, connections }: Wish): 
   }
 }
 
-function explain(exportName: string, server: Address, error: DialFailed): Failure {
+function explain(exportName: string, server: Address, error: DialFailed): string[] {
   const line = `Failed to open ${exportName} at ${addressText(server)}: ${error.message}`
-  switch (error.trouble) {
-    case 'missing':
-      return new Failure(Exit.missing, [line])
-    case 'tls':
-      return failed(
-        line,
-        "The kernel's client has none: attach through a gateway on this host (sheep -g), or with nbd-client",
-      )
-    case 'unreachable':
-      return failed(
-        line,
-        'Does the sheep there run with --nbd? --server HOST:PORT names another one',
-      )
-    default:
-      return failed(line)
-  }
+  const remedy = REMEDIES[error.trouble]
+  return remedy === undefined ? [line] : [line, remedy]
 }
 
 /** Transmission flags for the kernel: the server's, and our own wish not to write. */

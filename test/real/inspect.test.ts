@@ -184,29 +184,26 @@ async function looksLike(
   )
 }
 
-transferTest(
-  'SIGINT in the middle of an import leaves no VDI',
-  async (t) => {
-    t.timeout(120_000)
-    const cluster = await startCluster(t, { nodes: 1, copies: 1 })
-    const words = [
-      process.execPath,
-      DOG,
-      'vdi',
-      'import',
-      '-p',
-      `${cluster.node(0).port}`,
-      '-',
-      'Alice',
-    ]
-    const importing = start(words, { interactive: true })
-    importing.child.stdin?.write(Buffer.alloc(8 * MIB, 'a'))
-    const list = async (): Promise<string> => (await cluster.dog('vdi list', '-r')).stdout
-    while (!(await list()).includes('Alice')) await pause(50)
-    importing.kill('SIGINT')
-    const { code, stderr } = await importing.done
-    t.is(code, 130)
-    t.is(stderr, 'Interrupted\nThe unfinished VDI Alice was removed\n')
-    t.is(await list(), '')
-  },
-)
+transferTest('SIGINT in the middle of an import leaves no VDI', async (t) => {
+  t.timeout(120_000)
+  const cluster = await startCluster(t, { nodes: 1, copies: 1 })
+  const words = [
+    process.execPath,
+    DOG,
+    'vdi',
+    'import',
+    '-p',
+    `${cluster.node(0).port}`,
+    '-',
+    'Alice',
+  ]
+  const importing = start(words, { interactive: true })
+  importing.child.stdin?.write(Buffer.alloc(8 * MIB, 'a'))
+  const list = async (): Promise<string> => (await cluster.dog('vdi list', '-r')).stdout
+  while (!(await list()).includes('Alice')) await pause(50)
+  importing.kill('SIGINT')
+  const { code, stderr } = await importing.done
+  t.is(code, 130)
+  t.is(stderr, 'Interrupted\nThe unfinished VDI Alice was removed\n')
+  t.is(await list(), '')
+})

@@ -158,7 +158,7 @@ kernelTest(
     const shown = await guest.sh(`
       ${LAB_DOG} nbd refresh Alice
       test $(cat /sys/block/nbd1/size) = ${GROWN_MIB * 2048}
-      ${LAB_DOG} nbd list --json`)
+      ${LAB_DOG} nbd devices --json`)
     const { devices } = JSON.parse(shown.slice(shown.indexOf('{'))) as {
       devices: Record<string, unknown>[]
     }

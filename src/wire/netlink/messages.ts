@@ -90,7 +90,7 @@ export function decodeReply(bytes: Buffer): Reply {
     const family = bytes.readUInt16LE(at + 4)
     if (family === TYPE_ERROR) {
       if (length < ERROR_BYTES) break
-      return { errno: -bytes.readInt32LE(at + HEADER_BYTES), messages }
+      return { errno: Math.abs(bytes.readInt32LE(at + HEADER_BYTES)), messages }
     }
     if (length >= HEADER_BYTES + GENERIC_BYTES) {
       const command = bytes.readUInt8(at + HEADER_BYTES)

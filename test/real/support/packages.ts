@@ -50,8 +50,6 @@ const CLIENTS = {
   'systemd-nspawn': 'systemd-container',
   'systemd-socket-activate': 'systemd',
   'nbd-client': 'nbd-client',
-  sfdisk: 'fdisk',
-  'mkfs.xfs': 'xfsprogs',
   fstrim: 'util-linux',
   tgtd: 'tgt',
   tgtadm: 'tgt',
