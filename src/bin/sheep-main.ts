@@ -8,6 +8,7 @@ import { spawn } from 'node:child_process'
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
+import { runFront } from './front.js'
 import { DOORS, forgetSockets, passedSockets } from './service/activation.js'
 import { serviceNotifier } from './service/service.js'
 import { SheepStatus } from './service/status-line.js'
@@ -74,6 +75,11 @@ function writePidFile(path: string): void {
   closeSync(file)
 }
 
+function begin(options: SheepOptions, status: SheepStatus): Promise<RunningSheep> {
+  const { front } = options
+  return front === undefined ? runSheep(options, status) : runFront({ ...options, front }, status)
+}
+
 async function run(options: SheepOptions): Promise<number> {
   let sheep: RunningSheep
   let ask: (reason: string | undefined) => void = () => undefined
@@ -93,7 +99,7 @@ async function run(options: SheepOptions): Promise<number> {
   try {
     // A cluster may let this node wait; whoever gives up on that need not.
     const gaveUp = asked.then(() => Promise.reject(new Error('stopped before it was a member')))
-    sheep = await Promise.race([runSheep(options, status), gaveUp])
+    sheep = await Promise.race([begin(options, status), gaveUp])
     gaveUp.catch(() => undefined)
     if (options.pidFile !== undefined) writePidFile(options.pidFile)
   } catch (error) {

@@ -25,6 +25,7 @@ import {
   type WithConfig,
   withConfigFile,
 } from './config-option.js'
+import { addFrontOption, checkFront, type HostAndPort } from './front-option.js'
 import { type IoAddress, ioAddress } from './io-option.js'
 import { addNbdOptions, type NbdGiven, type NbdTls, nbdLimitsOf, nbdTlsOf } from './nbd-options.js'
 import { oneOf, portNumber, wholeNumber } from './option-values.js'
@@ -59,6 +60,8 @@ export interface SheepOptions {
   readonly durable: boolean
   readonly pidFile: string | undefined
   readonly nbd: readonly Address[]
+  /** Sheep of the cluster whose disks are served; undefined: this is a member itself. */
+  readonly front: readonly HostAndPort[] | undefined
   /** What the service manager opened instead. */
   readonly sockets: DoorSockets
   /** Undefined: NBD in the clear. */
@@ -130,6 +133,7 @@ interface Given extends NbdGiven, ConfigGiven {
   recovery?: RecoveryThrottling
   wildcardRecovery?: boolean
   gateway?: boolean
+  front?: HostAndPort[]
   vnodes?: number
   cache?: CachePlan
 }
@@ -180,6 +184,7 @@ function command(version: string, ignored: string[]): Command {
     )
     .allowExcessArguments(false)
     .exitOverride()
+  addFrontOption(program)
   addNbdOptions(program)
   addConfigOptions(program)
   for (const [flags, what] of Object.entries(NOT_SERVED)) {
@@ -258,6 +263,7 @@ function optionsOf(program: Command, { file, used }: WithConfig, ignored: string
   if (given.gateway === true && given.vnodes !== undefined) {
     throw new Error('a gateway (-g) has no vnodes: -V does not go with it')
   }
+  if (given.front !== undefined) checkFront(program, disks)
   const nbdTls = nbdTlsOf(given)
   if (given.cache?.directio === true) {
     ignored.push('-w directio: the files of the cache go through the page cache')
@@ -283,6 +289,7 @@ function optionsOf(program: Command, { file, used }: WithConfig, ignored: string
     durable: given.nosync !== true,
     pidFile: given.pidfile,
     nbd: given.nbd,
+    front: given.front,
     sockets: NO_SOCKETS,
     nbdTls,
     nbdLimits: nbdLimitsOf(given),

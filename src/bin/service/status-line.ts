@@ -77,21 +77,24 @@ function factsOf({ state, recovery, clusterInfo }: SheepNode): NodeFacts {
 
 /** Follows a sheep over its lives (revival.ts). */
 export class SheepStatus {
-  #phase = 'Starting'
-  #node: SheepNode | undefined
+  #line: () => string = () => 'Starting'
 
-  /** What it does before it is a member. */
+  /** What it does before it serves. */
   doing(phase: string): void {
-    this.#phase = phase
-    this.#node = undefined
+    this.#line = () => phase
   }
 
   /** A member now. */
   joined(node: SheepNode): void {
-    this.#node = node
+    this.#line = () => statusLine(factsOf(node))
+  }
+
+  /** From now on what `line` says. */
+  says(line: () => string): void {
+    this.#line = line
   }
 
   line(): string {
-    return this.#node === undefined ? this.#phase : statusLine(factsOf(this.#node))
+    return this.#line()
   }
 }
