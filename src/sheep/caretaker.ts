@@ -10,7 +10,9 @@ import type { Clock, Files } from '../world/world.js'
 import type { ClusterOps } from './cluster-ops.js'
 import { type InodeCopies, versionToKeep } from './inode-copies.js'
 import { type InodeIo, readableHeader } from './inode-io.js'
+import type { SheepNode } from './node.js'
 import type { Reclaim } from './reclaim.js'
+import { Recycling, type RecyclingOptions } from './recycling.js'
 import { settlement } from './settle.js'
 import type { NodeState } from './state.js'
 
@@ -31,13 +33,22 @@ export interface CaretakerOptions {
   readonly log: Log
   /** The meta directory. */
   readonly directory: string
+  readonly node: Pick<SheepNode, 'locks' | 'peers' | 'recovery' | 'suspects' | 'store' | 'epochLog'>
+  readonly isHeld: RecyclingOptions['isHeld']
+  readonly changed: RecyclingOptions['changed']
 }
 
 export class Caretaker {
   readonly #options: CaretakerOptions
+  /** Of ids that nothing has any more. */
+  readonly recycling: Recycling
 
   constructor(options: CaretakerOptions) {
     this.#options = options
+    const { locks, peers, recovery, suspects, store, epochLog } = options.node
+    const intents = `${options.directory}/${INTENTS}`
+    const parts = { locks, peers, recovery, suspects, store, epochLog, intents }
+    this.recycling = new Recycling({ ...options, ...parts })
   }
 
   /** Removals this node had begun when it stopped. */

@@ -9,6 +9,7 @@ import type { ObjectStore } from '../store/object-store.js'
 import { decodeCoherence } from '../wire/sheepdog/coherence.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
 import { Op } from '../wire/sheepdog/opcodes.js'
+import { isRecycling } from '../wire/sheepdog/recycling.js'
 import {
   decodeClusterFields,
   decodeVdiStateFields,
@@ -20,6 +21,7 @@ import type { VolumeCache } from './cache/volume-cache.js'
 import type { Completion } from './completion.js'
 import type { LockKeeper } from './lock-keeper.js'
 import type { Recovery } from './recovery/engine.js'
+import type { Recycling } from './recycling.js'
 import type { NodeState } from './state.js'
 import type { Weights } from './weights.js'
 
@@ -36,6 +38,7 @@ export interface Duties {
   readonly shutDown: () => void
   readonly volumeChanged: (vid: Vid) => void
   readonly cache: Pick<VolumeCache, 'heard'>
+  readonly recycling: Pick<Recycling, 'heard'>
 }
 
 export type NodeOperation = (
@@ -50,7 +53,9 @@ async function memberComplete({ completion }: Duties, request: Frame): Promise<A
   return OK
 }
 
-function volumeDeleted({ state, volumeChanged }: Duties, request: Frame): Answer {
+async function volumeDeleted(duties: Duties, request: Frame, sender: SdNode): Promise<Answer> {
+  const { state, volumeChanged, recycling } = duties
+  if (isRecycling(request)) return failed(await recycling.heard(request, sender))
   if (request.body.length !== 4) return failed(Code.INVALID_PARMS)
   const vid = asVid(request.body.readUInt32LE(0))
   state.vids.markDeleted(vid)

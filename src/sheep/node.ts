@@ -92,7 +92,7 @@ export class SheepNode {
   readonly #driver: ClusterDriver
   readonly #over: NodeOptions['over']
   readonly #volumes = new VolumeWatch()
-  readonly #caretaker: Caretaker
+  readonly caretaker: Caretaker
   readonly #history: History
   readonly #placed: Placed
   readonly #lease: Lease
@@ -164,10 +164,7 @@ export class SheepNode {
     })
     this.inodes = new InodeIo(this.gateway)
     this.ledgers = new Ledgers({
-      state: this.state,
-      gateway: this.gateway,
-      local: this.local,
-      peers: this.peers,
+      ...{ state: this.state, gateway: this.gateway, local: this.local, peers: this.peers },
       isRecovering: () =>
         this.recovery.progress().inRecovery || this.state.lost.epoch >= this.state.epoch,
     })
@@ -188,8 +185,7 @@ export class SheepNode {
       }),
       lockGranted: (vid, serial) => this.shared.afterLock(vid, serial),
       perform: async (request, sender) => this.#perform(request, sender),
-      forceable: () => this.#info,
-      changed: (vid) => this.volumeChanged(vid),
+      ...{ forceable: () => this.#info, changed: (vid) => this.volumeChanged(vid) },
       deletedHere: (vid) => this.reclaim.deleteVolume(vid),
     })
     this.shared = new SharedVolumes({
@@ -201,14 +197,15 @@ export class SheepNode {
       ...{ ...options, ...world, state: this.state, peers: this.peers, gateway: this.gateway },
       broadcast: (head) => this.ops.broadcast(head),
     })
-    this.#caretaker = new Caretaker({
+    this.caretaker = new Caretaker({
       ...{ ...world, log, state: this.state, directory: options.metaDirectory },
       ...{ ops: this.ops, inodes: this.inodes, reclaim: this.reclaim },
       copies: new InodeCopies({ state: this.state, local: this.local, peers: this.peers }),
+      ...{ node: this, changed: (vid) => this.volumeChanged(vid) },
+      isHeld: (vid) => this.#volumes.isWatched(vid) || this.cache.isCaching(vid),
     })
     this.#completion = new Completion({
-      state: this.state,
-      log,
+      ...{ state: this.state, log },
       broadcast: (head, payload) => this.ops.broadcast(head, payload),
       mayForget: (epoch) => this.recovery.mayForget(epoch),
       gathered: (epoch) => this.#gathered(epoch),
@@ -221,6 +218,7 @@ export class SheepNode {
     this.#duties = {
       ...{ state: this.state, locks: this.locks, store, weights: this.weights },
       ...{ cache: this.cache, alterations: this.#alterations },
+      recycling: this.caretaker.recycling,
       recordCopies: (copies) => this.#history.recordCopies(copies),
       completion: this.#completion,
       recovery: this.recovery,
@@ -286,6 +284,7 @@ export class SheepNode {
   cutShort(): void {
     this.recovery.stop()
     this.suspects.stop()
+    this.caretaker.recycling.stop()
     this.gateway.stop()
     this.peers.close()
     this.ops.end(Code.KILLED)
@@ -408,12 +407,12 @@ export class SheepNode {
       this.recovery.start(this.#placed.read(info.ctime) ?? recover.epoch)
     }
     if (restarted) {
-      this.#caretaker.resumeIntents()
+      this.caretaker.resumeIntents()
       void this.recovery.fillEpochLog().catch((error: unknown) => {
         this.log.warn('epoch.log.incomplete', { reason: describe(error) })
       })
     }
-    if (restarted || this.#memberWent) this.#caretaker.settleSoon(restarted)
+    if (restarted || this.#memberWent) this.caretaker.settleSoon(restarted)
     this.#memberWent = false
     this.disks.served()
   }
@@ -437,6 +436,7 @@ export class SheepNode {
   #begin(info: ClusterInfo): void {
     this.state.status = 'ok'
     this.locks.checkpoint(info.epoch)
+    this.caretaker.recycling.begin()
     this.suspects.begin(info.epoch)
     this.state.setView(info.epoch, info.nodes)
     void this.suspects.gather(otherStorers(this.state, info.nodes))

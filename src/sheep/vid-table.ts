@@ -113,6 +113,28 @@ export class VidTable {
     return [...found]
   }
 
+  /** Everything of one origin: what shares, or has shared, objects with `vid`. */
+  kin(vid: Vid): Vid[] {
+    const found = new Set<Vid>([vid])
+    for (const member of found) {
+      const parent = this.get(member)?.parent ?? 0
+      if (parent !== 0) found.add(parent)
+      for (const child of this.#children.get(member) ?? []) found.add(child)
+    }
+    return [...found]
+  }
+
+  /** Nothing is left of the volume: its id may be given out again. */
+  free(vid: Vid): void {
+    for (const child of [...(this.#children.get(vid) ?? [])])
+      this.change(child, { parent: asVid(0) })
+    this.#children.delete(vid)
+    this.forget(vid)
+    this.cachedBy.delete(vid)
+    this.inUse[vid >>> 3]! &= ~(1 << (vid & 7))
+    this.deleted[vid >>> 3]! &= ~(1 << (vid & 7))
+  }
+
   clear(): void {
     this.inUse.fill(0)
     this.deleted.fill(0)

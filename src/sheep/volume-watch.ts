@@ -14,6 +14,11 @@ export class VolumeWatch {
     }
   }
 
+  /** Somebody here has it open. */
+  isWatched(vid: Vid): boolean {
+    return this.#listeners.has(vid)
+  }
+
   changed(vid: Vid): void {
     for (const changed of this.#listeners.get(vid) ?? []) changed()
   }

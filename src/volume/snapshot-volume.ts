@@ -7,19 +7,30 @@ import { SlotTable } from './slot-table.js'
 import type { VdiImage } from './vdi-reading.js'
 import type { ByteRange, Extent, OwnedExtent } from './volume.js'
 
+export interface SnapshotVolumeOptions {
+  readonly name: string
+  readonly image: VdiImage
+  readonly objects: ObjectAccess
+  /** Called when it is closed. */
+  readonly closed: () => void
+}
+
 export class SnapshotVolume implements Readable {
   readonly name: string
   readonly sizeBytes: number
   readonly objectBytes: number
   readonly #objects: ObjectAccess
   readonly #table: SlotTable
+  readonly #closed: () => void
 
-  constructor(name: string, image: VdiImage, objects: ObjectAccess) {
+  constructor(options: SnapshotVolumeOptions) {
+    const { name, image, objects } = options
     this.name = name
     this.sizeBytes = image.header.sizeBytes
     this.objectBytes = 2 ** image.header.blockSizeShift
     this.#objects = objects
     this.#table = new SlotTable(objects, image.slots)
+    this.#closed = options.closed
   }
 
   read(offset: number, into: Uint8Array, done: Done): void {
@@ -46,5 +57,6 @@ export class SnapshotVolume implements Readable {
   /** Snapshots are not locked. */
   async close(): Promise<void> {
     await Promise.resolve()
+    this.#closed()
   }
 }

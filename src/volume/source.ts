@@ -114,7 +114,15 @@ class ClusterVolumes implements VolumeSource {
     const { objects, vdis } = access
     const target = await resolveExport(vdis, name)
     if (!target.isSnapshot) return this.#openWorking(name, access)
-    return readOnly(new SnapshotVolume(name, await readVdi(vdis, target.vid), objects))
+    // Nobody locks a snapshot: but that it is open is known (sheep/recycling.ts).
+    const forget = vdis.onChange(target.vid, () => undefined)
+    try {
+      const image = await readVdi(vdis, target.vid)
+      return readOnly(new SnapshotVolume({ name, image, objects, closed: forget }))
+    } catch (error) {
+      forget()
+      throw error
+    }
   }
 
   async #openHyper(name: string, header: InodeHeader, access: ClusterAccess): Promise<Volume> {

@@ -24,6 +24,7 @@ import {
   MD_INFO_BYTES,
   VID_BITMAP_BYTES,
 } from '../../wire/sheepdog/records.js'
+import { decodeRecyclingQuestion, isRecycling } from '../../wire/sheepdog/recycling.js'
 import { setClusterDefault, setNodeReply } from '../../wire/sheepdog/replies.js'
 import {
   clearReopens,
@@ -197,7 +198,11 @@ function format({ node }: DoorContext, request: Frame, reply: Reply): void {
 }
 
 const FLAGS_SERVED =
-  ClusterFlag.STRICT | ClusterFlag.AUTO_VNODES | ClusterFlag.USE_LOCK | ClusterFlag.AVOID_DISKFULL
+  ClusterFlag.STRICT |
+  ClusterFlag.AUTO_VNODES |
+  ClusterFlag.USE_LOCK |
+  ClusterFlag.RECYCLE_VID |
+  ClusterFlag.AVOID_DISKFULL
 
 /** `flags`: of the cluster as this node was started. */
 function refusalOfFormat(request: Frame, flags: number): Code | undefined {
@@ -253,6 +258,18 @@ function announce({ node }: DoorContext, request: Frame, reply: Reply): void {
   else node.ops.submit(request, reply)
 }
 
+/** What frees ids comes from nodes alone, in the order of events. */
+function notifyDeletion({ node }: DoorContext, request: Frame, reply: Reply): void {
+  if (isRecycling(request)) reply(failed(Code.INVALID_PARMS))
+  else node.ops.submit(request, reply)
+}
+
+function recycle({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
+  const question = decodeRecyclingQuestion(request)
+  if (question === undefined) reply(failed(Code.INVALID_PARMS))
+  else reply(failed(node.caretaker.recycling.answer(question, caller.origin)))
+}
+
 /** Nobody can send what he has cached once the cluster is down. */
 const shutDown: Operation['run'] = ({ node }, request, reply) => {
   void node.cache.letAllGo().then(() => node.ops.submit(request, reply))
@@ -283,7 +300,8 @@ export const NODE_OPERATIONS: OperationTable = new Map([
   [Op.CLEANUP, always(inOrder)],
   [Op.COMPLETE_RECOVERY, always(inOrder)],
   [Op.NOTIFY_VDI_ADD, always(announce)],
-  [Op.NOTIFY_VDI_DEL, always(inOrder)],
+  [Op.NOTIFY_VDI_DEL, always(notifyDeletion)],
+  [Op.RECYCLE_VIDS, running(recycle)],
   [Op.FLUSH_DEL_CACHE, running(nothing)],
   [Op.READ_VDIS, always(bitmap('inUse'))],
   [Op.READ_DEL_VDIS, always(bitmap('deleted'))],

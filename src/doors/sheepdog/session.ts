@@ -25,6 +25,7 @@ import type { DoorContext, OperationTable } from './context.js'
 import type { Greeter, Greetings } from './greetings.js'
 import type { OneConnection } from './one-connection.js'
 import { canWait, isBetterUnsaid } from './reconnecting.js'
+import { noteUse } from './volume-use.js'
 
 /** Their handlers use the body until they reply, and no longer. What others bring is theirs to keep. */
 const BORROWING: ReadonlySet<number> = new Set([
@@ -75,6 +76,7 @@ export class SheepdogSession implements Greeter {
       (pieces) => this.#send(pieces),
       (fn) => options.clock.soon(fn),
     )
+    options.context.node.caretaker.recycling.users.arrived(this.caller)
     options.connection.on({
       room: () => this.#reader.room(),
       data: (chunk) => this.#received(chunk),
@@ -186,6 +188,7 @@ export class SheepdogSession implements Greeter {
   }
 
   #run(request: Frame, reply: Reply): void {
+    noteUse(this.#context.node, request, this.caller)
     try {
       if (request.opcode === Op.HELLO) this.#greet(request, reply)
       else this.#operations.get(request.opcode)!.run(this.#context, request, reply, this.caller)

@@ -145,6 +145,10 @@ export class Holdings {
     await Promise.all([...this.#holdings.keys()].map((vid) => this.discard(vid)))
   }
 
+  holds(vid: Vid): boolean {
+    return this.#holdings.has(vid)
+  }
+
   /** The volume became a snapshot, was deleted, or grew. */
   changed(vid: Vid): void {
     const holding = this.#holdings.get(vid)

@@ -292,6 +292,11 @@ export class VolumeCache implements ObjectAccess {
     this.#holdings?.changed(vid)
   }
 
+  /** Something of it is, or was, kept here. */
+  isCaching(vid: Vid): boolean {
+    return this.#holdings?.holds(vid) === true
+  }
+
   /** Undefined: there is no cache. */
   info(): CacheInfo | undefined {
     return this.#holdings?.info()

@@ -83,6 +83,8 @@ export const Op = {
   SET_RECOVERY: 0xcb,
   SET_VNODES: 0xcc,
   GET_VNODES: 0xcd,
+  /** Ours: may these ids become other volumes' (wire/sheepdog/recycling.ts)? */
+  RECYCLE_VIDS: 0xd2,
   /** Ours: what the NBD door of the answering node has served (wire/sheepdog/nbd-statistics.ts). */
   NBD_STATISTICS: 0xd0,
 } as const
