@@ -4,6 +4,7 @@ import { lookup } from 'node:dns/promises'
 import { resolve } from 'node:path'
 import { LOG_LEVELS } from '../base/log.js'
 import type { ClusterDriver } from '../cluster/driver.js'
+import { NO_TARGET_RULES } from '../doors/iscsi/target-rules.js'
 import { NbdHall } from '../doors/nbd/hall.js'
 import type { LogLevelControl } from '../doors/sheepdog/log-level.js'
 import { startSheepdogServer } from '../doors/sheepdog/server.js'
@@ -27,6 +28,7 @@ import { cacheOptions } from './cache-option.js'
 import { addressOfChoice, makeClusterDriver } from './cluster-driver.js'
 import { type ExportBook, exportBook } from './export-book.js'
 import { ioListeners } from './io-option.js'
+import { openIscsiDoors } from './iscsi-doors.js'
 import { everywhere, named } from './listening.js'
 import { openNbdDoors } from './nbd-doors.js'
 import { oneLife } from './one-life.js'
@@ -186,14 +188,17 @@ async function start(
   }
   try {
     checkPort(options.sockets.sheepdog, server.addresses, options.port)
+    const objects = countedAccess(new PatientAccess(node), node.stats)
     const volumes = volumeSource({
-      objects: countedAccess(new PatientAccess(node), node.stats),
+      objects,
       vdis: vdiAccess(node),
       clock: world.clock,
       log,
     })
     const source = untilJoined(volumes, isIn.promise)
     await openNbdDoors({ ...{ world, log, source, rules: book, hall }, options, doors })
+    const targets = { current: NO_TARGET_RULES }
+    await openIscsiDoors({ world, log, node, objects, source, book: targets, options, doors })
     const joined = node.join().then(() => {
       status.joined(node)
       isIn.resolve()

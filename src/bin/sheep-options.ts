@@ -27,6 +27,7 @@ import {
 } from './config-option.js'
 import { addFrontOption, checkFront, type HostAndPort } from './front-option.js'
 import { type IoAddress, ioAddress } from './io-option.js'
+import { addIscsiOptions, type IscsiAddress, type IscsiGiven } from './iscsi-options.js'
 import { addNbdOptions, type NbdGiven, type NbdTls, nbdLimitsOf, nbdTlsOf } from './nbd-options.js'
 import { oneOf, portNumber, wholeNumber } from './option-values.js'
 import { recoveryThrottling } from './recovery-option.js'
@@ -62,6 +63,7 @@ export interface SheepOptions {
   readonly nbd: readonly Address[]
   /** Sheep of the cluster whose disks are served; undefined: this is a member itself. */
   readonly front: readonly HostAndPort[] | undefined
+  readonly iscsi: readonly IscsiAddress[]
   /** What the service manager opened instead. */
   readonly sockets: DoorSockets
   /** Undefined: NBD in the clear. */
@@ -119,7 +121,7 @@ function logPlan(text: string): Partial<LogPlan> {
   return plan
 }
 
-interface Given extends NbdGiven, ConfigGiven {
+interface Given extends NbdGiven, IscsiGiven, ConfigGiven {
   bindaddr?: string
   cluster?: string
   foreground?: boolean
@@ -179,13 +181,14 @@ function command(version: string, ignored: string[]): Command {
     .option('-y, --myaddr <address>', 'announce this address to the other nodes')
     .option('-z, --zone <id>', 'fault zone', wholeNumber('a zone', 0, 2 ** 32 - 1))
     .version(
-      `Sheepdog daemon version ${version} (drivers: corosync, local, zookeeper; doors: sheepdog, nbd)`,
+      `Sheepdog daemon version ${version} (drivers: corosync, local, zookeeper; doors: sheepdog, nbd, iscsi)`,
       '-v, --version',
     )
     .allowExcessArguments(false)
     .exitOverride()
   addFrontOption(program)
   addNbdOptions(program)
+  addIscsiOptions(program)
   addConfigOptions(program)
   for (const [flags, what] of Object.entries(NOT_SERVED)) {
     const option = program.createOption(flags).hideHelp()
@@ -290,6 +293,7 @@ function optionsOf(program: Command, { file, used }: WithConfig, ignored: string
     pidFile: given.pidfile,
     nbd: given.nbd,
     front: given.front,
+    iscsi: given.iscsi,
     sockets: NO_SOCKETS,
     nbdTls,
     nbdLimits: nbdLimitsOf(given),

@@ -1,11 +1,7 @@
 /** Export rules: who is let to what, and how little is told to who is not. */
 import test from 'ava'
-import {
-  type ExportRule,
-  type ExportRules,
-  grantOf,
-  isLike,
-} from '../../src/doors/nbd/export-rules.js'
+import { type ExportRule, type ExportRules, grantOf } from '../../src/doors/nbd/export-rules.js'
+import { isLike } from '../../src/model/pattern.js'
 import { parseSubnet } from '../../src/model/subnet.js'
 import { Command, Option } from '../../src/wire/nbd/constants.js'
 import { MemorySource, MemoryVolume } from './support/memory-volume.js'

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
-import { forgetSockets, passedSockets } from '../../src/bin/service/activation.js'
+import { forgetSockets, NO_SOCKETS, passedSockets } from '../../src/bin/service/activation.js'
 import { checkPort, covers, portPlaces } from '../../src/bin/service/listen-places.js'
 import { NodeNetwork } from '../../src/world/node/network.js'
 
@@ -17,15 +17,20 @@ const env = (count: string, names?: string, pid = '7'): Record<string, string> =
 })
 
 test('sockets go to the doors they are named for; those without a name are for NBD', (t) => {
-  t.deepEqual(passedSockets(env('3', 'nbd:sheepdog:nbd'), 7), { nbd: [3, 5], sheepdog: [4] })
-  t.deepEqual(passedSockets(env('2'), 7), { nbd: [3, 4], sheepdog: [] })
-  t.deepEqual(passedSockets(env('1', 'unknown'), 7), { nbd: [3], sheepdog: [] })
-  t.deepEqual(passedSockets({}, 7), { nbd: [], sheepdog: [] })
+  t.deepEqual(passedSockets(env('3', 'nbd:sheepdog:nbd'), 7), {
+    ...NO_SOCKETS,
+    nbd: [3, 5],
+    sheepdog: [4],
+  })
+  t.deepEqual(passedSockets(env('2'), 7), { ...NO_SOCKETS, nbd: [3, 4] })
+  t.deepEqual(passedSockets(env('1', 'unknown'), 7), { ...NO_SOCKETS, nbd: [3] })
+  t.deepEqual(passedSockets(env('2', 'iscsi:nbd'), 7), { ...NO_SOCKETS, iscsi: [3], nbd: [4] })
+  t.deepEqual(passedSockets({}, 7), NO_SOCKETS)
 })
 
 test('sockets passed to another process are not taken', (t) => {
-  t.deepEqual(passedSockets(env('1', 'nbd', '8'), 7), { nbd: [], sheepdog: [] })
-  t.deepEqual(passedSockets({ LISTEN_FDS: '1' }, 7), { nbd: [], sheepdog: [] })
+  t.deepEqual(passedSockets(env('1', 'nbd', '8'), 7), NO_SOCKETS)
+  t.deepEqual(passedSockets({ LISTEN_FDS: '1' }, 7), NO_SOCKETS)
 })
 
 test('wrong numbers and names are refused with what would be right', (t) => {
@@ -36,7 +41,6 @@ test('wrong numbers and names are refused with what would be right', (t) => {
   t.regex(message(env('-1')), /LISTEN_FDS is '-1'/)
   t.regex(message(env('2', 'nbd')), /1 names for 2 sockets/)
   t.regex(message(env('1', 'http')), /'http', which is no door: FileDescriptorName= is one of nbd,/)
-  t.regex(message(env('1', 'iscsi')), /'iscsi', which this release does not serve yet/)
 })
 
 test('children are not told of the sockets', (t) => {

@@ -9,16 +9,13 @@ const SOCKETS_MAX = 64
 /** What systemd calls a socket whose unit or manager gives it no name. */
 const NAMELESS = ['unknown', '']
 
-export const DOORS = ['nbd', 'sheepdog'] as const
+export const DOORS = ['nbd', 'sheepdog', 'iscsi'] as const
 export type Door = (typeof DOORS)[number]
 
 /** Descriptors by door; each is a listening stream socket, if who passed it kept the rules. */
 export type DoorSockets = Readonly<Record<Door, readonly number[]>>
 
-export const NO_SOCKETS: DoorSockets = { nbd: [], sheepdog: [] }
-
-/** Names a door of a later release has, so that the refusal can say so. */
-const LATER = ['iscsi']
+export const NO_SOCKETS: DoorSockets = { nbd: [], sheepdog: [], iscsi: [] }
 
 /**
  * What was passed to the process `pid`. A socket without a name is for NBD, as with other NBD servers. Throws an Error
@@ -39,7 +36,7 @@ export function passedSockets(
   if (names.length !== count) {
     throw new Error(`LISTEN_FDNAMES has ${names.length} names for ${count} sockets (LISTEN_FDS)`)
   }
-  const sockets: Record<Door, number[]> = { nbd: [], sheepdog: [] }
+  const sockets: Record<Door, number[]> = { nbd: [], sheepdog: [], iscsi: [] }
   for (const [i, name] of names.entries()) sockets[doorOf(name, FIRST_FD + i)].push(FIRST_FD + i)
   return sockets
 }
@@ -49,8 +46,9 @@ function doorOf(name: string, fd: number): Door {
   const door = DOORS.find((known) => known === name)
   if (door !== undefined) return door
   const known = `FileDescriptorName= is one of ${DOORS.join(', ')}`
-  const why = LATER.includes(name) ? 'which this release does not serve yet' : 'which is no door'
-  throw new Error(`the socket passed as descriptor ${fd} is for '${name}', ${why}: ${known}`)
+  throw new Error(
+    `the socket passed as descriptor ${fd} is for '${name}', which is no door: ${known}`,
+  )
 }
 
 /** Children must not take them for theirs. */

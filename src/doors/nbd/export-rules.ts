@@ -2,6 +2,7 @@
  * Who may have which export, and how: rules in order, of which the first one that fits the name and admits the client
  * decides. Rules only grant: where there are any, what none of them grants is refused.
  */
+import { isLike } from '../../model/pattern.js'
 import type { Subnet } from '../../model/subnet.js'
 
 export interface ExportRule {
@@ -54,27 +55,4 @@ function admits({ addresses, certificates }: ExportRule, { host, names }: Visito
   const isNear = addresses === undefined || addresses.some((subnet) => subnet.has(host))
   const isKnown = certificates === undefined || certificates.some((name) => names.includes(name))
   return isNear && isKnown
-}
-
-/**
- * `*` and `?` as in a shell, every other character itself. Goes back to the last `*` only, so that no pattern takes
- * more than the product of the lengths.
- */
-export function isLike(pattern: string, name: string): boolean {
-  let [p, n] = [0, 0]
-  let [star, from] = [-1, 0]
-  while (n < name.length) {
-    if (p < pattern.length && pattern[p] === '*') {
-      star = p++
-      from = n
-    } else if (p < pattern.length && (pattern[p] === '?' || pattern[p] === name[n])) {
-      p++
-      n++
-    } else if (star >= 0) {
-      p = star + 1
-      n = ++from
-    } else return false
-  }
-  while (pattern[p] === '*') p++
-  return p === pattern.length
 }

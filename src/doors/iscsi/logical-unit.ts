@@ -1,0 +1,227 @@
+/**
+ * A volume as a SCSI logical unit: what all sessions that use it share. Reservations, conditions initiators are to be
+ * told of, the order between commands, and the settings of mode pages. Lives as long as the server; its volume is open
+ * while somebody has a session with it.
+ */
+import { Code, type Done } from '../../base/codes.js'
+import type { ByteRange, Volume, ZeroOptions } from '../../volume/volume.js'
+import { Asc, SCSI_LIMITS, SenseKey } from '../../wire/scsi/constants.js'
+import { check, GOOD, type Outcome, type Sense } from '../../wire/scsi/sense.js'
+import { type Hold, RangeGate } from './range-gate.js'
+import { NOTHING_RESERVED, type ProutResult, type Reservations } from './reservations.js'
+import { UnitOrder } from './unit-order.js'
+
+export type End = (outcome: Outcome) => void
+
+/** A session that has this unit. */
+export interface Member {
+  readonly nexus: string
+  /** Gives up its commands to the unit; resolves when none of them can do anything any more. */
+  abort(unit: LogicalUnit, by: string): Promise<void>
+}
+
+export interface UnitOptions {
+  /** Of the volume: `Alice`, `Alice@tag`. */
+  readonly name: string
+  /** Eight bytes: the NAA identifier. */
+  readonly naa: Buffer
+  readonly blockBytes: number
+  readonly readOnly: boolean
+  /** Makes reservations survive a restart; undefined forgets them. */
+  keep(reservations: Reservations | undefined): Promise<void>
+}
+
+export class LogicalUnit {
+  readonly options: UnitOptions
+  readonly blockBytes: number
+  readonly members = new Set<Member>()
+  readonly order = new UnitOrder()
+  reservations: Reservations = NOTHING_RESERVED
+  /** Who holds it by RESERVE(6). */
+  reservedBy: string | undefined
+  /** Mode pages: WCE of the caching page, SWP of the control page. */
+  writeCache = true
+  isProtected = false
+  #volume: Volume | undefined
+  #sizeBytes = 0
+  #keeping: Promise<void> = Promise.resolve()
+  readonly #gate = new RangeGate()
+  readonly #attentions = new Map<string, number[]>()
+  /** Initiators that were told once that the unit has been powered on. */
+  readonly #greeted = new Set<string>()
+
+  constructor(options: UnitOptions) {
+    this.options = options
+    this.blockBytes = options.blockBytes
+  }
+
+  get volume(): Volume {
+    if (this.#volume === undefined) throw new Error('the unit is not open')
+    return this.#volume
+  }
+
+  /** Nobody would miss what it remembers. */
+  get isForgettable(): boolean {
+    return this.reservations.registrations.length === 0 && this.#greeted.size === 0
+  }
+
+  get readOnly(): boolean {
+    return this.options.readOnly || this.volume.readOnly
+  }
+
+  get blocks(): number {
+    return Math.floor(this.volume.sizeBytes / this.blockBytes)
+  }
+
+  opened(volume: Volume): void {
+    this.#volume = volume
+    this.#sizeBytes = volume.sizeBytes
+  }
+
+  closed(): void {
+    this.#volume = undefined
+  }
+
+  /** A nexus begins; one that is new here is told that the unit may have forgotten what others knew. */
+  greet(member: Member): void {
+    this.members.add(member)
+    if (this.#greeted.has(member.nexus)) return
+    this.#greeted.add(member.nexus)
+    this.tell(member.nexus, Asc.POWER_ON)
+  }
+
+  /** A nexus ends: RESERVE(6) ends with it, persistent reservations do not. */
+  left(member: Member): void {
+    this.members.delete(member)
+    if (this.reservedBy === member.nexus) this.reservedBy = undefined
+  }
+
+  tell(nexus: string, code: number): void {
+    const waiting = this.#attentions.get(nexus) ?? []
+    if (waiting.includes(code)) return
+    if (waiting.length >= SCSI_LIMITS.attentionsMax) waiting.shift()
+    this.#attentions.set(nexus, [...waiting, code])
+  }
+
+  tellOthers(nexus: string, code: number): void {
+    for (const member of this.members) if (member.nexus !== nexus) this.tell(member.nexus, code)
+  }
+
+  /** What `nexus` has to be told before anything else, taken off its list. */
+  attention(nexus: string): Sense | undefined {
+    const { sizeBytes } = this.volume
+    if (sizeBytes !== this.#sizeBytes) {
+      this.#sizeBytes = sizeBytes
+      for (const member of this.members) this.tell(member.nexus, Asc.CAPACITY_CHANGED)
+    }
+    if (this.#attentions.size === 0) return undefined
+    const waiting = this.#attentions.get(nexus)
+    const [code, ...rest] = waiting ?? []
+    if (code === undefined) return undefined
+    if (rest.length === 0) this.#attentions.delete(nexus)
+    else this.#attentions.set(nexus, rest)
+    return { key: SenseKey.UNIT_ATTENTION, code }
+  }
+
+  /**
+   * Takes over what a PERSISTENT RESERVE OUT came to, after it is kept where that was promised. One after the other:
+   * `decide` sees what the one before left.
+   */
+  reserve(nexus: string, decide: () => ProutResult, end: End): void {
+    this.#keeping = this.#keeping.then(async () => {
+      const before = this.reservations
+      const result = decide()
+      const { next } = result
+      try {
+        if (next.aptpl || before.aptpl) await this.options.keep(next.aptpl ? next : undefined)
+      } catch {
+        end(check(SenseKey.ABORTED_COMMAND, Asc.INSUFFICIENT_RESOURCES))
+        return
+      }
+      this.reservations = next
+      for (const { nexus: whom, code } of result.told) if (whom !== nexus) this.tell(whom, code)
+      const aborted = [...this.members].filter((one) => result.aborted.includes(one.nexus))
+      for (const one of aborted) this.tell(one.nexus, Asc.COMMANDS_CLEARED)
+      await Promise.all(aborted.map((one) => one.abort(this, nexus)))
+      end(result.outcome)
+    })
+  }
+
+  /** LUN RESET and the resets of the target: everything but persistent reservations. */
+  async reset(by: string, code: number): Promise<void> {
+    this.reservedBy = undefined
+    this.writeCache = true
+    this.isProtected = false
+    this.tellOthers(by, code)
+    await Promise.all([...this.members].map((one) => one.abort(this, by)))
+  }
+
+  read(offset: number, into: Uint8Array, end: End): void {
+    this.#shared(offset, into.length, end, (done) => this.volume.read(offset, into, done), true)
+  }
+
+  write(offset: number, data: Uint8Array, fua: boolean, end: End): void {
+    const durable = fua || !this.writeCache
+    this.#shared(offset, data.length, end, (done) => this.volume.write(offset, data, durable, done))
+  }
+
+  zero(range: ByteRange, mayUnmap: boolean, end: End): void {
+    const options: ZeroOptions = { fua: !this.writeCache, mayUnmap, fastOnly: false }
+    this.#shared(range.offset, range.length, end, (done) => this.volume.zero(range, options, done))
+  }
+
+  flush(end: End): void {
+    this.volume.flush((code) => end(outcomeOf(code, false)))
+  }
+
+  /** Alone on the range: `body` works on the volume itself and ends once. */
+  alone({ offset, length }: ByteRange, body: (end: End) => void, end: End): void {
+    const hold: Hold = {
+      ...{ from: offset, until: offset + length, isAlone: true },
+      go: () =>
+        body((outcome) => {
+          this.#gate.leave(hold)
+          end(outcome)
+        }),
+    }
+    this.#gate.enter(hold)
+  }
+
+  #shared(
+    offset: number,
+    length: number,
+    end: End,
+    work: (done: Done) => void,
+    isRead = false,
+  ): void {
+    const hold: Hold = {
+      ...{ from: offset, until: offset + length, isAlone: false },
+      go: () =>
+        work((code) => {
+          this.#gate.leave(hold)
+          end(code === Code.SUCCESS ? GOOD : outcomeOf(code, isRead))
+        }),
+    }
+    this.#gate.enter(hold)
+  }
+}
+
+/** How a command ends whose work on the volume ended with `code`. */
+export function outcomeOf(code: Code, isRead: boolean): Outcome {
+  switch (code) {
+    case Code.SUCCESS:
+      return GOOD
+    case Code.NO_SPACE:
+      return check(SenseKey.DATA_PROTECT, Asc.NO_SPACE)
+    case Code.READONLY:
+      return check(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
+    case Code.SHUTDOWN:
+    case Code.KILLED:
+    case Code.STARTUP:
+    case Code.WAIT_FOR_JOIN:
+    case Code.WAIT_FOR_FORMAT:
+      return check(SenseKey.NOT_READY, Asc.NOT_READY)
+    default:
+      return check(SenseKey.MEDIUM_ERROR, isRead ? Asc.UNRECOVERED_READ : Asc.WRITE_ERROR)
+  }
+}

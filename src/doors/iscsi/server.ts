@@ -1,0 +1,147 @@
+/** The iSCSI door: listens, and keeps the sessions of the initiators it let in. */
+import type { Log } from '../../base/log.js'
+import type { VolumeSource } from '../../volume/volume.js'
+import { ISCSI_LIMITS } from '../../wire/iscsi/constants.js'
+import type { Address, Connection, PassedSocket, World } from '../../world/world.js'
+import { IscsiClient, type Lobby } from './connection.js'
+import type { Visit } from './login.js'
+import { NO_TARGET_RULES } from './target-rules.js'
+import { type TargetBook, Targets } from './targets.js'
+import { type ReservationStore, Units } from './units.js'
+
+/** What all doors of one node share: two sessions with one volume share its logical unit. */
+export interface IscsiShared {
+  readonly source: VolumeSource
+  readonly store: ReservationStore
+  readonly book: TargetBook
+  readonly units: Units
+  /** Of all doors: an initiator that comes back by another one takes the place of its own session. */
+  readonly clients: Set<IscsiClient>
+}
+
+export function iscsiShared(options: {
+  readonly source: VolumeSource
+  readonly store: ReservationStore
+  readonly log: Log
+  readonly book?: TargetBook
+  identity(): string
+}): IscsiShared {
+  const { source, store, book = { current: NO_TARGET_RULES } } = options
+  return { source, store, book, units: new Units(options), clients: new Set() }
+}
+
+export interface IscsiServerOptions {
+  readonly world: Pick<World, 'clock' | 'network' | 'random'>
+  readonly log: Log
+  readonly shared: IscsiShared
+  /** Port 0 picks a free one. */
+  readonly address: Address | PassedSocket
+}
+
+export interface IscsiSessionInfo {
+  readonly remote: string
+  readonly initiator: string
+  /** Undefined: a discovery session. */
+  readonly target: string | undefined
+}
+
+export interface IscsiServer {
+  /** Where it listens. */
+  readonly address: Address
+  /**
+   * Stops accepting, asks initiators to log out, finishes the commands at work, closes. Resolves when every volume has
+   * been handed back.
+   */
+  close(): Promise<void>
+  sessions(): IscsiSessionInfo[]
+}
+
+/** Rejects when the address cannot be listened at. */
+export async function startIscsiServer(options: IscsiServerOptions): Promise<IscsiServer> {
+  const { world, log, shared } = options
+  const { clock, random, network } = world
+  const { clients } = shared
+  const own = new Set<IscsiClient>()
+  let isTcp = 'port' in options.address
+  let closing = false
+  let lastTsih = 0
+  let port: number | undefined
+
+  const lobby: Lobby = {
+    targets: new Targets({ ...shared, log }),
+    get port() {
+      return port
+    },
+    hasSession: (tsih) => [...clients].some((client) => client.tsih === tsih),
+    replace: async (visit, by) => {
+      const former = [...clients].filter((one) => one !== by && isSamePort(one.visit, visit))
+      for (const one of former) one.drop('its initiator logged in anew')
+      await Promise.all(former.map((one) => one.over))
+      return former.length > 0
+    },
+    nextTsih: () => {
+      do lastTsih = (lastTsih % 0xffff) + 1
+      while (lobby.hasSession(lastTsih))
+      return lastTsih
+    },
+    coldReset: (target) => {
+      for (const one of [...clients]) if (one.visit?.target === target) one.finish()
+    },
+  }
+
+  const accept = (connection: Connection): void => {
+    // Gone before it was looked at; without an address it would pass for a local one.
+    if (isTcp && connection.remoteHost === undefined) {
+      connection.destroy()
+      return
+    }
+    if (closing || own.size >= ISCSI_LIMITS.connectionsMax) {
+      if (!closing) log.warn('iscsi.connections.full', { remote: connection.remote })
+      connection.destroy()
+      return
+    }
+    const gone = (): void => {
+      clients.delete(client)
+      own.delete(client)
+    }
+    const client = new IscsiClient({ connection, clock, random, log, lobby, gone })
+    clients.add(client)
+    own.add(client)
+  }
+
+  const listener = await network.listen(options.address, accept)
+  const { address } = listener
+  isTcp = 'port' in address
+  if ('port' in address) port = address.port
+  log.info('iscsi.listening', 'port' in address ? { host: address.host, port } : {})
+  const shutDown = async (): Promise<void> => {
+    closing = true
+    // Not awaited yet: a listener may wait for its connections, and those end below.
+    const stopped = listener.close()
+    const left = [...own]
+    for (const client of left) client.shutdown()
+    await Promise.all(left.map((client) => client.over))
+    await stopped
+  }
+  let closed: Promise<void> | undefined
+  return {
+    address,
+    close: () => {
+      closed ??= shutDown()
+      return closed
+    },
+    sessions: () =>
+      [...own].flatMap(({ remote, visit, tsih }) =>
+        visit === undefined || tsih === 0
+          ? []
+          : [{ remote, initiator: visit.initiator, target: visit.target }],
+      ),
+  }
+}
+
+/** One initiator's port at one target: there is one session of it at a time (RFC 7143, section 6.3.5). */
+function isSamePort(one: Visit | undefined, other: Visit): boolean {
+  if (one === undefined || one.target === undefined) return false
+  const isPort = one.initiator === other.initiator && one.isid === other.isid
+  return isPort && one.target === other.target
+}
