@@ -1,5 +1,4 @@
 /** The SCSI commands of one session: started, fed with data, ended, aborted. */
-import { noBytes } from '../../base/bytes.js'
 import {
   CommandFlag,
   FINAL,

@@ -152,7 +152,8 @@ export class LogicalUnit {
     this.reservedBy = undefined
     this.writeCache = true
     this.isProtected = false
-    this.tellOthers(by, code)
+    // Also who asked for it (SAM-5, 6.3.3).
+    for (const member of this.members) this.tell(member.nexus, code)
     await Promise.all([...this.members].map((one) => one.abort(this, by)))
   }
 
