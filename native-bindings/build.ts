@@ -31,6 +31,7 @@ interface Addon {
 
 const ADDONS: readonly Addon[] = [
   { name: 'posix', source: 'native-bindings/posix/posix.c' },
+  { name: 'fuse', source: 'native-bindings/fuse/fuse.c' },
   { name: 'erasure', source: 'native-bindings/erasure/erasure.c' },
   { name: 'service', source: 'native-bindings/service/service.c' },
   { name: 'nbd', source: 'native-bindings/nbd/nbd.c' },

@@ -4,17 +4,18 @@
  */
 import { cString } from '../base/bytes.js'
 import { Code, type Done, SheepError, toCode } from '../base/codes.js'
+import { LIMITS } from '../base/limits.js'
 import type { Log } from '../base/log.js'
 import type { ObjectAccess, ObjectRef, Selector, SlotUpdate, VdiAccess } from '../model/access.js'
 import {
   decodeInodeHeader,
-  INODE_HEADER_BYTES,
   type InodeHeader,
   NAME_BYTES,
   SLOT_BYTES,
   slotArray,
   slotRange,
 } from '../model/inode.js'
+import { decodeNodes, NODE_BYTES } from '../model/node.js'
 import { inodeOid, type Oid, oidVid, type Vid } from '../model/oid.js'
 import { NAMELESS } from '../model/vdi-state.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
@@ -38,6 +39,8 @@ const READ_ONLY_MS = 1_000
 const SLOTS_PER_READ = 65_536
 /** How often an opened volume's inode is looked at: it may have grown, or become a snapshot. */
 const LOOK_MS = 2_000
+/** What the header's fields take; its rest is for children nobody counts any more. */
+const HEADER_FIELDS_BYTES = 576
 /** Inodes read at once. */
 const HEADERS_AT_ONCE = 64
 
@@ -265,7 +268,7 @@ export class RemoteAccess implements ObjectAccess, VdiAccess {
   }
 
   async readHeader(vid: Vid): Promise<InodeHeader> {
-    return headerOf(await this.readBytes(inodeOid(vid), 0, INODE_HEADER_BYTES))
+    return headerOf(await this.readBytes(inodeOid(vid), 0, HEADER_FIELDS_BYTES))
   }
 
   async readSlots(vid: Vid, count: number): Promise<Uint32Array> {
@@ -277,11 +280,32 @@ export class RemoteAccess implements ObjectAccess, VdiAccess {
     return slots
   }
 
+  /** Where the members of the cluster listen, as they announce it. */
+  async members(): Promise<Address[]> {
+    const room = LIMITS.nodesMax * NODE_BYTES
+    const head = plainRequest({ opcode: Op.GET_NODE_LIST, dataLength: room })
+    const { body } = await this.call(head, undefined, 'again', room)
+    const nodes = decodeNodes(body, Math.floor(body.length / NODE_BYTES))
+    return nodes.map(({ host, port }) => ({ host, port }))
+  }
+
+  /** Ids of all volumes and snapshots that are not deleted, ascending. */
+  async living(): Promise<Vid[]> {
+    const [inUse, deleted] = await Promise.all([
+      this.#bitmap(Op.READ_VDIS),
+      this.#bitmap(Op.READ_DEL_VDIS),
+    ])
+    return setBits(inUse, deleted)
+  }
+
+  /** Undefined when it is gone, or makes no sense. */
+  headerIfAny(vid: Vid): Promise<InodeHeader | undefined> {
+    return this.#headerIfAny(vid)
+  }
+
   /** Of volumes and snapshots that are not deleted; one whose inode makes no sense is left out. */
   async list(): Promise<InodeHeader[]> {
-    const inUse = await this.#bitmap(Op.READ_VDIS)
-    const deleted = await this.#bitmap(Op.READ_DEL_VDIS)
-    const vids = setBits(inUse, deleted)
+    const vids = await this.living()
     const found: InodeHeader[] = []
     for (let from = 0; from < vids.length; from += HEADERS_AT_ONCE) {
       const batch = vids.slice(from, from + HEADERS_AT_ONCE)
@@ -303,6 +327,13 @@ export class RemoteAccess implements ObjectAccess, VdiAccess {
       if (listeners.size > 0 || this.#listeners.get(vid) !== listeners) return
       this.#listeners.delete(vid)
       this.#seen.delete(vid)
+    }
+  }
+
+  /** An opened volume was changed by its own user: what it remembers is read again. */
+  poke(): void {
+    for (const listeners of [...this.#listeners.values()]) {
+      for (const changed of [...listeners]) changed()
     }
   }
 

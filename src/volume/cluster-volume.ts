@@ -282,11 +282,19 @@ export class ClusterVolume implements Volume {
 
   #adopt(image: VdiImage): void {
     const { header, slots } = image
-    if (2 ** header.blockSizeShift !== this.objectBytes || header.sizeBytes < this.#sizeBytes) {
-      throw new SheepError(Code.NO_SUPPORT, `VDI ${header.name} shrank or changed its object size`)
+    if (2 ** header.blockSizeShift !== this.objectBytes) {
+      throw new SheepError(Code.NO_SUPPORT, `VDI ${header.name} changed its object size`)
     }
     if (slots.length > this.#table.length) this.#gate.grow(slots.length)
-    this.#table.replace(slots)
+    this.#table.replace(padded(slots, this.#table.length))
     this.#sizeBytes = header.sizeBytes
   }
+}
+
+/** Of one that was made smaller what is beyond its end reads as zeros until the volume is opened anew. */
+function padded(slots: Uint32Array, length: number): Uint32Array {
+  if (slots.length >= length) return slots
+  const all = new Uint32Array(length)
+  all.set(slots)
+  return all
 }

@@ -16,7 +16,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['sheep'],
   ['volume'],
   ['remote'],
-  ['doors'],
+  ['doors', 'sheepfs'],
   ['dog'],
   ['bin'],
 ]
@@ -87,11 +87,9 @@ test('only the real world touches clock, chance, network and files', (t) => {
 
 test('every source file is imported or started', (t) => {
   const reached = new Set(FILES.flatMap(({ imports }) => imports))
-  const started = /^bin\/(sheep\.cts|dog\.ts|quickstart\.ts)$/
+  const started = /^bin\/(sheep\.cts|dog\.ts|sheepfs\.ts|quickstart\.ts)$/
   // The driver for clusters in one process: only tests start those so far.
   reached.add('cluster/memory.ts')
-  // What sheepfs and the stand-alone NBD door stand on.
-  reached.add('remote/remote-volumes.ts')
   for (const { path } of FILES) t.true(reached.has(path) || started.test(path), path)
 })
 

@@ -5,5 +5,6 @@ import { fileURLToPath } from 'node:url'
 export const PROJECT = fileURLToPath(new URL('../../../../', import.meta.url))
 export const SHEEP = `${PROJECT}build/src/bin/sheep.cjs`
 export const DOG = `${PROJECT}build/src/bin/dog.js`
+export const SHEEPFS = `${PROJECT}build/src/bin/sheepfs.js`
 /** Downloads and prepared things that outlive a run; not tracked. */
 export const CACHE = `${PROJECT}.cache/`

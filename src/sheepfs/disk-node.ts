@@ -1,0 +1,150 @@
+/** `disk.raw` and `partitions/N.raw` as nodes. */
+
+import { Code, SheepError } from '../base/codes.js'
+import type { DiskView } from '../inspect/disk.js'
+import { type Partition, readPartitionTable } from '../inspect/partitions.js'
+import type { InodeHeader } from '../model/inode.js'
+import { slotsOf } from '../model/inode.js'
+import { diskXattrs, VdiAttributes } from './attributes.js'
+import { takenMs } from './catalogue.js'
+import type { FsContext } from './context.js'
+import { type DiskWindow, openDisk } from './disk-file.js'
+import type { DiskTarget } from './disks.js'
+import type { Directory, Facts, FileNode, OpenHow } from './node.js'
+import { facts } from './text-file.js'
+
+const READ_MODE = 0o444
+const WRITE_MODE = 0o644
+/** The most one look at a disk for its partitions reads at once. */
+const VIEW_PIECE_BYTES = 1024 * 1024
+
+export function targetOf(header: InodeHeader): DiskTarget {
+  const { name, vid, snapId, snapCtime } = header
+  return snapCtime === 0n ? { name } : { name, snapshot: { snapId, vid } }
+}
+
+export function attributesOf(fs: FsContext, header: InodeHeader): VdiAttributes {
+  const snapId = header.snapCtime === 0n ? 0 : header.snapId
+  const id = `${header.name}\0${snapId}`
+  const seen = fs.attributeKeys.get(id) ?? new Set<string>()
+  fs.attributeKeys.set(id, seen)
+  return new VdiAttributes(fs.volumes.access, header.name, snapId, seen)
+}
+
+export interface DiskNodeOptions {
+  readonly header: InodeHeader
+  readonly window?: DiskWindow
+  /** The size cannot be changed: see `DiskFileOptions`. */
+  readonly isFixed: boolean
+}
+
+/** `header`: as it was a moment ago. */
+export function diskNode(fs: FsContext, options: DiskNodeOptions): FileNode {
+  const { header, window } = options
+  const target = targetOf(header)
+  const isSnapshot = target.snapshot !== undefined
+  const open = (how: OpenHow) =>
+    openDisk({ disks: fs.disks, target, ...options, isDirect: !fs.pageCache }, how)
+  return {
+    kind: 'file',
+    xattrs: diskXattrs(() => fs.catalogue.header(header.vid), attributesOf(fs, header), isSnapshot),
+    facts: () => diskFacts(fs, header, window),
+    open,
+    ...(!isSnapshot && {
+      truncate: async (sizeBytes: number) => {
+        const file = await open({ writes: true })
+        try {
+          await file.truncate?.(sizeBytes)
+        } finally {
+          await file.close()
+        }
+      },
+    }),
+  }
+}
+
+async function diskFacts(
+  fs: FsContext,
+  header: InodeHeader,
+  window: DiskWindow | undefined,
+): Promise<Facts> {
+  const target = targetOf(header)
+  const disk = fs.disks.of(target)
+  const isSnapshot = target.snapshot !== undefined
+  const fresh = await freshOf(fs, header)
+  const sizeBytes = disk?.isWritten === true ? disk.sizeBytes : fresh.sizeBytes
+  const allocatedBytes = window?.sizeBytes ?? (await allocation(fs, fresh, sizeBytes))
+  const modifiedMs = isSnapshot ? takenMs(header) : fs.times.look(header.name, disk !== undefined)
+  const mode = isSnapshot ? READ_MODE : WRITE_MODE
+  return facts({ sizeBytes: window?.sizeBytes ?? sizeBytes, allocatedBytes, modifiedMs, mode })
+}
+
+/** As it is now; a node looked up before a snapshot was taken is of the successor afterwards. Snapshots stay as they are. */
+export async function freshOf(fs: FsContext, header: InodeHeader): Promise<InodeHeader> {
+  if (header.snapCtime !== 0n) return header
+  const fresh = await fs.catalogue.header(header.vid)
+  if (fresh.snapCtime === 0n && fresh.name === header.name) return fresh
+  const vid = await fs.volumes.access.find(header.name, { kind: 'working' })
+  return fs.catalogue.header(vid)
+}
+
+/** From the slots; of a hypervolume, which has none, everything counts as there. */
+async function allocation(fs: FsContext, header: InodeHeader, sizeBytes: number): Promise<number> {
+  if (header.storePolicy !== 0) return sizeBytes
+  const text = await fs.remembered.text(`slots ${header.vid}`, async () => {
+    const count = slotsOf(header.sizeBytes, header.blockSizeShift)
+    const slots = await fs.volumes.access.readSlots(header.vid, count)
+    let used = 0
+    for (const vid of slots) if (vid !== 0) used++
+    return `${used * 2 ** header.blockSizeShift}`
+  })
+  return Math.min(Number(text.toString()), sizeBytes)
+}
+
+/** The disk for those who look what is on it. `use` may read until it has ended. */
+export async function withView<T>(
+  fs: FsContext,
+  header: InodeHeader,
+  use: (view: DiskView) => Promise<T>,
+): Promise<T> {
+  const disk = await fs.disks.use(targetOf(header), false)
+  try {
+    const volume = await disk.ready()
+    const read = async (offset: number, length: number): Promise<Buffer> => {
+      const into = Buffer.alloc(length)
+      for (let at = 0; at < length; at += VIEW_PIECE_BYTES) {
+        const part = into.subarray(at, Math.min(length, at + VIEW_PIECE_BYTES))
+        const code = await new Promise<Code>((done) => volume.read(offset + at, part, done))
+        if (code !== Code.SUCCESS) throw new SheepError(code)
+      }
+      return into
+    }
+    return await use({ sizeBytes: disk.sizeBytes, read })
+  } finally {
+    await fs.disks.leave(disk, false)
+  }
+}
+
+/** `partitions`: the ones that hold something of their own, as files of their size. */
+export function partitionsDirectory(fs: FsContext, header: InodeHeader): Directory {
+  const parts = async (): Promise<Partition[]> => {
+    const key = `partitions ${header.name} ${header.vid}`
+    const text = await fs.remembered.text(key, async () => {
+      const table = await withView(fs, header, readPartitionTable)
+      return JSON.stringify(table?.partitions.filter(({ isContainer }) => !isContainer) ?? [])
+    })
+    return JSON.parse(text.toString()) as Partition[]
+  }
+  return {
+    kind: 'directory',
+    facts: async () => facts({ mode: 0o755, modifiedMs: fs.mountedMs }),
+    list: async () =>
+      (await parts()).map(({ number }) => ({ name: `${number}.raw`, isDirectory: false })),
+    child: async (name) => {
+      const found = (await parts()).find(({ number }) => name === `${number}.raw`)
+      if (found === undefined) return undefined
+      const { startBytes, sizeBytes } = found
+      return diskNode(fs, { header, window: { startBytes, sizeBytes }, isFixed: true })
+    },
+  }
+}

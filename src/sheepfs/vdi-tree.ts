@@ -1,0 +1,206 @@
+/**
+ * `vdi/`: a folder a VDI, which comes and goes with it, and in it its snapshots, which look the same.
+ *
+ *   vdi/Alice/{disk.raw,info.json,map.json,attributes/,partitions/,changes-since/,snapshots/TAG/...}
+ */
+import { inspectDisk } from '../inspect/inspect.js'
+import type { InodeHeader } from '../model/inode.js'
+import { Errno } from '../wire/fuse/constants.js'
+import { copiesText, describeHeader } from './attributes.js'
+import { createdMs, type Family, takenMs } from './catalogue.js'
+import { createVdi, deleteVdi, takeSnapshot } from './changes.js'
+import type { FsContext } from './context.js'
+import { attributesOf, diskNode, freshOf, partitionsDirectory, withView } from './disk-node.js'
+import { FsError } from './errors.js'
+import { changesText, mapText } from './maps.js'
+import { fromFileName, toFileName } from './names.js'
+import type { Directory, Listed, TreeNode } from './node.js'
+import { facts, fixedDirectory, textFile } from './text-file.js'
+
+const ID_PATTERN = /^\d{1,9}$/
+
+/** A snapshot goes by its tag where that leads back to it, else by its id; both are found. */
+function fileNameOf(snapshot: InodeHeader, family: Family): string {
+  const { tag, snapId } = snapshot
+  const namesakes = family.snapshots.filter((one) => one.tag === tag)
+  const isPlain = tag !== '' && !ID_PATTERN.test(tag) && namesakes.length === 1
+  return isPlain ? toFileName(tag) : `${snapId}`
+}
+
+function findSnapshot(family: Family, file: string): InodeHeader | undefined {
+  const byName = family.snapshots.find((one) => fileNameOf(one, family) === file)
+  return byName ?? family.snapshots.find(({ snapId }) => file === `${snapId}`)
+}
+
+async function mustFamily(fs: FsContext, name: string): Promise<Family> {
+  const family = await fs.catalogue.family(name)
+  if (family === undefined) throw new FsError(Errno.ENOENT)
+  return family
+}
+
+const timeOf = (header: InodeHeader): number =>
+  header.snapCtime === 0n ? createdMs(header) : takenMs(header)
+
+async function infoText(fs: FsContext, header: InodeHeader): Promise<string> {
+  const fresh = await freshOf(fs, header)
+  const about = {
+    ...describeHeader(fresh),
+    size: fresh.sizeBytes,
+    copies: copiesText(fresh),
+    object_size: 2 ** fresh.blockSizeShift,
+    snapshot_id: fresh.snapId,
+    snapshot: fresh.snapCtime !== 0n,
+    contents: fresh.storePolicy === 0 ? await withView(fs, fresh, inspectDisk) : undefined,
+  }
+  return `${JSON.stringify(about, undefined, 2)}\n`
+}
+
+/** What a VDI and a snapshot have alike. */
+function contents(fs: FsContext, header: InodeHeader, family: Family): Map<string, () => TreeNode> {
+  const modifiedMs = timeOf(header)
+  const id = `${header.name} ${header.vid}`
+  const text = (kind: string, make: () => Promise<string>): TreeNode =>
+    textFile({ content: () => fs.remembered.text(`${kind} ${id}`, make), modifiedMs })
+  return new Map<string, () => TreeNode>([
+    ['disk.raw', () => diskNode(fs, { header, isFixed: false })],
+    ['info.json', () => text('info', () => infoText(fs, header))],
+    ['map.json', () => text('map', async () => mapText(fs, await freshOf(fs, header)))],
+    ['attributes', () => attributesDirectory(fs, header)],
+    ['partitions', () => partitionsDirectory(fs, header)],
+    ['changes-since', () => changesDirectory(fs, header, family)],
+  ])
+}
+
+function changesDirectory(fs: FsContext, header: InodeHeader, family: Family): Directory {
+  const others = family.snapshots.filter(({ vid }) => vid !== header.vid)
+  const modifiedMs = timeOf(header)
+  const files = others.map((base): [string, () => TreeNode] => {
+    const key = `changes ${header.vid} ${base.vid}`
+    const content = () =>
+      fs.remembered.text(key, async () => changesText(fs, await freshOf(fs, header), base))
+    return [`${fileNameOf(base, family)}.map`, () => textFile({ content, modifiedMs })]
+  })
+  return fixedDirectory(new Map(files), modifiedMs)
+}
+
+function attributesDirectory(fs: FsContext, header: InodeHeader): Directory {
+  const attributes = attributesOf(fs, header)
+  const isSnapshot = header.snapCtime !== 0n
+  const modifiedMs = timeOf(header)
+  const file = (key: string, known: Buffer): TreeNode =>
+    textFile({
+      ...{ content: async () => (await attributes.get(key)) ?? known, modifiedMs },
+      ...(!isSnapshot && { written: (text: Buffer) => attributes.set(key, text) }),
+    })
+  const keyOf = (name: string): string => {
+    const key = fromFileName(name)
+    if (key === undefined) throw new FsError(Errno.EINVAL)
+    return key
+  }
+  return {
+    kind: 'directory',
+    facts: async () => facts({ mode: 0o755, modifiedMs }),
+    list: async () =>
+      (await attributes.keys()).map((key) => ({ name: toFileName(key), isDirectory: false })),
+    child: async (name) => {
+      const key = fromFileName(name)
+      const value = key === undefined ? undefined : await attributes.get(key)
+      return value === undefined ? undefined : file(key!, value)
+    },
+    ...(!isSnapshot && {
+      makeFile: (name: string) => attributes.set(keyOf(name), Buffer.alloc(0), 'create'),
+      removeFile: async (name: string) => {
+        if (!(await attributes.remove(keyOf(name)))) throw new FsError(Errno.ENOENT)
+      },
+    }),
+  }
+}
+
+function snapshotsDirectory(fs: FsContext, name: string): Directory {
+  const change = async (run: () => Promise<void>): Promise<void> => {
+    try {
+      await run()
+    } finally {
+      fs.catalogue.changed()
+      fs.remembered.clear()
+    }
+  }
+  return {
+    kind: 'directory',
+    facts: async () => facts({ mode: 0o755, modifiedMs: fs.mountedMs }),
+    list: async () => {
+      const family = await mustFamily(fs, name)
+      return family.snapshots.map((one) => {
+        return { name: fileNameOf(one, family), isDirectory: true }
+      })
+    },
+    child: async (file) => {
+      const family = await fs.catalogue.family(name)
+      const header = family === undefined ? undefined : findSnapshot(family, file)
+      if (header === undefined) return undefined
+      return fixedDirectory(contents(fs, header, family!), takenMs(header))
+    },
+    makeDirectory: (file) =>
+      change(async () => {
+        const tag = fromFileName(file)
+        // A tag of digits alone would be taken for an id.
+        if (tag === undefined || tag === '' || ID_PATTERN.test(tag)) throw new FsError(Errno.EINVAL)
+        const { working, snapshots } = await mustFamily(fs, name)
+        if (snapshots.some((one) => one.tag === tag)) throw new FsError(Errno.EEXIST)
+        if (working === undefined) throw new FsError(Errno.ENOENT)
+        await takeSnapshot(fs.volumes.access, await fs.volumes.access.readHeader(working.vid), tag)
+      }),
+    removeDirectory: (file) =>
+      change(async () => {
+        const found = findSnapshot(await mustFamily(fs, name), file)
+        if (found === undefined) throw new FsError(Errno.ENOENT)
+        await deleteVdi(fs.volumes.access, name, found.snapId)
+      }),
+  }
+}
+
+/** Of a VDI that was deleted only its snapshots are left. */
+function vdiDirectory(fs: FsContext, family: Family): Directory {
+  const { name, working } = family
+  const children = working === undefined ? new Map() : contents(fs, working, family)
+  children.set('snapshots', () => snapshotsDirectory(fs, name))
+  return fixedDirectory(children, working === undefined ? fs.mountedMs : createdMs(working))
+}
+
+/** `more`: the files sheepdog 1.0 has there; a VDI of such a name is found under volume/. */
+export function vdisDirectory(fs: FsContext, more: ReadonlyMap<string, () => TreeNode>): Directory {
+  const changed = (): void => {
+    fs.catalogue.changed()
+    fs.remembered.clear()
+  }
+  return {
+    kind: 'directory',
+    facts: async () => facts({ mode: 0o755, modifiedMs: fs.mountedMs }),
+    list: async () => {
+      const files = [...more.keys()].map((name): Listed => ({ name, isDirectory: false }))
+      const families = await fs.catalogue.families()
+      for (const name of families.keys()) {
+        if (!more.has(name)) files.push({ name: toFileName(name), isDirectory: true })
+      }
+      return files
+    },
+    child: async (file) => {
+      const control = more.get(file)
+      if (control !== undefined) return control()
+      const name = fromFileName(file)
+      const family = name === undefined ? undefined : await fs.catalogue.family(name)
+      return family === undefined ? undefined : vdiDirectory(fs, family)
+    },
+    makeDirectory: async (file) => {
+      const name = fromFileName(file)
+      if (name === undefined || more.has(file)) throw new FsError(Errno.EINVAL)
+      await createVdi(fs.volumes.access, name).finally(changed)
+    },
+    removeDirectory: async (file) => {
+      const family = await mustFamily(fs, fromFileName(file) ?? '')
+      // Its snapshots keep the folder; each of them is removed by itself.
+      if (family.working === undefined) throw new FsError(Errno.ENOTEMPTY)
+      await deleteVdi(fs.volumes.access, family.name, 0).finally(changed)
+    },
+  }
+}

@@ -1,0 +1,193 @@
+/**
+ * Replies to the kernel (linux/fuse.h): length u32 | error i32 (0 or negative) | unique u64, then a structure.
+ * Each function gives the structure alone; `replyHead` goes before it.
+ */
+import { FUSE_MAJOR, FUSE_MINOR, S_IFDIR } from './constants.js'
+
+export const REPLY_HEAD_BYTES = 16
+const ATTR_BYTES = 88
+/** Blocks of stat(2). */
+const BLOCK_BYTES = 512
+
+export function replyHead(unique: bigint, errno: number, bodyBytes: number): Buffer {
+  const head = Buffer.allocUnsafe(REPLY_HEAD_BYTES)
+  head.writeUInt32LE(REPLY_HEAD_BYTES + bodyBytes, 0)
+  head.writeInt32LE(-errno, 4)
+  head.writeBigUInt64LE(unique, 8)
+  return head
+}
+
+export interface InitReply {
+  readonly minor: number
+  readonly maxReadahead: number
+  readonly flags: number
+  readonly maxWrite: number
+  readonly maxPages: number
+  readonly maxBackground: number
+}
+
+export function encodeInit(reply: InitReply): Buffer {
+  const body = Buffer.alloc(64)
+  body.writeUInt32LE(FUSE_MAJOR, 0)
+  body.writeUInt32LE(Math.min(FUSE_MINOR, reply.minor), 4)
+  body.writeUInt32LE(reply.maxReadahead, 8)
+  body.writeUInt32LE(reply.flags >>> 0, 12)
+  body.writeUInt16LE(reply.maxBackground, 16)
+  body.writeUInt16LE(Math.floor((reply.maxBackground * 3) / 4), 18)
+  body.writeUInt32LE(reply.maxWrite, 20)
+  // Times are kept to the nanosecond.
+  body.writeUInt32LE(1, 24)
+  body.writeUInt16LE(reply.maxPages, 28)
+  return body
+}
+
+/** Of a version of the protocol nobody here speaks: the kernel then asks again in this one. */
+export function encodeInitVersion(): Buffer {
+  return encodeInit({
+    ...{ minor: FUSE_MINOR, maxReadahead: 0, flags: 0, maxWrite: 0 },
+    ...{ maxPages: 0, maxBackground: 0 },
+  })
+}
+
+export interface Attr {
+  readonly node: number
+  /** Type and permissions. */
+  readonly mode: number
+  readonly sizeBytes: number
+  /** Bytes that are really there. */
+  readonly allocatedBytes: number
+  /** Milliseconds since 1970. */
+  readonly modifiedMs: number
+  readonly createdMs: number
+  readonly uid: number
+  readonly gid: number
+  /** What I/O should come in. */
+  readonly ioBytes: number
+}
+
+function writeU64(into: Buffer, at: number, value: number): void {
+  into.writeUInt32LE(value >>> 0, at)
+  into.writeUInt32LE(Math.floor(value / 2 ** 32), at + 4)
+}
+
+function writeTime(into: Buffer, at: number, nanosecondsAt: number, ms: number): void {
+  const seconds = Math.floor(ms / 1000)
+  writeU64(into, at, seconds)
+  into.writeUInt32LE(Math.floor((ms - seconds * 1000) * 1e6), nanosecondsAt)
+}
+
+function writeAttr(into: Buffer, at: number, attr: Attr): void {
+  const isDirectory = (attr.mode & S_IFDIR) !== 0
+  writeU64(into, at, attr.node)
+  writeU64(into, at + 8, attr.sizeBytes)
+  writeU64(into, at + 16, Math.ceil(attr.allocatedBytes / BLOCK_BYTES))
+  writeTime(into, at + 24, at + 48, attr.modifiedMs)
+  writeTime(into, at + 32, at + 52, attr.modifiedMs)
+  writeTime(into, at + 40, at + 56, attr.createdMs)
+  into.writeUInt32LE(attr.mode, at + 60)
+  into.writeUInt32LE(isDirectory ? 2 : 1, at + 64)
+  into.writeUInt32LE(attr.uid, at + 68)
+  into.writeUInt32LE(attr.gid, at + 72)
+  into.writeUInt32LE(attr.ioBytes, at + 80)
+}
+
+/** How long the kernel may believe it without asking. */
+export interface Validity {
+  readonly validMs: number
+}
+
+export function encodeAttr(attr: Attr, { validMs }: Validity): Buffer {
+  const body = Buffer.alloc(16 + ATTR_BYTES)
+  writeTime(body, 0, 8, validMs)
+  writeAttr(body, 16, attr)
+  return body
+}
+
+/** The reply to LOOKUP and to what makes something. */
+export function encodeEntry(attr: Attr, { validMs }: Validity): Buffer {
+  const body = Buffer.alloc(40 + ATTR_BYTES)
+  writeU64(body, 0, attr.node)
+  writeTime(body, 16, 32, validMs)
+  writeTime(body, 24, 36, validMs)
+  writeAttr(body, 40, attr)
+  return body
+}
+
+export function encodeOpen(handle: number, openFlags: number): Buffer {
+  const body = Buffer.alloc(16)
+  writeU64(body, 0, handle)
+  body.writeUInt32LE(openFlags, 8)
+  return body
+}
+
+export function encodeWritten(bytes: number): Buffer {
+  const body = Buffer.alloc(8)
+  body.writeUInt32LE(bytes, 0)
+  return body
+}
+
+/** LSEEK. */
+export function encodeOffset(offset: number): Buffer {
+  const body = Buffer.alloc(8)
+  writeU64(body, 0, offset)
+  return body
+}
+
+/** GETXATTR and LISTXATTR that ask for no more than the size. */
+export function encodeXattrSize(bytes: number): Buffer {
+  return encodeWritten(bytes)
+}
+
+export interface StatFs {
+  readonly totalBytes: number
+  readonly freeBytes: number
+  readonly blockBytes: number
+  readonly files: number
+}
+
+export function encodeStatFs({ totalBytes, freeBytes, blockBytes, files }: StatFs): Buffer {
+  const body = Buffer.alloc(80)
+  const free = Math.floor(freeBytes / blockBytes)
+  writeU64(body, 0, Math.floor(totalBytes / blockBytes))
+  writeU64(body, 8, free)
+  writeU64(body, 16, free)
+  writeU64(body, 24, files)
+  body.writeUInt32LE(blockBytes, 40)
+  body.writeUInt32LE(255, 44)
+  body.writeUInt32LE(blockBytes, 48)
+  return body
+}
+
+export interface DirEntry {
+  readonly node: number
+  readonly name: string
+  readonly isDirectory: boolean
+}
+
+/**
+ * As many entries from `from` on as fit; the offset of each is the place of the next one.
+ *
+ *   node u64 | next u64 | name length u32 | type u32 | name, padded to 8
+ */
+export function encodeDirEntries(
+  entries: readonly DirEntry[],
+  from: number,
+  bytesMax: number,
+): Buffer {
+  const parts: Buffer[] = []
+  let bytes = 0
+  for (let i = from; i < entries.length; i++) {
+    const { node, name, isDirectory } = entries[i]!
+    const text = Buffer.from(name)
+    const entry = Buffer.alloc(Math.ceil((24 + text.length) / 8) * 8)
+    if (bytes + entry.length > bytesMax) break
+    writeU64(entry, 0, node)
+    writeU64(entry, 8, i + 1)
+    entry.writeUInt32LE(text.length, 16)
+    entry.writeUInt32LE(isDirectory ? 4 : 8, 20)
+    text.copy(entry, 24)
+    parts.push(entry)
+    bytes += entry.length
+  }
+  return Buffer.concat(parts)
+}
