@@ -4,6 +4,7 @@ import { execFile, spawn } from 'node:child_process'
 import { lookup } from 'node:dns/promises'
 import { appendFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
+import { isatty } from 'node:tty'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { silentLog } from '../base/log.js'
@@ -41,6 +42,8 @@ const io: DogIo = {
   get stdin() {
     return process.stdin
   },
+  // A descriptor's kind is known without opening it.
+  stdinIsTTY: isatty(0),
   columns: process.stdout.columns || COLUMNS_WITHOUT_TERMINAL,
   version: version(),
   resolve: async (name) => {

@@ -13,6 +13,8 @@ export interface DogIo {
   readonly stderr: ErrorStream
   /** Looked at only by commands that read it. */
   readonly stdin: AsyncIterable<Buffer>
+  /** Somebody types it. */
+  readonly stdinIsTTY?: boolean
   /** Width of the terminal on stdout; 80 when there is none. */
   readonly columns: number
   /** Version of the program, for the overview. */

@@ -56,6 +56,7 @@ export interface DogOptions {
   readonly store?: string
   readonly copies?: Redundancy
   readonly snapshot?: SnapshotSelector
+  readonly from?: SnapshotSelector
   readonly oid?: bigint
   readonly index?: number
   readonly block_size_shift?: number
@@ -279,6 +280,13 @@ export const vdiOption = {
     parse: parseShift,
   },
   snapshot: { ...snapshotHelp, parse: parseSnapshot },
+  from: {
+    letter: 'F',
+    long: 'from',
+    valued: true,
+    help: 'create a differential backup from the snapshot',
+    parse: parseSnapshot,
+  },
   newTag: { ...snapshotHelp, parse: parseTag },
   reduceIdentical: {
     letter: 'R',

@@ -74,7 +74,11 @@ async function runDelete(context: Context): Promise<number> {
  * 1.0 does it: in steps, at the user's pace. 1.0 exits 0 whatever happens; we fail when nothing
  * was deleted.
  */
-async function deleteVdi(context: Context, name: string, which: SnapshotSelector): Promise<void> {
+export async function deleteVdi(
+  context: Context,
+  name: string,
+  which: SnapshotSelector,
+): Promise<void> {
   const { nrBatchedReclamation, reclamationInterval, maxReclaim } = context.options
   const inSteps = [nrBatchedReclamation, reclamationInterval, maxReclaim].some(
     (value) => value !== undefined,
@@ -166,7 +170,7 @@ async function runRollback(context: Context): Promise<number> {
   return Exit.ok
 }
 
-async function exists(context: Context, name: string): Promise<boolean> {
+export async function exists(context: Context, name: string): Promise<boolean> {
   try {
     await context.sheep.lookup(name, WORKING)
     return true

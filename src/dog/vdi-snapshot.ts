@@ -84,7 +84,7 @@ async function runSnapshot(context: Context): Promise<number> {
 }
 
 /** Tags the working VDI, then asks for its successor, which turns it into the snapshot. */
-async function succeed(
+export async function succeed(
   { sheep }: Context,
   name: string,
   tag: string,
@@ -137,7 +137,7 @@ async function openWorking(context: Context, name: string): Promise<OpenedVdi> {
   }
 }
 
-async function ownsObjects(context: Context, vdi: OpenedVdi): Promise<boolean> {
+export async function ownsObjects(context: Context, vdi: OpenedVdi): Promise<boolean> {
   let owns = false
   await scanSlots(context.sheep, vdi, (_first, vids) => {
     owns ||= vids.includes(vdi.vid)

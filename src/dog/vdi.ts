@@ -4,6 +4,7 @@ import type { Noun } from './command.js'
 import { exportVdi } from './transfer/vdi-export.js'
 import { importVdi } from './transfer/vdi-import.js'
 import { getattr, setattr } from './vdi-attr.js'
+import { backup } from './vdi-backup.js'
 import { cache } from './vdi-cache.js'
 import { create } from './vdi-create.js'
 import { remove, rollback } from './vdi-delete.js'
@@ -13,6 +14,7 @@ import { list } from './vdi-list.js'
 import { lock } from './vdi-lock.js'
 import { object } from './vdi-object.js'
 import { resize } from './vdi-resize.js'
+import { restore } from './vdi-restore.js'
 import { clone, snapshot } from './vdi-snapshot.js'
 import { track } from './vdi-track.js'
 import { graph, tree } from './vdi-tree.js'
@@ -22,6 +24,6 @@ export const vdi: Noun = {
   subcommands: [
     ...[create, snapshot, clone, remove, rollback, list, tree, graph, resize, read, write],
     ...[alterVdi, cache, lock, inspect, setattr, getattr],
-    ...[exportVdi, importVdi, object, track],
+    ...[exportVdi, importVdi, object, track, backup, restore],
   ],
 }

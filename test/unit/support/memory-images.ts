@@ -17,6 +17,7 @@ export class MemoryImages implements Images {
   readonly files = new Map<string, MemoryFile>()
   /** Files in the making that were neither committed nor discarded yet. */
   pending = 0
+  #scratches = 0
   /** Called before every write to a new file. */
   beforeWrite: (offset: number) => void = () => undefined
   /** Called with every range that is read. */
@@ -73,8 +74,13 @@ export class MemoryImages implements Images {
     })
   }
 
-  scratch(): Promise<never> {
-    return Promise.reject(errno('ENOENT'))
+  scratch(): Promise<{ readonly path: string; remove(): Promise<void> }> {
+    const path = `/scratch/${++this.#scratches}`
+    const remove = (): Promise<void> => {
+      for (const name of this.files.keys()) if (name.startsWith(path)) this.files.delete(name)
+      return Promise.resolve()
+    }
+    return Promise.resolve({ path, remove })
   }
 
   run(): Promise<ProgramEnd> {
