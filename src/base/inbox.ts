@@ -17,15 +17,29 @@ export class Inbox {
   #at = 0
   #rest: Buffer[] = []
   #restAt = 0
+  #isBorrowed = false
   readonly #scratch = Buffer.alloc(FRAME_BYTES_MAX)
 
-  /** Keeps `chunk`. */
-  push(chunk: Buffer): void {
+  /** Keeps `chunk`; with `isBorrowed` only until `keep`. */
+  push(chunk: Buffer, isBorrowed = false): void {
     this.bytes += chunk.length
+    this.#isBorrowed = isBorrowed
     if (this.#at === this.#head.length && this.#restAt === this.#rest.length) {
       this.#head = chunk
       this.#at = 0
     } else this.#rest.push(chunk)
+  }
+
+  /** Copies what is left of a borrowed chunk: its memory is somebody else's from now on. */
+  keep(): void {
+    if (!this.#isBorrowed) return
+    this.#isBorrowed = false
+    if (this.bytes === 0) this.clear()
+    else if (this.#restAt < this.#rest.length) this.#rest.push(Buffer.from(this.#rest.pop()!))
+    else {
+      this.#head = Buffer.from(this.#head.subarray(this.#at))
+      this.#at = 0
+    }
   }
 
   /** Shows the next `length` (<= 64) bytes through `view`, without consuming; needs `bytes` >= length. */
@@ -70,10 +84,16 @@ export class Inbox {
     const count = Math.min(target.length - at, this.bytes)
     let moved = 0
     while (moved < count) {
-      this.#head.copy(target, at + moved, this.#at)
+      if (!this.#isAt(target, at + moved)) this.#head.copy(target, at + moved, this.#at)
       moved += this.#advance(count - moved)
     }
     return count
+  }
+
+  /** The next bytes were received where they are wanted. */
+  #isAt(target: Buffer, at: number): boolean {
+    const head = this.#head
+    return head.buffer === target.buffer && head.byteOffset + this.#at === target.byteOffset + at
   }
 
   clear(): void {
@@ -81,6 +101,7 @@ export class Inbox {
     this.#at = 0
     this.#rest = []
     this.#restAt = 0
+    this.#isBorrowed = false
     this.bytes = 0
   }
 

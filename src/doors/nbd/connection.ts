@@ -5,6 +5,7 @@
  *
  *   handshake --opened--> transmission --goodbye, shutdown--> ending --close--> gone
  */
+import type { BufferPool } from '../../base/buffer-pool.js'
 import { Code, codeOf, codeText, SheepError } from '../../base/codes.js'
 import { Inbox } from '../../base/inbox.js'
 import type { Log } from '../../base/log.js'
@@ -26,6 +27,7 @@ export interface ClientOptions {
   readonly source: VolumeSource
   readonly rules: RuleBook
   readonly hall: NbdHall
+  readonly memory: BufferPool
   /** Why it is not served; it is told so. */
   readonly refusal?: string | undefined
   readonly tls?: TlsDoor | undefined
@@ -127,13 +129,18 @@ export class NbdClient implements ConnectionEvents {
   data(chunk: Buffer): void {
     if (this.#state === 'ending' || this.#state === 'gone') return
     if (this.#state === 'transmission') this.#heard = this.#options.clock.now()
-    this.#inbox.push(chunk)
+    this.#inbox.push(chunk, true)
     if (!this.#stalled()) this.#run()
     else if (!this.#paused) {
       // Only now: most stalls are over before more bytes come, and pausing costs system calls.
       this.#paused = true
       this.#connection.pause()
     }
+    this.#inbox.keep()
+  }
+
+  room(): Buffer | undefined {
+    return this.#transmission?.room(this.#inbox)
   }
 
   drain(): void {
@@ -294,7 +301,7 @@ export class NbdClient implements ConnectionEvents {
     })
     this.#transmission = new Transmission({
       agreed,
-      ...{ counters: this.#visit.counters, share },
+      ...{ counters: this.#visit.counters, share, memory: this.#options.memory },
       disk: volume,
       replies,
       perform: (slot) => perform(stage, slot),

@@ -1,4 +1,5 @@
 /** The NBD door: listens, and keeps the clients it let in. */
+import { BufferPool } from '../../base/buffer-pool.js'
 import type { Log } from '../../base/log.js'
 import type { VolumeSource } from '../../volume/volume.js'
 import { NBD_LIMITS } from '../../wire/nbd/constants.js'
@@ -43,6 +44,7 @@ export interface NbdServer {
 export async function startNbdServer(options: NbdServerOptions): Promise<NbdServer> {
   const { world, log, source, tls, rules = { current: NO_RULES } } = options
   const hall = options.hall ?? new NbdHall(world.clock)
+  const memory = new BufferPool()
   const clients = new Set<NbdClient>()
   let closing = false
   let emptied: (() => void) | undefined
@@ -69,6 +71,7 @@ export async function startNbdServer(options: NbdServerOptions): Promise<NbdServ
       source,
       rules,
       hall,
+      memory,
       refusal,
       tls,
       gone: () => {

@@ -9,6 +9,7 @@
  * Requests are pooled objects with a ready-made `done`: a request costs no closure and no promise.
  * Replies go out in the order of completion; who orders overlapping requests is the volume.
  */
+import type { BufferPool } from '../../base/buffer-pool.js'
 import { noBytes } from '../../base/bytes.js'
 import { Code, codeText, nbdErrorOf } from '../../base/codes.js'
 import type { Inbox } from '../../base/inbox.js'
@@ -34,11 +35,16 @@ export type Verdict = 'starve' | 'corked' | 'full' | 'goodbye' | 'badMagic' | 't
 /** Queued replies are sent when they are more than this, in the middle of a turn. */
 const CORKED_BYTES_MAX = 1024 * 1024
 
+/** What is left of a payload is received where it belongs if it is at least this much; else with what follows it. */
+const ROOM_BYTES_MIN = 16 * 1024
+
 export interface TransmissionOptions {
   readonly agreed: Agreed
   readonly disk: Pick<Volume, 'sizeBytes' | 'readOnly'>
   readonly replies: ReplyQueue
   readonly counters: Counters
+  /** For payloads. */
+  readonly memory: BufferPool
   /** What the export may have at work; `late` is called when there is room again. */
   readonly share: Share
   /** Starts a request; `slot.done` ends it, at once or later. */
@@ -128,13 +134,10 @@ export class Transmission {
     inbox.skip(requestBytes)
     if (slot.type === Command.BLOCK_STATUS) slot.contexts = agreed.contexts
     if (payloadBytes > 0) {
-      if (inbox.bytes < payloadBytes) {
-        slot.payload = Buffer.allocUnsafe(payloadBytes)
-        this.#incoming = slot
-        this.#filled = 0
-        return undefined
-      }
-      slot.payload = inbox.take(payloadBytes)
+      slot.payload = this.#options.memory.take(payloadBytes)
+      this.#incoming = slot
+      this.#filled = 0
+      return undefined
     }
     this.#start(slot)
     return undefined
@@ -163,6 +166,15 @@ export class Transmission {
     this.#incoming = undefined
     this.#start(slot)
     return true
+  }
+
+  /** Where the next bytes of a payload belong, when enough of it is missing. */
+  room(inbox: Inbox): Buffer | undefined {
+    const payload = this.#incoming?.payload
+    if (payload === undefined || inbox.bytes > 0) return undefined
+    return payload.length - this.#filled < ROOM_BYTES_MIN
+      ? undefined
+      : payload.subarray(this.#filled)
   }
 
   #startSkip(slot: Slot, refusal: Refusal, payloadBytes: number): void {
@@ -200,7 +212,7 @@ export class Transmission {
   #readQuestion(slot: Slot): Refusal | undefined {
     const { agreed, disk } = this.#options
     const question = wire.decodeStatusQuestion(slot.payload)
-    slot.payload = noBytes()
+    this.#forgetPayload(slot)
     if (question === undefined) return MALFORMED_QUESTION
     const ids = new Set(question.contextIds)
     slot.contexts = agreed.contexts.filter(({ id }) => ids.delete(id))
@@ -218,7 +230,7 @@ export class Transmission {
   #refuse(slot: Slot, refusal: Refusal): void {
     this.#options.counters.errors++
     this.#queueError(slot, refusal)
-    slot.payload = noBytes()
+    this.#forgetPayload(slot)
     this.#free.push(slot)
   }
 
@@ -230,13 +242,18 @@ export class Transmission {
       this.#options.counters.errors++
       this.#queueError(slot, { error: nbdErrorOf(slot.code), text: codeText(slot.code) })
     }
-    slot.payload = noBytes()
+    this.#forgetPayload(slot)
     slot.reply = noBytes()
     slot.layout = undefined
     slot.statuses = []
     this.#free.push(slot)
     this.#options.share.end(slot.pieces)
     if (!this.#receiving) this.#options.late()
+  }
+
+  #forgetPayload(slot: Slot): void {
+    if (slot.payload.length > 0) this.#options.memory.give(slot.payload)
+    slot.payload = noBytes()
   }
 
   #queueError(slot: Slot, { error, text }: Refusal): void {

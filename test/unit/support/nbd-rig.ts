@@ -2,6 +2,7 @@
  * An NBD server side without sockets: a connection that records, a clock that a test moves, and the
  * client's bytes as small builders. Reply streams are decoded into lines that read like a transcript.
  */
+import { BufferPool } from '../../../src/base/buffer-pool.js'
 import { silentLog } from '../../../src/base/log.js'
 import { NbdClient, type TlsDoor } from '../../../src/doors/nbd/connection.js'
 import { type ExportRules, NO_RULES } from '../../../src/doors/nbd/export-rules.js'
@@ -149,6 +150,7 @@ export function rig(source: VolumeSource, tls?: TlsDoor, options: RigOptions = {
     source,
     rules: { current: options.rules ?? NO_RULES },
     hall: options.hall ?? new NbdHall(clock),
+    memory: new BufferPool({ scribble: true }),
     refusal: options.refusal,
     tls,
     gone: () => {
@@ -161,11 +163,24 @@ export function rig(source: VolumeSource, tls?: TlsDoor, options: RigOptions = {
     clock,
     gone: 0,
     feed: async (...bytes) => {
-      connection.events.data(Buffer.concat(bytes))
+      lend(connection.events, Buffer.concat(bytes))
       await settle()
     },
   }
   return made
+}
+
+/** Bytes as a socket gives them: where there is room for them, else in memory that is overwritten afterwards. */
+function lend(events: ConnectionEvents, bytes: Buffer): void {
+  for (let at = 0; at < bytes.length; ) {
+    const room = events.room?.()
+    const end = room === undefined ? bytes.length : Math.min(bytes.length, at + room.length)
+    const piece = Buffer.from(bytes.subarray(at, end))
+    room?.set(piece)
+    events.data(room === undefined ? piece : (room.subarray(0, piece.length) as Buffer))
+    piece.fill(0xd7)
+    at = end
+  }
 }
 
 /** Lets promises and `soon` run out. */
