@@ -69,10 +69,13 @@ export interface Connection {
   readonly localHost?: string
   /** Set once by whoever owns the connection, before the next turn of the loop. */
   on(events: ConnectionEvents): void
-  /** Sends; `bytes` must not change afterwards. False: wait for `drain`. */
-  write(bytes: Uint8Array): boolean
+  /**
+   * Sends; `bytes` must not change before `sent`, which is called when the kernel has them, and not at all when the
+   * connection ends before. False: wait for `drain`.
+   */
+  write(bytes: Uint8Array, sent?: () => void): boolean
   /** Several pieces in one system call where the platform allows it. */
-  writeAll(pieces: readonly Uint8Array[]): boolean
+  writeAll(pieces: readonly Uint8Array[], sent?: () => void): boolean
   pause(): void
   resume(): void
   /** Sends what waits, then closes. */

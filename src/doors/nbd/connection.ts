@@ -66,7 +66,7 @@ export class NbdClient implements ConnectionEvents {
   readonly #source: VolumeSource
   #connection: Connection
   readonly #inbox = new Inbox()
-  readonly #replies = new ReplyQueue()
+  readonly #replies: ReplyQueue
   readonly #handshake: Handshake
   readonly #visit: Visit
   #transmission: Transmission | undefined
@@ -89,6 +89,7 @@ export class NbdClient implements ConnectionEvents {
 
   constructor(options: ClientOptions) {
     this.#options = options
+    this.#replies = new ReplyQueue(options.memory)
     this.#connection = options.connection
     const { tls, source, rules, hall, refusal } = options
     const { remote, remoteHost } = options.connection
@@ -346,13 +347,16 @@ export class NbdClient implements ConnectionEvents {
 
   /** Sends the queued replies unless the client is slow to take the ones before. */
   #flush(): void {
-    if (this.#replies.bytes > 0) this.#send(this.#replies.take())
+    if (this.#replies.bytes === 0) return
+    const { pieces, sent } = this.#replies.take()
+    this.#send(pieces, sent)
   }
 
-  #send(pieces: readonly Buffer[]): void {
+  #send(pieces: readonly Buffer[], sent?: () => void): void {
     if (pieces.length === 0) return
-    const took =
-      pieces.length === 1 ? this.#connection.write(pieces[0]!) : this.#connection.writeAll(pieces)
+    const connection = this.#connection
+    const isOne = pieces.length === 1
+    const took = isOne ? connection.write(pieces[0]!, sent) : connection.writeAll(pieces, sent)
     if (!took) this.#blocked = true
   }
 

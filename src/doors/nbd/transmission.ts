@@ -237,9 +237,11 @@ export class Transmission {
   #finish(slot: Slot): void {
     this.inFlight--
     this.#held -= chargeOf(slot)
-    if (slot.code === Code.SUCCESS) encodeReply(slot, this.#options.agreed, this.#options.replies)
+    const { agreed, replies, counters } = this.#options
+    if (slot.code === Code.SUCCESS) encodeReply(slot, agreed, replies)
     else {
-      this.#options.counters.errors++
+      counters.errors++
+      if (slot.reply.length > 0) replies.forgo(slot)
       this.#queueError(slot, { error: nbdErrorOf(slot.code), text: codeText(slot.code) })
     }
     this.#forgetPayload(slot)

@@ -133,16 +133,19 @@ export class SocketConnection implements Connection {
     return this.#socket
   }
 
-  write(bytes: Uint8Array): boolean {
+  write(bytes: Uint8Array, sent?: () => void): boolean {
     // Nothing will ever drain: `close` is on its way, and waiting would be for ever.
     if (!this.#socket.writable) return true
-    return this.#socket.write(bytes)
+    return this.#socket.write(bytes, whenSent(sent))
   }
 
-  writeAll(pieces: readonly Uint8Array[]): boolean {
+  writeAll(pieces: readonly Uint8Array[], sent?: () => void): boolean {
     if (!this.#socket.writable) return true
+    const last = pieces.length - 1
     this.#socket.cork()
-    for (const piece of pieces) this.#socket.write(piece)
+    pieces.forEach(
+      (piece, i) => void this.#socket.write(piece, whenSent(i === last ? sent : undefined)),
+    )
     this.#socket.uncork()
     return !this.#socket.writableNeedDrain
   }
@@ -170,6 +173,11 @@ export class SocketConnection implements Connection {
   destroy(): void {
     this.#socket.destroy()
   }
+}
+
+/** What failed to leave may still be looked at by the kernel. */
+function whenSent(sent: (() => void) | undefined): ((error?: Error | null) => void) | undefined {
+  return sent && ((error) => error ?? sent())
 }
 
 function remoteName(socket: Socket): string {

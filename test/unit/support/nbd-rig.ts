@@ -76,12 +76,19 @@ export class TestConnection implements Connection {
     this.events = events
   }
 
-  write(bytes: Uint8Array): boolean {
-    return this.writeAll([bytes])
+  write(bytes: Uint8Array, sent?: () => void): boolean {
+    return this.writeAll([bytes], sent)
   }
 
-  writeAll(pieces: readonly Uint8Array[]): boolean {
-    this.writes.push(Buffer.concat(pieces))
+  writeAll(pieces: readonly Uint8Array[], sent?: () => void): boolean {
+    const bytes = Buffer.concat(pieces)
+    this.writes.push(bytes)
+    setImmediate(() => {
+      // A kernel that takes them late would have sent something else.
+      if (!Buffer.concat(pieces).equals(bytes))
+        throw new Error('bytes changed before they were sent')
+      sent?.()
+    })
     return !this.slow
   }
 
