@@ -3,6 +3,8 @@
  * the bytes are: nothing is thrown, what the server says can be read to the end, every request is answered exactly once unless it
  * cost the connection, and each volume comes back.
  */
+
+import { BufferPool } from '../../src/base/buffer-pool.js'
 import { zeros } from '../../src/base/bytes.js'
 import { Code, type Done, SheepError } from '../../src/base/codes.js'
 import { silentLog } from '../../src/base/log.js'
@@ -17,7 +19,7 @@ import {
 } from '../../src/wire/nbd/constants.js'
 import type { Clock, Connection, ConnectionEvents } from '../../src/world/world.js'
 import type { Dice } from '../faults/dice.js'
-import { u32 } from '../unit/support/nbd-rig.js'
+import { lend, u32 } from '../unit/support/nbd-rig.js'
 import { chunksOf } from './mutate.js'
 import { EXPORT, nbdConversation } from './nbd-frames.js'
 
@@ -66,6 +68,7 @@ async function oneConnection(dice: Dice, frames: number): Promise<Conversed> {
   let gone = 0
   const client = new NbdClient({
     ...{ connection, clock, log: silentLog, source, rules: { current: NO_RULES }, hall },
+    memory: new BufferPool({ scribble: true }),
     gone: () => void gone++,
   })
   let brought = 0
@@ -73,7 +76,7 @@ async function oneConnection(dice: Dice, frames: number): Promise<Conversed> {
     brought++
     for (const chunk of chunksOf(frame, dice)) {
       if (connection.isOver) break
-      connection.events?.data(chunk)
+      if (connection.events !== undefined) lend(connection.events, chunk)
     }
     if (client.exportName === undefined) await turns(clock)
     if (connection.isOver) break

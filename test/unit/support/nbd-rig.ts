@@ -178,7 +178,7 @@ export function rig(source: VolumeSource, tls?: TlsDoor, options: RigOptions = {
 }
 
 /** Bytes as a socket gives them: where there is room for them, else in memory that is overwritten afterwards. */
-function lend(events: ConnectionEvents, bytes: Buffer): void {
+export function lend(events: ConnectionEvents, bytes: Buffer): void {
   for (let at = 0; at < bytes.length; ) {
     const room = events.room?.()
     const end = room === undefined ? bytes.length : Math.min(bytes.length, at + room.length)
