@@ -142,9 +142,10 @@ export class ReplyQueue {
   }
 
   #closeRun(): void {
-    if (this.#runTo === this.#runFrom) return
-    this.#pieces.push(this.#run.subarray(this.#runFrom, this.#runTo))
-    const block = this.#blockOf(this.#run)
+    if (this.#runTo > this.#runFrom) {
+      this.#pieces.push(this.#run.subarray(this.#runFrom, this.#runTo))
+    }
+    const block = this.#runReplies > 0 ? this.#blockOf(this.#run) : undefined
     if (block !== undefined) this.#counts.push({ block, count: this.#runReplies })
     this.#runReplies = 0
   }

@@ -306,13 +306,16 @@ export class IscsiClient implements ConnectionEvents {
   }
 
   #flush(): void {
-    if (this.#replies.bytes > 0) this.#send(this.#replies.take())
+    if (this.#replies.bytes === 0) return
+    const { pieces, sent } = this.#replies.take()
+    this.#send(pieces, sent)
   }
 
-  #send(pieces: readonly Buffer[]): void {
+  #send(pieces: readonly Buffer[], sent?: () => void): void {
     if (this.#state === 'gone') return
-    const took =
-      pieces.length === 1 ? this.#connection.write(pieces[0]!) : this.#connection.writeAll(pieces)
+    const connection = this.#connection
+    const isOne = pieces.length === 1
+    const took = isOne ? connection.write(pieces[0]!, sent) : connection.writeAll(pieces, sent)
     if (!took) this.#blocked = true
   }
 
