@@ -237,10 +237,7 @@ export class FaultCluster {
     const began = performance.now()
     try {
       await until('the cluster being clean', limitMs, async () => {
-        await this.lookAfter()
-        for (const status of this.status()) {
-          if (status.condition === 'dead') await this.perform(mending(status))
-        }
+        await this.#reviveDead()
         return this.settle()
       })
     } catch (error) {
@@ -249,6 +246,14 @@ export class FaultCluster {
     const seconds = (performance.now() - began) / 1000
     this.cleanSeconds.push(seconds)
     return seconds
+  }
+
+  /** Starts whoever has ended by itself meanwhile. */
+  async #reviveDead(): Promise<void> {
+    await this.lookAfter()
+    for (const status of this.status()) {
+      if (status.condition === 'dead') await this.perform(mending(status))
+    }
   }
 
   /** Notes whether the cluster is clean now; then nobody is a danger any more. */
@@ -309,6 +314,8 @@ export class FaultCluster {
     const { index } = node.place
     const { cluster, say } = this.#options
     await until(`node ${index} noticing that a disk is gone`, DISK_NOTICED_MS, async () => {
+      // A daemon that ended after its fault notices nothing.
+      await this.#reviveDead()
       const { stdout } = await cluster.dogAt(index, 'node md info', ['-r'])
       return !stdout.includes(path)
     })
