@@ -104,6 +104,7 @@ test('a beat comes back as it was; a cut one is a RangeError', (t) => {
     number: 77,
     isSure: true,
     isServing: true,
+    isTorn: true,
     age: 86400,
     entries: [{ process: SUBJECT.process, incarnation: '0011223344556677', number: 5 }],
     reason: 'because',

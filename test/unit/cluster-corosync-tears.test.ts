@@ -4,6 +4,7 @@
  */
 import test, { type ExecutionContext } from 'ava'
 import { GRACE_MS, LEASE_MS, Lease } from '../../src/cluster/corosync/lease.js'
+import { WAIT_MS } from '../../src/cluster/corosync/tears.js'
 import { Votes } from '../../src/cluster/corosync/votes.js'
 import type { ProcessId } from '../../src/world/corosync.js'
 import { type Member, Story } from './support/corosync-story.js'
@@ -33,6 +34,8 @@ test('more than half goes on, whoever is lowest', async (t) => {
     [3, 4, 5],
   ])
   await story.until(() => story.member(3).recorder.lines.at(-1) === 'left 2 [3 4 5]')
+  t.deepEqual(story.lost(), [], 'the others may not go on, and wait')
+  await story.until(() => story.lost().length === 2)
   await story.pass(1000)
   t.deepEqual(
     [story.lost(), story.sure()],
@@ -46,7 +49,9 @@ test('more than half goes on, whoever is lowest', async (t) => {
 test('in three parts nobody has enough, and nobody goes on', async (t) => {
   const story = await new Story(t).with(1, 2, 3)
   story.ring.tear([[1], [2], [3]])
-  await story.pass(10_000)
+  await story.pass(LEASE_MS)
+  t.deepEqual([story.lost(), story.sure()], [[], []])
+  await story.pass(WAIT_MS + 1000)
   t.deepEqual([story.lost(), story.sure()], [[1, 2, 3], []])
 })
 
@@ -124,9 +129,12 @@ test('a stop that is too short to matter costs nobody anything', async (t) => {
   t.deepEqual([story.lost(), story.sure()], [[], [1, 2, 3]])
 })
 
-test('without the quorum of its corosync a node stops at once', async (t) => {
+test('without the quorum of its corosync a node serves nothing, and gives up at last', async (t) => {
   const story = await new Story(t).with(1, 2, 3)
   story.ring.setQuorate(false)
+  t.deepEqual(story.sure(), [])
+  await story.pass(WAIT_MS - 100)
+  t.deepEqual([story.lost(), story.sure()], [[], []])
   await story.until(() => story.lost().length === 3)
   t.deepEqual(story.sure(), [])
   t.regex(story.member(1).recorder.own.at(-1) ?? '', /quorum/)

@@ -1,7 +1,7 @@
 /**
  * What members tell each other beside the group 1.0 knows, in a group of its own ("sheepdog.sure").
  *
- *   0 "SDb1" | kind u8 | flags u8: 1 sure, 2 serving | entries u16
+ *   0 "SDb1" | kind u8 | flags u8: 1 sure, 2 serving, 4 torn | entries u16
  *   8 incarnation 8 | number u32 | age in seconds u32
  *  24 entries of 20: nodeid u32, pid u32, incarnation 8, number u32
  *
@@ -20,6 +20,7 @@ const ENTRY_BYTES = 20
 const KINDS = ['beat', 'refusal', 'eviction'] as const
 const SURE = 1
 const SERVING = 2
+const TORN = 4
 const REASON_BYTES_MAX = 1000
 
 export interface BeatEntry {
@@ -37,6 +38,8 @@ export interface Beat {
   readonly isSure: boolean
   /** Its cluster has the members it needs, and serves. */
   readonly isServing: boolean
+  /** It has lost members and may still take them back: of itself it decides nothing. */
+  readonly isTorn: boolean
   /** How long its cluster has had members without a break, in whole seconds. */
   readonly age: number
   readonly entries: readonly BeatEntry[]
@@ -53,6 +56,7 @@ export const SILENCE: Beat = {
   number: 0,
   isSure: false,
   isServing: false,
+  isTorn: false,
   age: 0,
   entries: [],
   reason: '',
@@ -63,7 +67,7 @@ export function encodeBeat(beat: Beat): Buffer {
   const bytes = Buffer.alloc(HEAD_BYTES + beat.entries.length * ENTRY_BYTES + reason.length)
   MAGIC.copy(bytes)
   bytes[4] = KINDS.indexOf(beat.kind)
-  bytes[5] = (beat.isSure ? SURE : 0) | (beat.isServing ? SERVING : 0)
+  bytes[5] = flagsOf(beat)
   bytes.writeUInt16LE(beat.entries.length, 6)
   bytes.write(beat.incarnation, 8, INCARNATION_BYTES, 'hex')
   bytes.writeUInt32LE(beat.number, 16)
@@ -76,6 +80,10 @@ export function encodeBeat(beat: Beat): Buffer {
   })
   reason.copy(bytes, bytes.length - reason.length)
   return bytes
+}
+
+function flagsOf({ isSure, isServing, isTorn }: Beat): number {
+  return (isSure ? SURE : 0) | (isServing ? SERVING : 0) | (isTorn ? TORN : 0)
 }
 
 /** Throws RangeError on what is none. */
@@ -93,6 +101,7 @@ export function decodeBeat(bytes: Buffer): Beat {
     number: bytes.readUInt32LE(16),
     isSure: ((bytes[5] ?? 0) & SURE) !== 0,
     isServing: ((bytes[5] ?? 0) & SERVING) !== 0,
+    isTorn: ((bytes[5] ?? 0) & TORN) !== 0,
     age: bytes.readUInt32LE(20),
     entries: Array.from({ length: count }, (_, i) => {
       const at = HEAD_BYTES + i * ENTRY_BYTES

@@ -139,8 +139,7 @@ class CorosyncDriver implements ClusterDriver {
         this.#quorate = quorate
         if (!isNews) return
         this.#options.log.info('corosync.quorum', { quorate })
-        const reason = 'the corosync of this host has lost quorum'
-        if (!quorate) this.#member?.withdraw('outside', reason)
+        this.#member?.quorum(quorate, 'the corosync of this host has lost quorum')
         this.#enter()
       },
       closed: (reason) => {

@@ -11,9 +11,9 @@ import type { Corosync, Departure, Group, GroupChange, ProcessId } from '../../w
 import type { World } from '../../world/world.js'
 import { Delivery } from '../delivery.js'
 import type { DriverEvents } from '../driver.js'
-import type { MemberId } from '../membership.js'
+import type { Entry, MemberId } from '../membership.js'
 import { BEAT_GROUP } from './beat.js'
-import { GRACE_MS } from './lease.js'
+import { History } from './history.js'
 import {
   decodeMessage,
   encodeMessage,
@@ -28,6 +28,8 @@ import {
 import { Order, SELF } from './order.js'
 import { Outlet } from './outlet.js'
 import { LEFT_BEHIND, Pulse } from './pulse.js'
+import { decodeStand, encodeStand, type Stand } from './stand.js'
+import { Tears, WAIT_MS } from './tears.js'
 
 /** The oldest member answers within milliseconds, unless a member that is not heard of is waited for. */
 const ANSWER_MS = 60_000
@@ -71,7 +73,9 @@ export class CorosyncMember {
   #process: ProcessId | undefined
   #order: Order | undefined
   #pulse: Pulse | undefined
-  #cancelWait: (() => void) | undefined
+  #tears: Tears | undefined
+  readonly #history: History
+  #cancelGivingUp: (() => void) | undefined
   /** The own join is answered: this process is one of those that count. */
   #counts = false
   /** Who went between the own arrival and the answer, which may still name it: told to the pulse afterwards. */
@@ -84,6 +88,7 @@ export class CorosyncMember {
   constructor(options: MemberOptions) {
     this.#options = options
     this.#incarnation = options.world.random.bytes(INCARNATION_BYTES).toString('hex')
+    this.#history = new History(this.#incarnation)
     this.#delivery = new Delivery(SELF, options.events, {
       answered: (joiner, answer) => this.#answer(joiner, answer),
       declined: (_joiner, reason) => this.#decline(reason),
@@ -132,7 +137,10 @@ export class CorosyncMember {
     } catch (error) {
       throw new SheepError(Code.INVALID_PARMS, (error as Error).message)
     }
-    this.#messages?.send(parts)
+    // While members are missing it could reach a part of them only.
+    const isKept = this.#tears?.isTorn === true && type !== 'leave'
+    if (isKept) this.#messages?.keep(parts)
+    else this.#messages?.send(parts)
   }
 
   endBlock(): void {
@@ -151,6 +159,16 @@ export class CorosyncMember {
       this.#end({ kind: 'left' })
     })
     this.#guard(() => this.send('leave'))
+  }
+
+  /** Whether the corosync of this host has quorum: without it this member serves nothing, and gives up at last. */
+  quorum(isQuorate: boolean, reason: string): void {
+    if (this.#pulse !== undefined) this.#pulse.isQuorate = isQuorate
+    this.#cancelGivingUp?.()
+    this.#cancelGivingUp = undefined
+    if (isQuorate) return
+    if (!this.#counts) this.#outside(reason)
+    else this.#cancelGivingUp = this.#after(WAIT_MS, () => this.#outside(reason))
   }
 
   /** Gives up being a member at once; the others see the connection close. */
@@ -194,14 +212,22 @@ export class CorosyncMember {
       this.#outside('the network changed while this node was joining')
       return
     }
+    this.#tears?.changed(members, isMerged)
     this.#depart(left)
     for (const { process, why } of joined) {
       this.#evicted.delete(processKey(process))
-      // Who comes from another part of the network leaves and joins anew before it counts.
-      if (why === 'joined') this.#order.arrived(process)
+      // Who comes from another part of the network is missed here, or leaves and joins anew before it counts.
+      if (why === 'joined') this.#arrived(process)
       else this.#options.log.warn('corosync.stranger', { process: processKey(process) })
     }
+    this.#tears?.state()
     this.#advance()
+  }
+
+  #arrived(process: ProcessId): void {
+    this.#history.add('arrived', processKey(process))
+    this.#order?.arrived(process, this.#history.value)
+    this.#tears?.gone(process)
   }
 
   #start(members: readonly ProcessId[], joined: GroupChange['joined']): void {
@@ -209,8 +235,9 @@ export class CorosyncMember {
     const beats = this.#beats
     if (beats === undefined || !joined.some(({ process }) => processKey(process) === self)) return
     const others = members.filter((process) => processKey(process) !== self)
-    this.#pulse = this.#newPulse(beats)
-    this.#order = new Order(this.#self, others, {
+    const pulse = this.#newPulse(beats)
+    this.#pulse = pulse
+    const order = new Order(this.#self, others, this.#history.value, {
       deliver: (events) => {
         this.#delivery.push(events)
         this.#delivery.run()
@@ -219,6 +246,9 @@ export class CorosyncMember {
         if (isMine) this.#refuse(joiner, reason)
       },
     })
+    this.#order = order
+    this.#tears = this.#newTears(order, pulse)
+    this.#tears.changed(members, false)
     const { request } = this.#options
     this.#messages?.send(encodeMessage(this.#message('join', { process: this.#self }, request)))
     this.#after(ANSWER_MS, () => {
@@ -227,6 +257,32 @@ export class CorosyncMember {
       const reason = `no member answered within ${ANSWER_MS / 1000} s (node/process: ${elders})`
       this.#end({ kind: 'unanswered', reason })
     })
+  }
+
+  #newTears(order: Order, pulse: Pulse): Tears {
+    const { world, log } = this.#options
+    return new Tears({
+      clock: world.clock,
+      log,
+      self: this.#self,
+      order,
+      pulse,
+      history: this.#history,
+      after: (delayMs, fn) => void this.#after(delayMs, fn),
+      send: (stand) => this.#messages?.send([encodeStand(this.#self, stand)]),
+      outside: (reason) => this.#outside(reason),
+      over: (unsaid) => this.#resay(unsaid),
+    })
+  }
+
+  #resay(unsaid: readonly Entry[]): void {
+    for (const entry of unsaid) {
+      if (entry.kind === 'update') this.send('update', undefined, entry.node)
+      else if (entry.kind === 'notify' || entry.kind === 'unblock')
+        this.send(entry.kind, entry.message)
+      else if (entry.kind === 'block') this.send('block')
+    }
+    this.#messages?.release()
   }
 
   #newPulse(outlet: Outlet): Pulse {
@@ -238,6 +294,7 @@ export class CorosyncMember {
       outlet,
       after: (delayMs, fn) => void this.#after(delayMs, fn),
       isServing: () => this.inside && this.#options.events.isServing?.() === true,
+      isTorn: () => this.#tears?.isTorn === true,
       outside: (reason) => this.#outside(reason),
       refused: (reason) => this.#end({ kind: 'refused', reason }),
       evicted: (process) => {
@@ -251,33 +308,14 @@ export class CorosyncMember {
   #depart(left: readonly { readonly process: ProcessId; readonly why: Departure }[]): void {
     for (const { process, why } of left) {
       if (why === 'node-down') continue
-      this.#order?.departed(process, undefined)
+      this.#history.add('gone', processKey(process))
+      this.#order?.departed(process)
+      this.#tears?.gone(process)
       if (this.#counts) this.#pulse?.gone(process)
       else this.#early.push(() => this.#pulse?.gone(process))
     }
     const lost = left.flatMap(({ process, why }) => (why === 'node-down' ? [process] : []))
-    if (lost.length > 0) this.#tear(lost, 'cannot be reached')
-  }
-
-  /** Members are missing and nobody knows whether they live. */
-  #tear(lost: readonly ProcessId[], what: string): void {
-    const pulse = this.#pulse
-    if (pulse === undefined) return
-    const missing = lost.filter((process) => pulse.isMember(process))
-    const members = pulse.members.length
-    const names = missing.map(processKey).join(', ')
-    if (!pulse.unreachable(missing)) {
-      this.#options.log.error('corosync.minority', { missing: names, members })
-      const rest = members - missing.length
-      const why = pulse.isNew
-        ? 'not all members had agreed on this one yet'
-        : `${rest} of ${members} members may not go on alone`
-      this.#outside(`${names} ${what}, and ${why}`)
-      return
-    }
-    if (missing.length > 0) this.#options.log.warn('corosync.torn', { missing: names, members })
-    const dueAt = this.#options.world.clock.monotonic() + GRACE_MS
-    for (const process of lost) this.#order?.departed(process, dueAt)
+    if (lost.length > 0) this.#tears?.lose(lost, 'cannot be reached')
   }
 
   #received(from: ProcessId, bytes: Buffer): void {
@@ -285,6 +323,11 @@ export class CorosyncMember {
     if (order === undefined) return
     let message: Message
     try {
+      const stand = decodeStand(bytes)
+      if (stand !== undefined) {
+        this.#stood(from, stand)
+        return
+      }
       message = decodeMessage(bytes)
     } catch (error) {
       this.#options.log.warn('corosync.message.bad', {
@@ -294,6 +337,8 @@ export class CorosyncMember {
       return
     }
     const { process } = message.subject
+    // A leave is told as what follows from it.
+    if (message.type !== 'leave') this.#history.add('said', processKey(from))
     if (message.type === 'leave') this.#leaveCame(from, process)
     else if (message.type === 'join') this.#pulse?.expect(from, message.incarnation)
     const isVain = message.type === 'accept' && !this.#mayAnswer(from, message)
@@ -301,11 +346,18 @@ export class CorosyncMember {
     this.#advance()
   }
 
+  #stood(from: ProcessId, stand: Stand): void {
+    this.#tears?.said(from, stand)
+    this.#advance()
+  }
+
   /** Whether this answer lets a joiner into this cluster. */
   #mayAnswer(from: ProcessId, { subject, incarnation }: Message): boolean {
     if (this.#evicted.has(processKey(from))) return false
     // Who is not in yet is let in by whoever answers first.
-    if (!this.#counts || this.#pulse?.isMember(from) === true) return true
+    if (!this.#counts) return true
+    // While members are missing nobody is let in; a joiner that saw them go asks anew.
+    if (this.#pulse?.isMember(from) === true) return this.#tears?.isTorn !== true
     this.#order?.elsewhere(subject.process, incarnation)
     return false
   }
@@ -320,21 +372,21 @@ export class CorosyncMember {
       this.#outside(LEFT_BEHIND)
     } else {
       this.#evicted.add(processKey(process))
-      if (!this.#counts) {
-        this.#order?.departed(process, this.#options.world.clock.monotonic() + GRACE_MS)
-        this.#early.push(() => this.#silent(process))
-      } else this.#silent(process)
+      // Who was to answer waits for what becomes of that one.
+      if (!this.#counts) this.#outside('a member was left behind while this node was joining')
+      else if (this.#pulse?.isMember(process) === true) {
+        this.#tears?.lose([process], 'was silent for too long')
+        this.#tears?.gone(process)
+        this.#tears?.state()
+      }
     }
   }
 
-  #silent(process: ProcessId): void {
-    if (this.#pulse?.isMember(process) === true) this.#tear([process], 'was silent for too long')
-  }
-
   /** A join is answered: from now on the joiner counts. */
-  #settled({ subject, members, isSettled }: Message): void {
+  #settled({ subject, members, isSettled, history }: Message): void {
     if (processKey(subject.process) === processKey(this.#self)) {
       this.#counts = true
+      this.#history.begin(history)
       const others = members.map(({ process }) => process)
       this.#pulse?.begin(others, isSettled)
       for (const tell of this.#early.splice(0)) tell()
@@ -351,10 +403,10 @@ export class CorosyncMember {
     if (order === undefined || subject === undefined) return
     if (processKey(subject.process) !== processKey(order.processOf(joiner) ?? this.#self)) return
     try {
-      const { incarnation } = subject
+      const { incarnation, history } = subject
       const isSettled = this.#pulse?.isSettled !== false
       const accept = { ...PLAIN, ...order.standing(), type: 'accept', subject } as const
-      const message = { ...accept, incarnation, isSettled, payload: answer }
+      const message = { ...accept, incarnation, history, isSettled, payload: answer }
       this.#messages?.send(encodeMessage(message))
     } catch (error) {
       if (!(error instanceof RangeError)) throw error
@@ -389,14 +441,8 @@ export class CorosyncMember {
 
   #advance(): void {
     if (this.#isOver) return
-    const { clock } = this.#options.world
-    const isSure = this.#pulse?.isSure === true
-    const at = this.#order?.advance({ now: clock.monotonic(), isSure })
-    this.#cancelWait?.()
-    this.#cancelWait = undefined
-    if (at === undefined || this.#isOver) return
-    const delay = Math.max(1, Math.ceil(at - clock.monotonic()))
-    this.#cancelWait = this.#after(delay, () => this.#advance())
+    this.#tears?.look()
+    if (!this.#isOver) this.#order?.advance()
   }
 
   #after(delayMs: number, fn: () => void): () => void {

@@ -10,7 +10,7 @@
  * a payload of that size. What 1.0 has no field for stands in the last slot of the member list, which
  * it reads with 1024 members only (and then so do we):
  *
- *     0 "SDx2" | 4 true payload length u32 | 8 waiting BLOCKs u32 | 12 incarnation 8 | 20 settled u8
+ *     0 "SDx3" | 4 true payload length u32 | 8 waiting BLOCKs u32 | 12 incarnation 8 | 20 settled u8 | 24 history u64
  *
  * (the incarnation, in a JOIN and the ACCEPT that answers it, tells a process from itself before it left and came back)
  * and the owners of these BLOCKs, oldest first, 8 bytes each, in the slots after the members. In 1.0 a joiner does not
@@ -30,7 +30,8 @@ const SLOT_BYTES = 88
 const SLOTS = 1024
 const EXTRA_OFFSET = MEMBERS_OFFSET + (SLOTS - 1) * SLOT_BYTES
 const SETTLED_OFFSET = EXTRA_OFFSET + 20
-const EXTRA_MAGIC = Buffer.from('SDx2')
+const HISTORY_OFFSET = EXTRA_OFFSET + 24
+const EXTRA_MAGIC = Buffer.from('SDx3')
 const OWNER_BYTES = 8
 export const INCARNATION_BYTES = 8
 
@@ -56,6 +57,8 @@ export interface Message {
   readonly incarnation: string
   /** Of an ACCEPT: its sender knew that all members shared its view of them (votes.ts). */
   readonly isSettled: boolean
+  /** Of an ACCEPT: what its sender had seen when the joiner arrived (history.ts); 0 when 1.0 sent it. */
+  readonly history: bigint
   readonly payload: Buffer
 }
 
@@ -65,6 +68,7 @@ export const PLAIN = {
   blocks: [],
   incarnation: '',
   isSettled: false,
+  history: 0n,
   payload: Buffer.alloc(0),
 } as const satisfies Partial<Message>
 
@@ -96,6 +100,7 @@ export function encodeMessage(message: Message): Buffer[] {
   header.writeUInt32LE(blocks.length, EXTRA_OFFSET + 8)
   header.write(message.incarnation, EXTRA_OFFSET + 12, INCARNATION_BYTES, 'hex')
   header[SETTLED_OFFSET] = message.isSettled ? 1 : 0
+  header.writeBigUInt64LE(message.history, HISTORY_OFFSET)
   const ownersAt = MEMBERS_OFFSET + members.length * SLOT_BYTES
   blocks.forEach((owner, i) => {
     putProcess(header, ownersAt + i * OWNER_BYTES, owner)
@@ -131,6 +136,7 @@ export function decodeMessage(bytes: Buffer): Message {
       ? bytes.toString('hex', EXTRA_OFFSET + 12, EXTRA_OFFSET + 12 + INCARNATION_BYTES)
       : '',
     isSettled: hasExtra && bytes[SETTLED_OFFSET] === 1,
+    history: hasExtra ? bytes.readBigUInt64LE(HISTORY_OFFSET) : 0n,
     payload: bytes.subarray(HEADER_BYTES, HEADER_BYTES + exact),
   }
 }

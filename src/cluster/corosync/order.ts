@@ -11,8 +11,9 @@
  *  - Two clusters that grew up in parts of a torn network may be in one group for a while, and both answer a joiner.
  *    It belongs to the one that answered first; the other one takes its place away.
  *  - Who found only processes that came after it in its group is the first member, and answers itself.
- *  - A LEAVE that nobody vouches for waits until it is due (by the own clock) and this member is sure that it is
- *    not itself the one left behind. All that is behind it waits too, so clocks cannot change the order.
+ *  - When members are lost that may live, nothing counts any more (`freeze`) before all know what becomes of them: they
+ *    are gone, and what came after their loss counts after it (`thaw`), or they are there again, and what came
+ *    after it never was (`rewind`; tear.ts).
  */
 import { nodeKey, type SdNode } from '../../model/node.js'
 import type { ProcessId } from '../../world/corosync.js'
@@ -35,6 +36,10 @@ export const SELF = 1 as MemberId
 interface Place {
   readonly kind: 'place'
   readonly process: ProcessId
+  /** Number of the arrival, as in all items. */
+  readonly at: number
+  /** What this member had seen then. */
+  readonly history: bigint
   join?: { readonly node: SdNode; readonly request: Buffer; readonly incarnation: string }
   accept?: { readonly by: ProcessKey; readonly at: number; readonly message: Message }
   /** Put to the state machine; its answer is awaited. */
@@ -44,25 +49,25 @@ interface Place {
 interface Leave {
   readonly kind: 'leave'
   readonly process: ProcessId
-  /** Number of the arrival. */
   readonly at: number
-  /** Undefined: vouched for, and due at once. */
-  readonly dueAt: number | undefined
-}
-
-/** The moment, by the clock of `dueAt`, and whether this member may be sure of itself then. */
-export interface Moment {
-  readonly now: number
-  readonly isSure: boolean
 }
 
 interface Said {
   readonly kind: 'said'
   readonly process: ProcessId
+  readonly at: number
   readonly entry: Entry
 }
 
 type Item = Place | Leave | Said
+
+/** What a rewind leaves behind. */
+export interface Rewound {
+  /** What this process itself had said: to be said again, in this order. */
+  readonly unsaid: readonly Entry[]
+  /** Who asks to come in, as before. */
+  readonly arrivals: readonly ProcessKey[]
+}
 
 export interface OrderDuties {
   /** In order, one batch a step. May call back into the driver, not into the order. */
@@ -83,13 +88,17 @@ export class Order {
   #arrivals = 0
   #nextId = SELF + 1
   #advancing = false
+  /** Arrivals until then count; undefined: all do. */
+  #frozenAt: number | undefined
+  /** The last time two parts of the ring found each other. */
+  #mergedAt = 0
 
   /** `others`: the group as this process found it, without those that joined in the same moment. */
-  constructor(self: ProcessId, others: readonly ProcessId[], duties: OrderDuties) {
+  constructor(self: ProcessId, others: readonly ProcessId[], history: bigint, duties: OrderDuties) {
     this.#self = processKey(self)
     this.#duties = duties
     this.#elders = new Set(others.map(processKey))
-    this.#list = [{ kind: 'place', process: self, asked: false }]
+    this.#list = [{ kind: 'place', process: self, at: 0, history, asked: false }]
   }
 
   get state(): ClusterState | undefined {
@@ -111,19 +120,57 @@ export class Order {
   }
 
   /** The place whose answer is awaited, and what the joiner calls itself. */
-  get asking(): (Participant & { readonly incarnation: string }) | undefined {
+  get asking(): (Participant & Pick<Message, 'incarnation' | 'history'>) | undefined {
     const head = this.#list[0]
     if (head?.kind !== 'place' || !head.asked || head.join === undefined) return undefined
     const { node, incarnation } = head.join
-    return { process: head.process, node, incarnation }
+    return { process: head.process, node, incarnation, history: head.history }
   }
 
-  arrived(process: ProcessId): void {
-    this.#list.push({ kind: 'place', process, asked: false })
+  /** `history`: with this arrival. */
+  arrived(process: ProcessId, history: bigint): void {
+    this.#list.push({ kind: 'place', process, at: ++this.#arrivals, history, asked: false })
+  }
+
+  /** Nothing that arrives from now on counts for the time being. */
+  freeze(): void {
+    this.#frozenAt ??= this.#arrivals
+  }
+
+  /** It counts, in the order it came. */
+  thaw(): void {
+    this.#frozenAt = undefined
+  }
+
+  /** Two parts of the ring have found each other. */
+  merged(): void {
+    this.#mergedAt = this.#arrivals
+  }
+
+  /**
+   * What arrived since `freeze` never was. Who asks to come in goes on asking when he came after the parts that are one
+   * now found each other; the others ask again by themselves. These are missing now.
+   */
+  rewind(missing: readonly ProcessId[]): Rewound {
+    const frozenAt = this.#frozenAt ?? this.#arrivals
+    const isAsker = (item: Item): item is Place =>
+      item.kind === 'place' && item.accept === undefined
+    const askers = this.#list.filter(isAsker)
+    const kept = askers.filter(({ at }) => at > this.#mergedAt)
+    const unsaid = this.#list.flatMap((item) =>
+      item.kind === 'said' && item.at > frozenAt && processKey(item.process) === this.#self
+        ? [item.entry]
+        : [],
+    )
+    for (const place of askers) if (!kept.includes(place) && place.asked) this.#withdraw(place)
+    const before = this.#list.filter((item) => !isAsker(item) && item.at <= frozenAt)
+    const leaves = missing.map((process): Leave => ({ kind: 'leave', process, at: frozenAt + 1 }))
+    this.#list = [...before, ...leaves, ...kept]
+    return { unsaid, arrivals: kept.map(({ process }) => processKey(process)) }
   }
 
   /** True when the process was, or is about to be, a member. */
-  departed(process: ProcessId, dueAt: number | undefined): boolean {
+  departed(process: ProcessId): boolean {
     const key = processKey(process)
     this.#arrivals++
     this.#elders.delete(key)
@@ -133,7 +180,7 @@ export class Order {
     )
     if (isGoing?.kind === 'leave') return false
     const isKnown = this.#state === undefined || this.#ids.has(key) || isGoing !== undefined
-    if (isKnown) this.#list.push({ kind: 'leave', process, at: this.#arrivals, dueAt })
+    if (isKnown) this.#list.push({ kind: 'leave', process, at: this.#arrivals })
     return isKnown
   }
 
@@ -161,62 +208,58 @@ export class Order {
         return false
       case 'notify':
       case 'unblock':
-        this.#list.push({ kind: 'said', process: from, entry: { kind: type, message: payload } })
+        this.#said(from, { kind: type, message: payload })
         return false
       case 'block':
-        this.#list.push({ kind: 'said', process: from, entry: { kind: 'block' } })
+        this.#said(from, { kind: 'block' })
         return false
       case 'update':
-        this.#list.push({
-          kind: 'said',
-          process: from,
-          entry: { kind: 'update', node: subject.node },
-        })
+        this.#said(from, { kind: 'update', node: subject.node })
         return false
     }
   }
 
-  /**
-   * Does what can be done now. Returns when to come again, by the same clock; undefined: when something arrives
-   * or the member is sure again.
-   */
-  advance(moment: Moment): number | undefined {
-    if (this.#advancing) return undefined
+  #said(process: ProcessId, entry: Entry): void {
+    this.#list.push({ kind: 'said', process, at: this.#arrivals, entry })
+  }
+
+  /** Does what can be done now. */
+  advance(): void {
+    if (this.#advancing) return
     this.#advancing = true
     try {
-      for (;;) {
-        const wait = this.#step(moment)
-        if (wait !== 'more') return wait
-      }
+      while (this.#frozenAt === undefined && this.#step());
     } finally {
       this.#advancing = false
     }
   }
 
-  #step(moment: Moment): number | 'more' | undefined {
+  /** True when there may be more to do. */
+  #step(): boolean {
     const head = this.#list[0]
     switch (head?.kind) {
       case undefined:
-        return undefined
+        return false
       case 'place':
-        return this.#place(head, moment)
+        return this.#place(head)
       case 'leave':
-        return this.#leaveWhenDue(head, moment)
+        this.#leave(head)
+        return true
       case 'said':
         this.#list.shift()
         this.#say(head)
-        return 'more'
+        return true
     }
   }
 
-  #place(place: Place, moment: Moment): number | 'more' | undefined {
-    if (place.join === undefined) return undefined
+  #place(place: Place): boolean {
+    if (place.join === undefined) return false
     if (this.#state === undefined) {
       if (place.accept !== undefined) {
         this.#enter(place.accept.message, place.join)
-        return 'more'
+        return true
       }
-      if (this.#elders.size > 0) return undefined
+      if (this.#elders.size > 0) return false
       this.#state = EMPTY_CLUSTER
     }
     if (!place.asked) return this.#ask(place, place.join)
@@ -225,28 +268,31 @@ export class Order {
     const isHis = accept !== undefined && this.#ids.get(accept.by) === acceptor
     // Somebody else answered: the oldest one had gone by then, or this is a node of sheepdog 1.0.
     const leave = isHis ? undefined : this.#departureOf(acceptor, accept?.at)
-    if (leave !== undefined) return this.#leaveWhenDue(leave, moment)
-    if (accept === undefined || acceptor === undefined) return undefined
+    if (leave !== undefined) {
+      this.#leave(leave)
+      return true
+    }
+    if (accept === undefined || acceptor === undefined) return false
     this.#list.shift()
     const joiner = this.#idOf(place.process)
     this.#apply(acceptor, { kind: 'accept', joiner, answer: accept.message.payload })
-    return 'more'
+    return true
   }
 
-  #ask(place: Place, { node, request }: NonNullable<Place['join']>): 'more' {
+  #ask(place: Place, { node, request }: NonNullable<Place['join']>): true {
     const state = this.#state ?? EMPTY_CLUSTER
     const id = this.#idOf(place.process)
     const entry: Entry = { kind: 'join', node, request, mark: 0 }
     if (mayAppend(state, id, entry)) {
       place.asked = true
       this.#apply(id, entry)
-      return 'more'
+      return true
     }
     this.#list.shift()
     this.#forget(place.process)
     const reason = `${nodeKey(node)} is already a member of the cluster`
     this.#duties.refused(place.process, reason, state.members[0]?.id === SELF)
-    return 'more'
+    return true
   }
 
   /** The own accept: what the others know becomes what this member knows. */
@@ -263,15 +309,6 @@ export class Order {
     this.#state = { nextSeq: 1, members, joining, blocks }
     const acceptor = acceptorOf(this.#state) ?? SELF
     this.#apply(acceptor, { kind: 'accept', joiner: SELF, answer: message.payload })
-  }
-
-  #leaveWhenDue(leave: Leave, { now, isSure }: Moment): number | 'more' | undefined {
-    if (leave.dueAt !== undefined) {
-      if (leave.dueAt > now) return leave.dueAt
-      if (!isSure) return undefined
-    }
-    this.#leave(leave)
-    return 'more'
   }
 
   #leave(leave: Leave): void {

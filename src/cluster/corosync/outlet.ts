@@ -12,6 +12,7 @@ export class Outlet {
   readonly #group: Group
   readonly #clock: Clock
   #waiting: (readonly Buffer[])[] = []
+  #kept: (readonly Buffer[])[] = []
   #bytes = 0
   #retryMs = RETRY_MIN_MS
   #cancel: (() => void) | undefined
@@ -28,19 +29,35 @@ export class Outlet {
 
   /** Throws AGAIN, and sends nothing, when too much waits already. */
   send(parts: readonly Buffer[]): void {
-    const bytes = parts.reduce((sum, part) => sum + part.length, 0)
+    this.#count(parts)
+    this.#waiting.push(parts)
+    if (this.#cancel === undefined) this.#drain()
+  }
+
+  /** Sends it after `release`; throws as `send`. */
+  keep(parts: readonly Buffer[]): void {
+    this.#count(parts)
+    this.#kept.push(parts)
+  }
+
+  release(): void {
+    this.#waiting.push(...this.#kept.splice(0))
+    if (this.#cancel === undefined) this.#drain()
+  }
+
+  #count(parts: readonly Buffer[]): void {
+    const bytes = sizeOf(parts)
     if (this.#bytes + bytes > WAITING_BYTES_MAX) {
       throw new SheepError(Code.AGAIN, 'too many cluster messages wait to be ordered')
     }
-    this.#waiting.push(parts)
     this.#bytes += bytes
-    if (this.#cancel === undefined) this.#drain()
   }
 
   stop(): void {
     this.#cancel?.()
     this.#cancel = () => undefined
     this.#waiting = []
+    this.#kept = []
   }
 
   #drain(): void {
@@ -56,8 +73,12 @@ export class Outlet {
       }
       // A closed connection tells so itself; what could not be sent was never ordered.
       this.#waiting.shift()
-      this.#bytes -= first.reduce((sum, part) => sum + part.length, 0)
+      this.#bytes -= sizeOf(first)
       this.#retryMs = RETRY_MIN_MS
     }
   }
+}
+
+function sizeOf(parts: readonly Buffer[]): number {
+  return parts.reduce((sum, part) => sum + part.length, 0)
 }

@@ -7,7 +7,7 @@ import type { ProcessId } from '../../world/corosync.js'
 import type { Clock } from '../../world/world.js'
 import { type Beat, decodeBeat, encodeBeat, NO_INCARNATION, SILENCE } from './beat.js'
 import { BEAT_MS, Lease } from './lease.js'
-import { processKey } from './message.js'
+import { type ProcessKey, processKey } from './message.js'
 import type { Outlet } from './outlet.js'
 import { Votes } from './votes.js'
 
@@ -35,6 +35,8 @@ export interface PulseOptions {
   readonly after: (delayMs: number, fn: () => void) => void
   /** As DriverEvents.isServing. */
   isServing(): boolean
+  /** This member waits for what becomes of others (tear.ts). */
+  isTorn(): boolean
   /** This member cannot go on. */
   outside(reason: string): void
   /** This member, not let in yet, is turned away. */
@@ -54,6 +56,9 @@ export class Pulse {
   readonly #former = new Set<string>()
   /** Since when the cluster has had members, by the own clock. */
   #foundedAt = Number.POSITIVE_INFINITY
+  /** What the members before a tear call themselves. */
+  #ground = new Map<ProcessKey, string>()
+  #isQuorate = true
 
   constructor(options: PulseOptions) {
     this.#options = options
@@ -62,11 +67,16 @@ export class Pulse {
 
   /** By the monotonic clock. */
   get sureUntil(): number {
-    return this.#sureUntil
+    return this.#isQuorate ? this.#sureUntil : Number.NEGATIVE_INFINITY
+  }
+
+  /** While the corosync of this host has no quorum this member is not sure, whatever the others say. */
+  set isQuorate(isQuorate: boolean) {
+    this.#isQuorate = isQuorate
   }
 
   get isSure(): boolean {
-    return this.#sureUntil > this.#options.clock.monotonic()
+    return this.sureUntil > this.#options.clock.monotonic()
   }
 
   /** Of the cluster, in whole seconds. */
@@ -129,6 +139,43 @@ export class Pulse {
     return this.#votes?.unreachable(processes) !== false
   }
 
+  /** Members are about to be lost, and may return. */
+  hold(): void {
+    this.#votes?.hold()
+    const known = this.members.map((one) => [processKey(one), this.#lease.incarnationOf(one)])
+    this.#ground = new Map(known.filter((one): one is [string, string] => one[1] !== undefined))
+  }
+
+  /** As Votes has them. */
+  areEnough(alive: ReadonlySet<ProcessKey>): boolean {
+    return this.#votes?.areEnough(alive) === true
+  }
+
+  wereEnough(alive: ReadonlySet<ProcessKey>): boolean {
+    return this.#votes?.wereEnough(alive) === true
+  }
+
+  /** These are there again as they were; those are missing now. */
+  reunited(returned: readonly ProcessId[], missing: readonly ProcessId[]): void {
+    this.#votes?.restore()
+    for (const process of returned) {
+      const key = processKey(process)
+      this.#former.delete(key)
+      const incarnation = this.#ground.get(key)
+      this.#lease.expect(process, incarnation ?? NO_INCARNATION)
+      // Counted from now on, should it be silent.
+      if (incarnation !== undefined) this.#lease.receive(process, { ...SILENCE, incarnation })
+    }
+    if (missing.length === 0) this.settled()
+    else this.unreachable(missing)
+  }
+
+  /** Nobody returns any more, or everybody has. */
+  settled(): void {
+    this.#ground = new Map()
+    this.#votes?.release()
+  }
+
   #remember(former: ProcessId): void {
     if (!this.isMember(former)) return
     this.#former.add(processKey(former))
@@ -166,8 +213,8 @@ export class Pulse {
     if (this.#options.outlet.isWaiting || this.#lease.underWay >= UNDER_WAY_MAX) return
     const beat = this.#lease.beat(this.#options.clock.monotonic(), this.members)
     const { isSure, age } = this
-    const isServing = this.#options.isServing()
-    this.#options.outlet.send([encodeBeat({ ...beat, isSure, isServing, age })])
+    const [isServing, isTorn] = [this.#options.isServing(), this.#options.isTorn()]
+    this.#options.outlet.send([encodeBeat({ ...beat, isSure, isServing, isTorn, age })])
   }
 
   #aside(what: Pick<Beat, 'kind' | 'entries' | 'reason'>): void {
@@ -180,7 +227,7 @@ export class Pulse {
     if (votes === undefined) return
     const view = beat.entries.map(({ process }) => process)
     if (!this.isMember(from)) {
-      this.#meet(view, beat)
+      this.#meet(from, view, beat)
       return
     }
     if (!this.#lease.receive(from, beat)) return
@@ -197,10 +244,17 @@ export class Pulse {
    * joins the one that serves; else who is not sure of itself joins the other one anew, else the younger one does (it
    * waits for the older one's nodes, most likely), else the smaller one.
    */
-  #meet(theirs: readonly ProcessId[], { isSure, isServing, age }: Beat): void {
+  #meet(from: ProcessId, theirs: readonly ProcessId[], beat: Beat): void {
+    const { isSure, isServing, isTorn, age } = beat
     const ours = this.members
     const self = processKey(this.#options.self)
     if (theirs.length === 0 || theirs.some((process) => processKey(process) === self)) return
+    // It decides nothing before it knows itself what it belongs to.
+    if (isTorn) return
+    if (this.#ground.get(processKey(from)) === beat.incarnation) {
+      this.#options.outside(`met ${theirs.length} members who went on without this one`)
+      return
+    }
     // What is left of a part that was cut off finds its way back by itself, whatever it thinks of itself now.
     const areFormer = theirs.every((process) => this.#former.has(processKey(process)))
     if (areFormer && 2 * theirs.length <= ours.length) return

@@ -39,6 +39,9 @@ export class Votes {
   /** There may be older views than those known here. */
   #isPartial = false
 
+  /** The views as they were when this member lost others of whom it does not know yet what becomes of them. */
+  #held: readonly View[] | undefined
+
   /** The first member, alone; or as good as. */
   constructor(self: ProcessId, members: readonly ProcessId[] = [self]) {
     this.#self = processKey(self)
@@ -98,6 +101,31 @@ export class Votes {
     return goesOn
   }
 
+  /** From now on no view is forgotten, because this may all be taken back. */
+  hold(): void {
+    this.#held ??= this.#views.map(copyOf)
+  }
+
+  /** Everything is as it was before `hold`, which goes on. */
+  restore(): void {
+    if (this.#held !== undefined) this.#views = this.#held.map(copyOf)
+  }
+
+  /** Nothing is taken back any more. */
+  release(): void {
+    this.#held = undefined
+    this.#settle()
+  }
+
+  /**
+   * Whether these are enough in the view that was held, each of them by being there. The same on all who hold the same
+   * view, whatever each knows of older ones and of the dead.
+   */
+  wereEnough(alive: ReadonlySet<ProcessKey>): boolean {
+    const view = this.#held?.at(-1)
+    return view !== undefined && isEnough({ ...view, supporters: new Set() }, alive)
+  }
+
   /** Whether these alone could not have been left behind. */
   areEnough(alive: ReadonlySet<ProcessKey>): boolean {
     return !this.#isPartial && this.#views.every((view) => isEnough(view, alive))
@@ -128,11 +156,16 @@ export class Votes {
 
   /** Forgets what came before the newest view all its members share. */
   #settle(): void {
+    if (this.#held !== undefined) return
     const settled = this.#views.findLastIndex(({ open }) => open.size === 0)
     if (settled <= 0) return
     this.#views = this.#views.slice(settled)
     this.#isPartial = false
   }
+}
+
+function copyOf({ members, supporters, open }: View): View {
+  return { members: new Map(members), supporters: new Set(supporters), open: new Set(open) }
 }
 
 function isEnough({ members, supporters }: View, alive: ReadonlySet<ProcessKey>): boolean {
