@@ -117,14 +117,14 @@ test('who asks to come in while a member is left behind asks again, and comes in
 
 test('the answer of another cluster to an earlier attempt of a joiner does not take its place away', (t) => {
   const [self, joiner] = [1, 2].map((nodeId) => ({ nodeId, pid: 7 })) as [ProcessId, ProcessId]
-  const order = new Order(self, [], 1n, { deliver: () => undefined, refused: () => t.fail() })
+  const order = new Order(self, [], { deliver: () => undefined, refused: () => t.fail() })
   const said = (type: 'join' | 'accept', process: ProcessId, incarnation: string): Message => {
     return { ...PLAIN, type, subject: { process, node: testNode(process.nodeId) }, incarnation }
   }
   order.received(self, said('join', self, 'aa'))
   order.advance()
   order.received(self, said('accept', self, 'aa'))
-  order.arrived(joiner, 2n)
+  order.arrived(joiner)
   order.received(joiner, said('join', joiner, 'cc'))
   order.advance()
   t.deepEqual(order.asking?.process, joiner)

@@ -146,6 +146,24 @@ test('who joins after a reunion comes from the same ground as the others', async
   await asIfNothing(t, story)
 })
 
+test('who asks to come in while others are missing, or on the heels of another one, comes from the same ground too', async (t) => {
+  const story = new Story(t)
+  for (const nodeId of [4, 5, 6]) story.ring.host(nodeId)
+  await story.with(1, 2, 3)
+  story.ring.tear([[3]])
+  await story.pass(500)
+  const joiners = [await story.enter(4), await story.enter(5)]
+  await story.until(() => story.lost().length > 0)
+  await story.until(() => joiners.every((one) => story.isSure(one)))
+  story.ring.tear([[1], [2, 4], [5], [3]])
+  await story.pass(2000)
+  story.ring.tear([[3]])
+  await story.pass(2000)
+  t.deepEqual([story.lost(), story.sure()], [[3], [1, 2, 4, 5]])
+  const lines = story.members.map(linesOf)
+  for (const seen of lines) t.false(seen.some((line) => /left [^3]/.test(line)))
+})
+
 /** Tears of every kind, none as long as anybody waits, and everybody talks meanwhile. */
 async function tears(t: ExecutionContext, seed: number): Promise<void> {
   const dice = new Dice(seed)

@@ -9,12 +9,19 @@
 import { fnv1a64 } from '../../model/hash.js'
 import type { ProcessKey } from './message.js'
 
-type Sight = 'arrived' | 'gone' | 'lost' | 'said'
+type Sight = 'arrived' | 'gone' | 'lost' | 'said' | 'whole'
+
+interface Seen {
+  readonly what: Sight
+  readonly process: ProcessKey
+}
 
 export class History {
   #value: bigint
   /** Seen, but not counted yet. */
-  #later: string[] | undefined = []
+  #later: Seen[] | undefined = []
+  /** What had been seen when each one arrived that is there. */
+  readonly #arrivals = new Map<ProcessKey, bigint>()
 
   /** `own`: a number nobody else has. */
   constructor(own: string) {
@@ -25,10 +32,15 @@ export class History {
     return this.#value
   }
 
+  /** With its arrival, counted by now; 0 when it has none. */
+  ofArrival(process: ProcessKey): bigint {
+    return this.#arrivals.get(process) ?? 0n
+  }
+
   add(what: Sight, process: ProcessKey): void {
-    const line = `${what} ${process}\n`
-    if (this.#later === undefined) this.#count(line)
-    else this.#later.push(line)
+    const sight = { what, process }
+    if (this.#later === undefined) this.#count(sight)
+    else this.#later.push(sight)
   }
 
   /** This process has been let in by somebody who had seen `before` when it arrived; 0: by nobody who counts. */
@@ -44,28 +56,30 @@ export class History {
 
   /** Members are gone for good, and then came what was seen meanwhile. */
   goOn(lost: readonly ProcessKey[]): void {
-    for (const one of lost) this.#count(`lost ${one}\n`)
+    for (const one of lost) this.#count({ what: 'lost', process: one })
     this.#countLater()
   }
 
   /** What was seen meanwhile never was, but for the arrival of these. */
   rewind(arrivals: readonly ProcessKey[]): void {
-    this.#later = arrivals.map((one) => `arrived ${one}\n`)
+    this.#later = arrivals.map((process) => ({ what: 'arrived', process }))
   }
 
   /** Nobody is missing any more. What is said late, of the time before, must not pass for news of another tear. */
   release(): void {
-    this.#count('whole\n')
+    this.#count({ what: 'whole', process: '' })
     this.#countLater()
   }
 
   #countLater(): void {
     const later = this.#later ?? []
     this.#later = undefined
-    for (const line of later) this.#count(line)
+    for (const sight of later) this.#count(sight)
   }
 
-  #count(line: string): void {
-    this.#value = fnv1a64(Buffer.from(line), this.#value)
+  #count({ what, process }: Seen): void {
+    this.#value = fnv1a64(Buffer.from(`${what} ${process}\n`), this.#value)
+    if (what === 'arrived') this.#arrivals.set(process, this.#value)
+    else if (what === 'gone' || what === 'lost') this.#arrivals.delete(process)
   }
 }

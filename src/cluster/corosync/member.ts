@@ -226,7 +226,7 @@ export class CorosyncMember {
 
   #arrived(process: ProcessId): void {
     this.#history.add('arrived', processKey(process))
-    this.#order?.arrived(process, this.#history.value)
+    this.#order?.arrived(process)
     this.#tears?.gone(process)
   }
 
@@ -237,7 +237,7 @@ export class CorosyncMember {
     const others = members.filter((process) => processKey(process) !== self)
     const pulse = this.#newPulse(beats)
     this.#pulse = pulse
-    const order = new Order(this.#self, others, this.#history.value, {
+    const order = new Order(this.#self, others, {
       deliver: (events) => {
         this.#delivery.push(events)
         this.#delivery.run()
@@ -403,7 +403,8 @@ export class CorosyncMember {
     if (order === undefined || subject === undefined) return
     if (processKey(subject.process) !== processKey(order.processOf(joiner) ?? this.#self)) return
     try {
-      const { incarnation, history } = subject
+      const { incarnation } = subject
+      const history = this.#history.ofArrival(processKey(subject.process))
       const isSettled = this.#pulse?.isSettled !== false
       const accept = { ...PLAIN, ...order.standing(), type: 'accept', subject } as const
       const message = { ...accept, incarnation, history, isSettled, payload: answer }

@@ -38,8 +38,6 @@ interface Place {
   readonly process: ProcessId
   /** Number of the arrival, as in all items. */
   readonly at: number
-  /** What this member had seen then. */
-  readonly history: bigint
   join?: { readonly node: SdNode; readonly request: Buffer; readonly incarnation: string }
   accept?: { readonly by: ProcessKey; readonly at: number; readonly message: Message }
   /** Put to the state machine; its answer is awaited. */
@@ -94,11 +92,11 @@ export class Order {
   #mergedAt = 0
 
   /** `others`: the group as this process found it, without those that joined in the same moment. */
-  constructor(self: ProcessId, others: readonly ProcessId[], history: bigint, duties: OrderDuties) {
+  constructor(self: ProcessId, others: readonly ProcessId[], duties: OrderDuties) {
     this.#self = processKey(self)
     this.#duties = duties
     this.#elders = new Set(others.map(processKey))
-    this.#list = [{ kind: 'place', process: self, at: 0, history, asked: false }]
+    this.#list = [{ kind: 'place', process: self, at: 0, asked: false }]
   }
 
   get state(): ClusterState | undefined {
@@ -120,16 +118,15 @@ export class Order {
   }
 
   /** The place whose answer is awaited, and what the joiner calls itself. */
-  get asking(): (Participant & Pick<Message, 'incarnation' | 'history'>) | undefined {
+  get asking(): (Participant & { readonly incarnation: string }) | undefined {
     const head = this.#list[0]
     if (head?.kind !== 'place' || !head.asked || head.join === undefined) return undefined
     const { node, incarnation } = head.join
-    return { process: head.process, node, incarnation, history: head.history }
+    return { process: head.process, node, incarnation }
   }
 
-  /** `history`: with this arrival. */
-  arrived(process: ProcessId, history: bigint): void {
-    this.#list.push({ kind: 'place', process, at: ++this.#arrivals, history, asked: false })
+  arrived(process: ProcessId): void {
+    this.#list.push({ kind: 'place', process, at: ++this.#arrivals, asked: false })
   }
 
   /** Nothing that arrives from now on counts for the time being. */

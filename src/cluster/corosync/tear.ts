@@ -133,11 +133,12 @@ export class Tear {
   said(from: ProcessId, stand: Stand): Reunion | 'outside' | undefined {
     const key = processKey(from)
     if (!this.#members.has(key)) return undefined
+    const against = stand.against.map(processKey)
+    // Whatever it has seen, it never belongs to those again.
+    if (stand.kind === 'final') this.#call(key, against)
     if (stand.history === this.#ground.history) {
-      const against = stand.against.map(processKey)
       if (against.includes(processKey(this.#ground.self))) return 'outside'
       for (const one of against) this.#against.add(one)
-      if (stand.kind === 'final') this.#call(key, against)
     }
     if (stand.kind === 'stand') this.#stands.set(key, stand)
     return this.#reunion()

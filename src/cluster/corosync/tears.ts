@@ -16,6 +16,8 @@ import { type Reunion, Tear } from './tear.js'
 
 /** Others go on after GRACE_MS; who has not met them nor become sure again so long after gives up. */
 export const WAIT_MS = 10_000
+/** Even who is sure of itself learns within this what becomes of the missing, or has missed it. */
+const STUCK_MS = 60_000
 const LOOK_MS = 250
 
 export interface TearsOptions {
@@ -40,6 +42,8 @@ export class Tears {
   #group: readonly ProcessId[] = []
   /** When it began to wait for somebody, or was sure last. */
   #sinceMs = 0
+  /** When somebody went missing last. */
+  #lostMs = 0
   /** Said in vain, and not to be said again before all are there. */
   #unsaid: Entry[] = []
 
@@ -73,6 +77,7 @@ export class Tears {
       this.#options.outside(`${names} ${what}, and not all members had agreed on this one yet`)
       return
     }
+    if (missing.length > 0) this.#lostMs = this.#now
     if (missing.length > 0) this.#begin().lose(missing, this.#now + GRACE_MS)
     for (const process of lost) order.departed(process)
     const areEnough = pulse.unreachable(lost)
@@ -108,7 +113,7 @@ export class Tears {
     if (final !== undefined) this.#options.send(final)
     if (tear.giveUpTardy(this.#now)) this.state()
     if (pulse.isSure) this.#sinceMs = this.#now
-    if (this.#now - this.#sinceMs <= WAIT_MS) return
+    if (this.#now - this.#sinceMs <= WAIT_MS && this.#now - this.#lostMs <= STUCK_MS) return
     const names = tear.missing.map(processKey).join(', ')
     const [rest, all] = [pulse.members.length, tear.size]
     this.#options.log.error('corosync.minority', { missing: names, members: all })

@@ -120,7 +120,8 @@ class Process implements SimProcess {
   operations = 0
   readonly host: Host
   #stopped = false
-  #waiting: (() => void)[] = []
+  readonly #waiting: (() => void)[] = []
+  #catchingUp = false
   #fatal = { operation: -1, share: 0 }
 
   constructor(host: Host) {
@@ -138,7 +139,7 @@ class Process implements SimProcess {
 
   run(fn: () => void): void {
     if (!this.alive) return
-    if (this.#stopped) this.#waiting.push(fn)
+    if (this.#stopped || this.#waiting.length > 0) this.#waiting.push(fn)
     else fn()
   }
 
@@ -159,9 +160,24 @@ class Process implements SimProcess {
 
   resume(): void {
     this.#stopped = false
-    const waiting = this.#waiting
-    this.#waiting = []
-    for (const fn of waiting) this.host.at(0, () => this.run(fn))
+    if (this.#catchingUp || this.#waiting.length === 0) return
+    this.#catchingUp = true
+    this.host.at(0, () => this.#catchUp())
+  }
+
+  /** What waited comes first, in its order; what comes meanwhile waits behind it. */
+  #catchUp(): void {
+    const fn = this.alive && !this.#stopped ? this.#waiting[0] : undefined
+    if (fn === undefined) {
+      this.#catchingUp = false
+      return
+    }
+    try {
+      fn()
+    } finally {
+      this.#waiting.shift()
+      this.host.at(0, () => this.#catchUp())
+    }
   }
 
   /** Counts an operation. The share of it that is done before the process dies; 1 when it lives on. */
