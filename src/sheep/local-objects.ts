@@ -124,7 +124,7 @@ export class LocalObjects {
     if (!this.#admit(epoch, done, again, caller)) return
     this.#recovery.pace.clientOperation()
     if (this.#inBounds(id, offset, into.length, done)) {
-      if (this.#mayServe(id)) this.#store.read(id, offset, into, this.#unlessLost(done))
+      if (this.#mayServe(id)) this.#store.read(id, offset, into, this.#unlessMoved(done))
       else this.#ensure(id, done, again, caller)
     }
   }
@@ -139,7 +139,13 @@ export class LocalObjects {
     if (!this.#admit(epoch, done, again, caller)) return
     if (!this.#inBounds(id, offset, into.length, done)) return
     if (this.#store.has(id)) {
-      this.#store.read(id, offset, into, this.#unlessLost(done))
+      const told = this.#unlessLost(done)
+      this.#store.read(id, offset, into, (code) => {
+        // Set aside while this waited: it is there all the same, and 'absent' would prove that it never was.
+        if (code !== Code.NO_OBJ) told(code)
+        else if (this.#store.has(id)) told(Code.NETWORK_ERROR)
+        else again()
+      })
       return
     }
     const lacks = this.#recovery.reasonOfLack(objectOf(id), target.from)
@@ -373,8 +379,17 @@ export class LocalObjects {
 
   #sameEpoch(done: Done): Done {
     const { epoch } = this.#state
-    return this.#unlessLost((code) => {
+    return this.#unlessMoved((code) => {
       const moved = code === Code.SUCCESS && this.#state.epoch !== epoch
+      done(moved ? Code.OLD_NODE_VER : code)
+    })
+  }
+
+  /** An object that is not here any more when the operation's turn comes has new owners: that is no lack of it. */
+  #unlessMoved(done: Done): Done {
+    const { epoch } = this.#state
+    return this.#unlessLost((code) => {
+      const moved = code === Code.NO_OBJ && this.#state.epoch !== epoch
       done(moved ? Code.OLD_NODE_VER : code)
     })
   }
