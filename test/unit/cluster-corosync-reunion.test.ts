@@ -81,6 +81,23 @@ test('who meets those that went on knows at once that it is out', async (t) => {
   )
 })
 
+test('who learns late of a tear goes on with the others, and sees whom they let in', async (t) => {
+  for (const late of [500, GRACE_MS + 500]) {
+    const story = new Story(t)
+    story.ring.host(6)
+    await story.with(...HOSTS)
+    story.ring.freeze(4)
+    story.ring.tear([[5]])
+    const joiner = await story.enter(6)
+    await story.pass(late)
+    story.ring.thaw(4)
+    await story.until(() => story.isSure(joiner))
+    await story.until(() => story.isSure(story.member(4)))
+    for (const port of [1, 4])
+      t.regex(linesOf(story.member(port)).at(-1)!, /^accepted 6 \[1 2 3 4 6\]/, `${late}`)
+  }
+})
+
 test('what members say while the ring is torn reaches all once, in the order of each', async (t) => {
   const story = await new Story(t).with(...HOSTS)
   // On its way when the ring tears: it is delivered in one part only, and does not count there.
@@ -221,7 +238,13 @@ function stand(
   missing: readonly number[],
   against: readonly number[] = [],
 ): Stand {
-  return { kind: 'stand', history, against: against.map(process), missing: missing.map(process) }
+  return {
+    kind: 'stand',
+    history,
+    reunions: 0,
+    against: against.map(process),
+    missing: missing.map(process),
+  }
 }
 
 test('nobody is taken back by those who have called him gone, nor with those who have', (t) => {
@@ -233,12 +256,12 @@ test('nobody is taken back by those who have called him gone, nor with those who
   t.is(tear.final(GRACE_MS, true), undefined, 'once is enough')
   for (const by of [1, 2]) t.is(tear.said(process(by), final!), undefined)
   const majority = (alive: ReadonlySet<string>): boolean => alive.size >= 3
-  t.false(tear.isOver(GRACE_MS, majority))
+  t.false(tear.isOver(majority))
   tear.changed(all, GRACE_MS)
   t.is(tear.said(process(1), tear.stand()), undefined)
   t.is(tear.said(process(2), stand(7n, [4, 5], [4, 5])), undefined)
   t.is(tear.said(process(3), stand(7n, [4, 5])), undefined)
-  t.true(tear.said(process(3), final!) === undefined && tear.isOver(GRACE_MS, majority))
+  t.true(tear.said(process(3), final!) === undefined && tear.isOver(majority))
 })
 
 test('who has seen something else before the tear is no part of a reunion, but has to be heard', (t) => {
@@ -251,6 +274,25 @@ test('who has seen something else before the tear is no part of a reunion, but h
     returned: [3, 5].map(process),
     missing: [process(4)],
   })
+})
+
+test('what was said against somebody before he returned counts nothing when he is missing again', (t) => {
+  const tear = torn(4, 5)
+  const early = tear.final(GRACE_MS, true)!
+  tear.changed(all.slice(0, 4), GRACE_MS)
+  for (const by of [1, 2, 3]) tear.said(process(by), stand(7n, [4, 5]))
+  t.deepEqual(tear.said(process(4), stand(7n, [1, 2, 3, 5])), {
+    returned: [process(4)],
+    missing: [process(5)],
+  })
+  tear.changed(all.slice(0, 3), GRACE_MS)
+  tear.lose([process(4)], 2 * GRACE_MS)
+  const majority = (alive: ReadonlySet<string>): boolean => alive.size >= 3
+  for (const by of [1, 2, 3]) tear.said(process(by), early)
+  t.false(tear.isOver(majority))
+  const late = tear.final(2 * GRACE_MS, true)!
+  for (const by of [1, 2, 3]) tear.said(process(by), late)
+  t.true(tear.isOver(majority))
 })
 
 test('too few do not make a cluster, however many parts they come from', (t) => {
@@ -268,7 +310,7 @@ test('a member against whom another one is knows that it is out', (t) => {
 })
 
 test('a stand comes back as it was; a cut one is a RangeError, and another message is none', (t) => {
-  const said: Stand = { ...stand(0xfedcba9876543210n, [3, 4], [5]), kind: 'final' }
+  const said: Stand = { ...stand(0xfedcba9876543210n, [3, 4], [5]), kind: 'final', reunions: 258 }
   const bytes = encodeStand(process(9), said)
   t.deepEqual(decodeStand(bytes), said)
   for (const cut of [bytes.subarray(0, -1), Buffer.concat([bytes, Buffer.alloc(8)])])

@@ -355,9 +355,7 @@ export class CorosyncMember {
   #mayAnswer(from: ProcessId, { subject, incarnation }: Message): boolean {
     if (this.#evicted.has(processKey(from))) return false
     // Who is not in yet is let in by whoever answers first.
-    if (!this.#counts) return true
-    // While members are missing nobody is let in; a joiner that saw them go asks anew.
-    if (this.#pulse?.isMember(from) === true) return this.#tears?.isTorn !== true
+    if (!this.#counts || this.#pulse?.isMember(from) === true) return true
     this.#order?.elsewhere(subject.process, incarnation)
     return false
   }

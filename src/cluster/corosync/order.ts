@@ -151,9 +151,9 @@ export class Order {
   rewind(missing: readonly ProcessId[]): Rewound {
     const frozenAt = this.#frozenAt ?? this.#arrivals
     const isAsker = (item: Item): item is Place =>
-      item.kind === 'place' && item.accept === undefined
+      item.kind === 'place' && (item.accept === undefined || item.accept.at > frozenAt)
     const askers = this.#list.filter(isAsker)
-    const kept = askers.filter(({ at }) => at > this.#mergedAt)
+    const kept = askers.filter(({ at, accept }) => accept === undefined && at > this.#mergedAt)
     const unsaid = this.#list.flatMap((item) =>
       item.kind === 'said' && item.at > frozenAt && processKey(item.process) === this.#self
         ? [item.entry]

@@ -4,7 +4,7 @@
  *
  *   0 nodeid u32, pid u32 of the sender, zeros up to 88
  *  88 type u16: 7 | zeros up to 96
- *  96 "SDt1" | kind u8: 0 stand, 1 final | zeros up to 104
+ *  96 "SDt1" | kind u8: 0 stand, 1 final | zero | reunions u16
  * 104 history u64 | count of `against` u32 | count of `missing` u32
  * 120 nodeid u32, pid u32 of each
  */
@@ -16,6 +16,8 @@ const TYPE_OFFSET = 88
 const MAGIC_OFFSET = 96
 const MAGIC = Buffer.from('SDt1')
 const KIND_OFFSET = 100
+const REUNIONS_OFFSET = 102
+const REUNIONS_MAX = 0xffff
 const HISTORY_OFFSET = 104
 const AGAINST_OFFSET = 112
 const MISSING_OFFSET = 116
@@ -27,6 +29,8 @@ export interface Stand {
   readonly kind: (typeof KINDS)[number]
   /** What its sender had seen before the tear. */
   readonly history: bigint
+  /** How often parts of this tear have become one, as far as its sender's part knows. */
+  readonly reunions: number
   /** Whom its sender never takes back. */
   readonly against: readonly ProcessId[]
   /** Of a stand: whom its sender lacks. */
@@ -34,13 +38,14 @@ export interface Stand {
 }
 
 export function encodeStand(sender: ProcessId, stand: Stand): Buffer {
-  const { kind, history, against, missing } = stand
+  const { kind, history, reunions, against, missing } = stand
   const all = [...against, ...missing]
   const bytes = Buffer.alloc(HEAD_BYTES + all.length * ENTRY_BYTES)
   putProcess(bytes, 0, sender)
   bytes.writeUInt16LE(TYPE, TYPE_OFFSET)
   MAGIC.copy(bytes, MAGIC_OFFSET)
   bytes[KIND_OFFSET] = KINDS.indexOf(kind)
+  bytes.writeUInt16LE(Math.min(reunions, REUNIONS_MAX), REUNIONS_OFFSET)
   bytes.writeBigUInt64LE(history, HISTORY_OFFSET)
   bytes.writeUInt32LE(against.length, AGAINST_OFFSET)
   bytes.writeUInt32LE(missing.length, MISSING_OFFSET)
@@ -72,5 +77,6 @@ export function decodeStand(bytes: Buffer): Stand | undefined {
     takeProcess(bytes, HEAD_BYTES + i * ENTRY_BYTES),
   )
   const history = bytes.readBigUInt64LE(HISTORY_OFFSET)
-  return { kind, history, against: all.slice(0, first), missing: all.slice(first) }
+  const reunions = bytes.readUInt16LE(REUNIONS_OFFSET)
+  return { kind, history, reunions, against: all.slice(0, first), missing: all.slice(first) }
 }

@@ -61,6 +61,8 @@ export class Tear {
   #against = new Set<ProcessKey>()
   #changedAt = 0
   #isDecided = false
+  /** The same on all of a part. */
+  #reunions = 0
 
   constructor(ground: Ground) {
     this.#ground = ground
@@ -105,7 +107,13 @@ export class Tear {
     const own = this.#finals.get(processKey(this.#ground.self)) ?? []
     const keys = [...new Set([...own, ...this.#gone])]
     const against = keys.flatMap((key) => this.#members.get(key) ?? [])
-    return { kind: 'stand', history: this.#ground.history, against, missing: this.missing }
+    return {
+      kind: 'stand',
+      history: this.#ground.history,
+      reunions: this.#reunions,
+      against,
+      missing: this.missing,
+    }
   }
 
   /** What this member has to say now: whom it never takes back, once each. */
@@ -114,7 +122,13 @@ export class Tear {
     if (due.length === 0 || !isSure) return undefined
     for (const one of due) one.isTold = true
     const against = due.map(({ process }) => process)
-    return { kind: 'final', history: this.#ground.history, against, missing: [] }
+    return {
+      kind: 'final',
+      history: this.#ground.history,
+      reunions: this.#reunions,
+      against,
+      missing: [],
+    }
   }
 
   /** Whether it waits for somebody in the group who does not say where it stands; then these are given up. */
@@ -134,8 +148,8 @@ export class Tear {
     const key = processKey(from)
     if (!this.#members.has(key)) return undefined
     const against = stand.against.map(processKey)
-    // Whatever it has seen, it never belongs to those again.
-    if (stand.kind === 'final') this.#call(key, against)
+    // What was said before parts were one again, and comes after, means nothing.
+    if (stand.kind === 'final' && stand.reunions === this.#reunions) this.#call(key, against)
     if (stand.history === this.#ground.history) {
       if (against.includes(processKey(this.#ground.self))) return 'outside'
       for (const one of against) this.#against.add(one)
@@ -146,14 +160,12 @@ export class Tear {
 
   #call(by: ProcessKey, gone: readonly ProcessKey[]): void {
     const all = this.#finals.get(by) ?? new Set()
-    // What was said before parts were one again, and comes after, means nothing.
-    for (const one of gone) if (this.#missing.has(one)) all.add(one)
+    for (const one of gone) all.add(one)
     this.#finals.set(by, all)
   }
 
   /** Whether everybody who is missing is gone for good. */
-  isOver(now: number, areEnough: (alive: ReadonlySet<ProcessKey>) => boolean): boolean {
-    if ([...this.#missing.values()].some(({ dueAt }) => dueAt > now)) return false
+  isOver(areEnough: (alive: ReadonlySet<ProcessKey>) => boolean): boolean {
     const callers = [...this.#finals].filter(([by]) => !this.#missing.has(by))
     return [...this.#missing.keys()].every((key) =>
       areEnough(new Set(callers.flatMap(([by, gone]) => (gone.has(key) ? [by] : [])))),
@@ -182,8 +194,10 @@ export class Tear {
     const here = new Set(part)
     const returned = this.missing.filter((process) => here.has(processKey(process)))
     for (const key of here) this.#missing.delete(key)
-    for (const finals of this.#finals.values()) for (const key of here) finals.delete(key)
+    const known = part.map((key) => this.#stands.get(key)?.reunions ?? 0)
+    this.#reunions = 1 + Math.max(...known)
     // Who has returned has not heard it.
+    this.#finals.clear()
     for (const one of this.#missing.values()) one.isTold = false
     const missing = [...this.#members].flatMap(([key, one]) => (here.has(key) ? [] : [one]))
     return { returned, missing }

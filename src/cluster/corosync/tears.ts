@@ -105,7 +105,7 @@ export class Tears {
     const tear = this.#tear
     if (tear === undefined) return
     const { pulse } = this.#options
-    if (tear.isOver(this.#now, (alive) => pulse.areEnough(alive))) {
+    if (tear.isOver((alive) => pulse.areEnough(alive))) {
       this.#goOn(tear)
       return
     }
