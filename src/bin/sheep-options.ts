@@ -177,7 +177,10 @@ function command(version: string, ignored: string[]): Command {
       'size=S[,dir=D][,directio]: cache objects of write-back clients on a disk of this machine',
       cachePlan,
     )
-    .option('-W, --wildcard-recovery', 'the first recovery asks every node for every object')
+    .option(
+      '-W, --wildcard-recovery',
+      'the first recovery asks every node for every replicated object (coded ones as ever)',
+    )
     .option('-y, --myaddr <address>', 'announce this address to the other nodes')
     .option('-z, --zone <id>', 'fault zone', wholeNumber('a zone', 0, 2 ** 32 - 1))
     .version(

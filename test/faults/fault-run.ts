@@ -12,6 +12,9 @@ import type { WriterCounts } from './verifying-writer.js'
 export const CLEAN_MS = 90_000
 const STEP_MS_MIN = 500
 const STEP_MS_SPREAD = 4_000
+/** A run shorter than this has its faults in quicker succession. */
+const HURRY_SECONDS = 60
+const HURRIED_MS_SPREAD = 2_000
 
 export interface Verdict {
   readonly mismatches: readonly string[]
@@ -43,11 +46,12 @@ export async function faultRun(
 ): Promise<Verdict> {
   const { faults, writers, failures, say } = setting
   const end = performance.now() + seconds * 1000
+  const spreadMs = seconds < HURRY_SECONDS ? HURRIED_MS_SPREAD : STEP_MS_SPREAD
   for (const writer of writers) writer.start()
   let report: CopiesReport = { objects: 0, faults: [] }
   try {
     while (performance.now() < end && !isOver(setting)) {
-      await pause(STEP_MS_MIN + chance.below(STEP_MS_SPREAD))
+      await pause(STEP_MS_MIN + chance.below(spreadMs))
       await faults.lookAfter()
       faults.settle()
       const action = nextAction(faults.status(), rules, chance, faults.servers())

@@ -65,10 +65,12 @@ export async function prepare(plan: SettingPlan): Promise<Setting> {
   }
   const cluster = await plannedCluster(plan)
   owner.teardown(() => cluster.killAll())
-  for (const node of cluster.nodes.slice(0, plan.nodes)) {
-    await makeDisks(node)
-    await node.start()
-  }
+  await Promise.all(
+    cluster.nodes.slice(0, plan.nodes).map(async (node) => {
+      await makeDisks(node)
+      await node.start()
+    }),
+  )
   await cluster.members(plan.nodes)
   await cluster.dog('cluster format', '-c', redundancy.text)
   const { cables, daemons, servers } = meeting

@@ -11,6 +11,9 @@
  * that layout who was not there (there may have been fewer zones than fragments) may lack what exists, and its lack
  * proves nothing.
  *
+ * `sheep -W` changes nothing here. A copy that is found anywhere is at least a copy; fragments found anywhere need not
+ * belong together, and what is decoded from a mixture was never written by anybody.
+ *
  * Fragments read one after the other may differ by writes that are under way. Such a write needs this node too:
  * it waits here for the fragment and overwrites what was mixed.
  */

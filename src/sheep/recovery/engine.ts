@@ -218,7 +218,8 @@ export class Recovery {
       const gone = nodes === undefined ? undefined : unaccounted(nodes, now, spare)
       if (gone?.length === 0) continue
       const missing = gone?.map(nodeKey).join() ?? 'unknown'
-      const remedy = 'start them; older copies are kept until then'
+      const remedy =
+        'start them, or delete the volumes with too few copies; older copies are kept until then'
       this.#log.warn('recovery.copies-elsewhere', { epoch, then, missing, remedy })
       return false
     }
