@@ -270,6 +270,14 @@ export class ClusterVolume implements Volume {
     this.#working.refresh()
   }
 
+  /** Resolves when it has been read again, or could not be. */
+  catchUp(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#working.refresh()
+      this.#working.hold(resolve, () => resolve())
+    })
+  }
+
   /** The lock is given back even when the flush fails; the failure is reported. */
   async close(): Promise<void> {
     // Who opens next need not wait for this: what is unflushed is in every node's care, and a flush of

@@ -131,7 +131,12 @@ export class HyperVolume implements Volume {
 
   /** Reads the size again: it may have grown. */
   refresh(): void {
-    this.#vdis.readHeader(this.#vid).then(
+    void this.catchUp()
+  }
+
+  /** Resolves when that has been done, or could not be. */
+  catchUp(): Promise<void> {
+    return this.#vdis.readHeader(this.#vid).then(
       ({ sizeBytes }) => {
         this.#sizeBytes = Math.max(this.#sizeBytes, sizeBytes)
       },

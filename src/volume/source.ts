@@ -30,9 +30,15 @@ export interface VolumeSourceOptions extends ClusterAccess {
   readonly accessFor?: () => ClusterAccess
 }
 
+/** A volume that may have grown without having been told: by a write of its inode through another node. */
+interface Growing extends Volume {
+  /** Resolves when it has looked; never rejects. */
+  catchUp(): Promise<void>
+}
+
 interface Entry {
   users: number
-  readonly volume: Promise<Volume>
+  readonly volume: Promise<Volume | Growing>
   readonly access: ClusterAccess
   /** Set when the last user has left: an open of the same name waits for it. */
   closing: Promise<void> | undefined
@@ -65,11 +71,20 @@ class ClusterVolumes implements VolumeSource {
   async open(name: string): Promise<Volume> {
     const entry = await this.#enter(name)
     try {
-      return new SharedVolume(await entry.volume, () => this.#leave(name, entry))
+      const volume = await entry.volume
+      if (entry.users > 1 && 'catchUp' in volume) await this.#notice(volume)
+      return new SharedVolume(volume, () => this.#leave(name, entry))
     } catch (error) {
       if (this.#open.get(name) === entry) this.#open.delete(name)
       throw error
     }
+  }
+
+  /** Who shares a volume sees the size it has now, and not the one it had when it was opened. */
+  async #notice(volume: Growing): Promise<void> {
+    // What cannot be looked up now is served to its other users as it was, and to this one.
+    const now = await this.stat(volume.name).catch(() => undefined)
+    if (now !== undefined && now.sizeBytes > volume.sizeBytes) await volume.catchUp()
   }
 
   /** Counts a user in; waits for a close under way, whatever becomes of it. */
@@ -110,7 +125,7 @@ class ClusterVolumes implements VolumeSource {
     return openContext(this.#options, volume, contextName)
   }
 
-  async #openVdi(name: string, access: ClusterAccess): Promise<Volume> {
+  async #openVdi(name: string, access: ClusterAccess): Promise<Volume | Growing> {
     const { objects, vdis } = access
     const target = await resolveExport(vdis, name)
     if (!target.isSnapshot) return this.#openWorking(name, access)
@@ -125,7 +140,7 @@ class ClusterVolumes implements VolumeSource {
     }
   }
 
-  async #openHyper(name: string, header: InodeHeader, access: ClusterAccess): Promise<Volume> {
+  async #openHyper(name: string, header: InodeHeader, access: ClusterAccess): Promise<Growing> {
     checkServable(header)
     const { objects, vdis } = access
     const index = await HyperIndex.load({ objects, header })
@@ -134,7 +149,7 @@ class ClusterVolumes implements VolumeSource {
     return volume
   }
 
-  async #openWorking(name: string, { objects, vdis }: ClusterAccess): Promise<Volume> {
+  async #openWorking(name: string, { objects, vdis }: ClusterAccess): Promise<Growing> {
     const { clock, log } = this.#options
     const vid = await vdis.lock(name)
     let isChanged = false

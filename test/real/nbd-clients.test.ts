@@ -1,5 +1,6 @@
 /** libnbd's and QEMU's tools against three daemons and three copies: what goes in comes out. */
 
+import { NbdClient } from '../faults/nbd-client.js'
 import {
   nbdcopy,
   nbdcopyPaced,
@@ -12,7 +13,7 @@ import {
 import { startCluster, type TestCluster } from './support/cluster.js'
 import { whileOneNodeFails } from './support/failing-node.js'
 import { makeImage, sameFiles } from './support/images.js'
-import { run } from './support/run.js'
+import { run, until } from './support/run.js'
 import { needing } from './support/suite.js'
 
 const MIB = 1024 * 1024
@@ -35,6 +36,36 @@ realTest('nbdinfo lists volumes and snapshots with size and abilities', async (t
   t.true((await nbdinfo(cluster.uri('Alice@monday'))).is_read_only)
   const unknown = await t.throwsAsync(nbdinfo(cluster.uri('Carol')))
   t.regex(unknown?.message ?? '', /Carol|No such|unknown|not found/i)
+})
+
+realTest(
+  'names with anything in them, percent-encoded as URIs have it; tags and ids',
+  async (t) => {
+    const cluster = await startCluster(t, { nodes: 1, copies: 1 })
+    const name = 'a b%41/ü?#@x'
+    await cluster.dog('vdi create', name, '4M')
+    await cluster.dog('vdi snapshot', '-s', 'mon day', name)
+    const size = async (wanted: string): Promise<number> =>
+      (await nbdinfo(cluster.uri(wanted)))['export-size']
+    for (const wanted of [name, `${name}@mon day`, `${name}@1`]) t.is(await size(wanted), 4 * MIB)
+    await t.throwsAsync(size(`${name}@2`))
+    await t.throwsAsync(size(name.replace('%41', 'A')))
+  },
+)
+
+realTest('a resize is seen by who connects after it, also beside an open connection', async (t) => {
+  const cluster = await startCluster(t)
+  await cluster.dog('vdi create', 'Alice', '8M')
+  const { host, place } = cluster.node(0)
+  const before = await NbdClient.open({ host, port: place.nbdPort }, 'Alice')
+  t.teardown(() => before.destroy('the test is over'))
+  await before.write(0, Buffer.alloc(4096, 1), true)
+  await cluster.dogAt(1, 'vdi resize', ['Alice', '12M'])
+  await until('the new size', 10_000, async () => {
+    return (await nbdinfo(cluster.uri('Alice')))['export-size'] === 12 * MIB
+  })
+  await qemuIo(cluster.uri('Alice'), ['write -P 7 11M 4k', 'read -P 7 11M 4k', 'read -P 1 0 4k'])
+  t.is((await before.read(0, 4096))[0], 1)
 })
 
 realTest(

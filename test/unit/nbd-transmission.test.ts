@@ -157,13 +157,36 @@ for (const [what, request, error] of REFUSED) {
     for (const structured of [false, true]) {
       const { run, volume } = await serve({ structured })
       const lines = await run({ ...request, cookie: 5 }, { type: FLUSH, cookie: 6 })
-      if (structured) t.regex(lines[0]!, new RegExp(`^5 error=${error} ".+" done$`))
+      if (structured) t.regex(lines[0]!, new RegExp(`^5 error=${error} ".+"( @\\d+)? done$`))
       else t.is(lines[0], `5 simple error=${error}`)
       t.deepEqual(lines.slice(1), ['6 simple error=0'])
       t.deepEqual(volume.calls, ['flush'])
     }
   })
 }
+
+test('errors say where, as far as that is known and means nothing else', async (t) => {
+  const beyond = (at: number) => `error=22 "range is beyond the end of the export" @${at} done`
+  const { run, volume } = await serve({ structured: true, contexts: ['base:allocation'] })
+  const lines = await run(
+    { type: READ, cookie: 1, offset: EVERYTHING - 1, length: 9 },
+    { type: READ, cookie: 2, offset: EVERYTHING + 5, length: 9 },
+    { type: BLOCK_STATUS, cookie: 3, offset: EVERYTHING - 4, length: 9 },
+  )
+  const [end, behind] = [EVERYTHING, EVERYTHING + 5]
+  t.deepEqual(lines, [`1 ${beyond(end)}`, `2 ${beyond(behind)}`, `3 ${beyond(end)}`])
+  // A hole between two objects, and the second object cannot be read.
+  await run({ type: WRITE, data: Buffer.alloc(9, 1) })
+  await run({ type: WRITE, offset: 2 * volume.objectBytes, data: Buffer.alloc(9, 1) })
+  let reads = 0
+  volume.tap = (_verb, go, done) => {
+    if (++reads < 2) go()
+    else done(Code.EIO)
+  }
+  t.deepEqual(await run({ type: READ, cookie: 4, length: 3 * volume.objectBytes }), [
+    `4 error=5 "I/O error" @${2 * volume.objectBytes} done`,
+  ])
+})
 
 test('DF needs structured replies; a long DF read overflows', async (t) => {
   const flags = CommandFlag.DF
@@ -314,7 +337,7 @@ test('a block status question may name some of the contexts in its payload', asy
   t.deepEqual(await run({ ...question(10, 1), data: Buffer.alloc(13) }), malformed)
   t.deepEqual(await run({ ...question(10, 1), data: Buffer.alloc(8192) }), malformed)
   t.deepEqual(await run(question(SIZE, 1)), [
-    '1 [1] error=22 "range is beyond the end of the export" done',
+    '1 [1] error=22 "range is beyond the end of the export" @8388608 done',
   ])
   t.deepEqual(await run(question(0, 1)), ['1 [1] error=22 "range is empty" done'])
   t.deepEqual(await run({ type: READ, length: 1 }), ['1 [0] data @0 1x00 done'])
@@ -358,6 +381,6 @@ test('a long read with holes of which a part fails is one error', async (t) => {
   for (const offset of [0, 2 * MIB]) await run({ type: WRITE, offset, data: Buffer.alloc(1) })
   let reads = 0
   volume.tap = (_verb, go, done) => (++reads === 1 ? done(Code.EIO) : go())
-  t.deepEqual(await run({ type: READ, length: 4 * MIB }), ['1 error=5 "I/O error" done'])
+  t.deepEqual(await run({ type: READ, length: 4 * MIB }), ['1 error=5 "I/O error" @0 done'])
   t.is(reads, 2)
 })

@@ -204,3 +204,25 @@ test('a snapshot refuses every change', async (t) => {
   t.deepEqual(codes, [Code.READONLY, Code.READONLY, Code.READONLY])
   t.is(read(disk, 3), 'one')
 })
+
+// dog writes a new size into the inode through any node: the others are not told.
+test('who shares a volume that has grown unnoticed sees its new size, and uses it', async (t) => {
+  const cluster = new FakeCluster()
+  cluster.addVdi('Alice', OBJECT)
+  const source = sourceOf(cluster)
+  const first = await source.open('Alice')
+  const { watchers } = cluster.working('Alice')
+  const told = [...watchers]
+  watchers.clear()
+  cluster.grow('Alice', 2 * OBJECT)
+  for (const one of told) watchers.add(one)
+  t.is(first.sizeBytes, OBJECT)
+  const second = await source.open('Alice')
+  t.is(second.sizeBytes, 2 * OBJECT)
+  t.is(first.sizeBytes, 2 * OBJECT)
+  let wrote: Code | undefined
+  second.write(OBJECT, Buffer.from('far'), false, (code) => {
+    wrote = code
+  })
+  t.is(wrote, Code.SUCCESS)
+})

@@ -11,6 +11,8 @@ export interface Refusal {
   /** NBD error value. */
   readonly error: number
   readonly text: string
+  /** Where in the range it went wrong, as far as that is known and says nothing about what was done before it. */
+  readonly offset?: number | undefined
 }
 
 const refusal = (error: number, text: string): Refusal => ({ error, text })
@@ -65,10 +67,23 @@ export function gate(
   // The payload has the length of the range; it is looked at once it is here.
   const isQuestion = type === Command.BLOCK_STATUS && (flags & CommandFlag.PAYLOAD_LEN) !== 0
   if (isQuestion) return agreed.contexts.length === 0 ? NO_CONTEXT : undefined
-  if (offset > disk.sizeBytes || length > disk.sizeBytes - offset) return writes ? NO_SPACE : BEYOND
+  if (offset > disk.sizeBytes || length > disk.sizeBytes - offset) {
+    if (writes) return NO_SPACE
+    return type === Command.TRIM ? BEYOND : beyond(request, disk.sizeBytes)
+  }
   if (type === Command.BLOCK_STATUS) {
     if (agreed.contexts.length === 0) return NO_CONTEXT
     if (length === 0) return EMPTY
   }
   return undefined
+}
+
+/**
+ * With the first offset that is not there, for who wanted to know or to read. (Of a refused change it would look as if
+ * what comes before it had been changed.)
+ */
+function beyond({ offset, length }: RequestHeader, sizeBytes: number): Refusal {
+  const first = Math.max(offset, sizeBytes)
+  // An offset so large lost bits on its way into a number, and is not the client's any more.
+  return length > 0 && Number.isSafeInteger(first) ? { ...BEYOND, offset: first } : BEYOND
 }

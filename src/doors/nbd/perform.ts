@@ -91,7 +91,11 @@ function readSparse(
     if (!extent.hole) {
       const from = at + wire.dataChunkBytes(chunks)
       slot.pending++
-      volume.read(offset, slot.reply.subarray(from, from + extent.length), slot.done)
+      const start = offset
+      volume.read(start, slot.reply.subarray(from, from + extent.length), (code) => {
+        if (code !== Code.SUCCESS) slot.failedAt = Math.min(start, slot.failedAt ?? start)
+        slot.done(code)
+      })
     }
     offset += extent.length
     at += chunkBytes(chunks, extent)

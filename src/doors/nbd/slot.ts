@@ -27,6 +27,8 @@ export interface Slot extends RequestHeader, Room {
   pieces: number
   /** The first failure, or SUCCESS. */
   code: Code
+  /** Offset of the first piece that failed, where pieces are told apart. */
+  failedAt: number | undefined
   readonly done: Done
 }
 
@@ -51,6 +53,7 @@ export function newSlot(finish: (slot: Slot) => void): Slot {
     pending: 0,
     pieces: 0,
     code: Code.SUCCESS,
+    failedAt: undefined,
     done: (code) => {
       // A second completion would answer somebody else's request: stop before that.
       if (slot.pending <= 0) throw new Error('a volume completed an operation twice')

@@ -242,11 +242,13 @@ export class Transmission {
     else {
       counters.errors++
       if (slot.reply.length > 0) replies.forgo(slot)
-      this.#queueError(slot, { error: nbdErrorOf(slot.code), text: codeText(slot.code) })
+      const { code, failedAt: offset } = slot
+      this.#queueError(slot, { error: nbdErrorOf(code), text: codeText(code), offset })
     }
     this.#forgetPayload(slot)
     slot.reply = noBytes()
     slot.layout = undefined
+    slot.failedAt = undefined
     slot.statuses = []
     this.#free.push(slot)
     this.#options.share.end(slot.pieces)
@@ -258,15 +260,15 @@ export class Transmission {
     slot.payload = noBytes()
   }
 
-  #queueError(slot: Slot, { error, text }: Refusal): void {
+  #queueError(slot: Slot, refusal: Refusal): void {
     const { agreed, replies } = this.#options
     if (agreed.chunks !== undefined) {
-      const chunk = wire.encodeErrorChunk(agreed.chunks, slot, error, text)
+      const chunk = wire.encodeErrorChunk(agreed.chunks, slot, refusal)
       replies.add(chunk, 0, chunk.length)
       return
     }
     replies.reserve(wire.SIMPLE_REPLY_BYTES, slot)
-    wire.writeSimpleReply(slot.reply, slot.replyAt, slot, error)
+    wire.writeSimpleReply(slot.reply, slot.replyAt, slot, refusal.error)
     replies.add(slot.reply, slot.replyAt, wire.SIMPLE_REPLY_BYTES)
   }
 

@@ -87,6 +87,7 @@ export const ReplyType = {
   BLOCK_STATUS: 5,
   BLOCK_STATUS_EXT: 6,
   ERROR: 0x8001,
+  ERROR_OFFSET: 0x8002,
 } as const
 
 export const NbdError = {

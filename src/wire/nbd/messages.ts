@@ -59,21 +59,29 @@ export function writeHoleChunk(
   into.writeUInt32BE(piece.length, body + 8)
 }
 
-//  chunk header | error u32 | message length u16 | message
+export interface ErrorReply {
+  readonly error: number
+  readonly text: string
+  /** Where in the range of the request. */
+  readonly offset?: number | undefined
+}
+
+//  chunk header | error u32 | message length u16 | message | with an offset: offset u64
 export function encodeErrorChunk(
   framing: Framing,
   to: RequestHeader,
-  error: number,
-  text: string,
+  { error, text, offset }: ErrorReply,
 ): Buffer {
   const message = Buffer.from(text, 'utf8')
-  const length = 6 + message.length
+  const type = offset === undefined ? ReplyType.ERROR : ReplyType.ERROR_OFFSET
+  const length = 6 + message.length + (offset === undefined ? 0 : 8)
   const bytes = Buffer.alloc(framing.chunkHeaderBytes + length)
-  framing.writeChunkHeader(bytes, 0, to, { type: ReplyType.ERROR, length, last: true })
+  framing.writeChunkHeader(bytes, 0, to, { type, length, last: true })
   const body = framing.chunkHeaderBytes
   bytes.writeUInt32BE(error, body)
   bytes.writeUInt16BE(message.length, body + 4)
   message.copy(bytes, body + 6)
+  if (offset !== undefined) writeU64(bytes, body + 6 + message.length, offset)
   return bytes
 }
 

@@ -94,9 +94,12 @@ function chunkLine(reader: Reader, isExtended: boolean): string {
   if (type === 0 && body.left === 0) return `${cookie} none${done}`
   if (type === 1) return `${cookie} data @${body.u64()} ${summary(body.take(body.left))}${done}`
   if (type === 2) return `${cookie} hole @${body.u64()} +${body.u32()}${done}`
-  if (type === 0x8001) {
+  if (type === 0x8001 || type === 0x8002) {
     const error = body.u32()
-    return `${cookie} error=${error} "${body.take(body.u16()).toString()}"${done}`
+    const text = body.take(body.u16()).toString()
+    const place = type === 0x8002 ? ` @${body.u64()}` : ''
+    if (body.left > 0) throw new Error('an error chunk is longer than what it says')
+    return `${cookie} error=${error} "${text}"${place}${done}`
   }
   if (type !== (isExtended ? 6 : 5)) throw new Error(`unknown chunk type ${type}`)
   const parts = [`${cookie} status id=${body.u32()}`]
