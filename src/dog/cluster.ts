@@ -11,6 +11,7 @@ import { reweight } from './cluster-reweight.js'
 import type { Context, Noun, Subcommand } from './command.js'
 import { Exit, Failure } from './failure.js'
 import { clusterOption as option } from './options.js'
+import { clusterCheck } from './vdi-check.js'
 
 const shutdown: Subcommand = {
   name: 'shutdown',
@@ -22,7 +23,7 @@ const shutdown: Subcommand = {
 
 export const cluster: Noun = {
   name: 'cluster',
-  subcommands: [info, format, shutdown, recover, reweight, alterCluster],
+  subcommands: [info, format, shutdown, recover, reweight, clusterCheck, alterCluster],
 }
 
 async function runShutdown({ sheep }: Context): Promise<number> {

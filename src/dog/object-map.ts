@@ -2,7 +2,7 @@
 import { Code, SheepError } from '../base/codes.js'
 import { HYPER_OBJECTS_MAX, loadTree, type Tree } from '../model/hyper-tree.js'
 import { slotsOf } from '../model/inode.js'
-import { asVid, type Vid } from '../model/oid.js'
+import { asVid, type Oid, type Vid } from '../model/oid.js'
 import type { Sheep } from './client.js'
 import { isHyper, loadSlots, type OpenedVdi, readSlot } from './image.js'
 
@@ -13,6 +13,8 @@ export interface ObjectMap {
   next(from: number, until: number): number | undefined
   /** Objects that exist. */
   readonly count: number
+  /** Objects the map itself is in, beside the inode. */
+  readonly leaves: readonly Oid[]
   /** Asks the sheep again: a running volume may have replaced the object or given it up. */
   renew(index: number): Promise<Vid>
 }
@@ -26,6 +28,7 @@ class SlotMap implements ObjectMap {
   readonly #sheep: Sheep
   readonly #vid: Vid
   readonly #slots: Uint32Array
+  readonly leaves: readonly Oid[] = []
 
   private constructor(sheep: Sheep, vid: Vid, slots: Uint32Array) {
     this.#sheep = sheep
@@ -64,6 +67,7 @@ class IndexMap implements ObjectMap {
   readonly #vdi: OpenedVdi
   #indexes = new Float64Array()
   #vids = new Uint32Array()
+  leaves: readonly Oid[] = []
 
   private constructor(sheep: Sheep, vdi: OpenedVdi) {
     this.#sheep = sheep
@@ -119,6 +123,7 @@ class IndexMap implements ObjectMap {
     }
     this.#indexes = indexes.subarray(0, count)
     this.#vids = vids.subarray(0, count)
+    this.leaves = tree.leaves.map(({ oid }) => oid).filter((oid) => oid !== undefined)
   }
 
   #lowerBound(index: number): number {

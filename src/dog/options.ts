@@ -59,6 +59,7 @@ export interface DogOptions {
   readonly from?: SnapshotSelector
   readonly oid?: bigint
   readonly index?: number
+  readonly exist?: boolean
   readonly block_size_shift?: number
   /** False: `--no-share`. */
   readonly share?: boolean
@@ -280,6 +281,11 @@ export const vdiOption = {
     parse: parseShift,
   },
   snapshot: { ...snapshotHelp, parse: parseSnapshot },
+  exist: {
+    letter: 'e',
+    long: 'exist',
+    help: 'only check objects exist or not,\nneither comparing nor repairing',
+  },
   from: {
     letter: 'F',
     long: 'from',

@@ -6,6 +6,7 @@ import { importVdi } from './transfer/vdi-import.js'
 import { getattr, setattr } from './vdi-attr.js'
 import { backup } from './vdi-backup.js'
 import { cache } from './vdi-cache.js'
+import { check } from './vdi-check.js'
 import { create } from './vdi-create.js'
 import { remove, rollback } from './vdi-delete.js'
 import { inspect } from './vdi-inspect.js'
@@ -24,6 +25,6 @@ export const vdi: Noun = {
   subcommands: [
     ...[create, snapshot, clone, remove, rollback, list, tree, graph, resize, read, write],
     ...[alterVdi, cache, lock, inspect, setattr, getattr],
-    ...[exportVdi, importVdi, object, track, backup, restore],
+    ...[exportVdi, importVdi, object, track, backup, restore, check],
   ],
 }
