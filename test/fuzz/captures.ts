@@ -17,6 +17,7 @@ import {
 import { AttributeFlag, encodeAttribute } from '../../src/wire/sheepdog/attribute.js'
 import { encodeHello } from '../../src/wire/sheepdog/hello.js'
 import { Flag, Op } from '../../src/wire/sheepdog/opcodes.js'
+import { recyclingMessage, recyclingQuestion } from '../../src/wire/sheepdog/recycling.js'
 import {
   clusterRequest,
   forwardRequest,
@@ -213,6 +214,9 @@ const SHEEP: readonly Capture[] = [
   [
     frame(0x0a, vdiStateRequest({ opcode: Op.NOTIFY_VDI_ADD, ...announced() })),
     plain(0x0a, Op.NOTIFY_VDI_DEL, 0, data(4, 0)),
+    frame(0x0a, ...recyclingMessage({ step: 'erase', epoch: 1, serial: 1, vids: [VID, HEIR] })),
+    frame(0x0a, ...recyclingMessage({ step: 'free', epoch: 1, serial: 1, vids: [VID] })),
+    frame(0x0a, ...recyclingQuestion({ serial: 0, vids: [VID, HEIR] })),
     frame(0x0a, objectRequest({ opcode: Op.COMPLETE_RECOVERY, oid: 0n as Oid }), node()),
     frame(0x0a, refRequest({ opcode: Op.DECREF_OBJ, ...ref() })),
     frame(0x0a, refRequest({ opcode: Op.DECREF_PEER, epoch: 1, ...ref() })),

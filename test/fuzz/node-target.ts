@@ -3,7 +3,7 @@
  * removing every volume; what they must not do is end a node, make a handler fail on its own mistake, or leave the
  * cluster unable to serve the next client.
  */
-import { Op } from '../../src/wire/sheepdog/opcodes.js'
+import { ClusterFlag, Op } from '../../src/wire/sheepdog/opcodes.js'
 import type { Connection } from '../../src/world/world.js'
 import type { Dice } from '../faults/dice.js'
 import { ask, newVdi, vdi } from '../unit/support/sheep-wire.js'
@@ -31,7 +31,9 @@ export async function fuzzNodes(dice: Dice, frames: number): Promise<{ clusters:
 }
 
 async function oneCluster(dice: Dice, frames: number): Promise<void> {
-  const cluster = await SmallCluster.start({ seed: dice.below(2 ** 31) })
+  const cluster = await SmallCluster.start({
+    ...{ seed: dice.below(2 ** 31), flags: dice.below(2) === 0 ? ClusterFlag.RECYCLE_VID : 0 },
+  })
   try {
     const client = await cluster.client(0)
     await newVdi(client, 'Alice', 16 << 20)

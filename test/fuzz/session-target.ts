@@ -22,6 +22,7 @@ import { isRedundancy } from '../../src/model/policy.js'
 import type { Reply } from '../../src/sheep/answer.js'
 import { readableHeader } from '../../src/sheep/inode-io.js'
 import { Stats } from '../../src/sheep/stats.js'
+import { VidUsers } from '../../src/sheep/vid-users.js'
 import { decodeAttribute } from '../../src/wire/sheepdog/attribute.js'
 import { type Frame, HEADER_BYTES, MalformedFrame } from '../../src/wire/sheepdog/frame.js'
 import { decodeListRequest } from '../../src/wire/sheepdog/object-list.js'
@@ -31,6 +32,7 @@ import {
   decodeRecoveryThrottling,
   RECOVERY_THROTTLING_BYTES,
 } from '../../src/wire/sheepdog/records.js'
+import { decodeRecycling, decodeRecyclingQuestion } from '../../src/wire/sheepdog/recycling.js'
 import {
   decodeCheckpointFields,
   decodeClusterFields,
@@ -169,7 +171,9 @@ function check(wire: Wire, frames: readonly { opcode: number; id: number }[]): n
 }
 
 function contextOfNobody(): DoorContext {
-  const node = { stats: new Stats(), log: silentLog, state: { status: 'ok', epoch: 1 } }
+  const caretaker = { recycling: { isOn: true, users: new VidUsers() } }
+  const state = { status: 'ok', epoch: 1 }
+  const node = { stats: new Stats(), log: silentLog, state, caretaker }
   return {
     node: node as unknown as DoorContext['node'],
     kill: () => undefined,
@@ -203,6 +207,8 @@ const DECODERS: readonly ((frame: Frame) => unknown)[] = [
   decodeForwardFields,
   decodeCheckpointFields,
   decodeListRequest,
+  decodeRecycling,
+  decodeRecyclingQuestion,
   firstVidOf,
   ({ body }) => decodeOids(body.subarray(0, OIDS_BYTES_MAX)),
   ({ body }) => decodeDiskPaths(body),

@@ -103,3 +103,51 @@ test('what is discarded and written again has nothing of before, cached or not',
     cluster.close()
   })
 })
+
+/** A node to spare, besides the one that caches. */
+const CODED: SmallClusterOptions = { nodes: 8, copies: 6, policy: 0x22 }
+
+test('4:2: a guest writes on through snapshots and dying nodes, and finds what it wrote', async (t) => {
+  await withSeeds(1, async (seed) => {
+    const { cluster, client, disk } = await withDisk({ seed, ...CODED })
+    const writer = new BlockWriter(disk, cluster.dice, 48)
+    writer.start()
+    await cluster.clock.until('cached writes', () => heldSince(cluster, 0))
+    await cluster.clock.until('some writes', () => writer.acknowledged > 100)
+    await snapshot(client, 'Alice', 'first')
+    cluster.kill(2)
+    const before = writer.acknowledged
+    await cluster.clock.until('more writes', () => writer.acknowledged > before + 100)
+    await cluster.boot(2)
+    await writer.stop()
+    await writer.flush()
+    await cluster.settle()
+    t.deepEqual(writer.failures, [], `SEED=${seed}`)
+    const found = await writer.look(disk)
+    t.deepEqual(writer.faults(found), [], `SEED=${seed}`)
+    await disk.close()
+    // Past the cache, and with two fragments missing of every object.
+    cluster.kill(4)
+    cluster.kill(5)
+    const elsewhere = await cluster.source(3).open('Alice')
+    t.deepEqual(await writer.look(elsewhere), found, `SEED=${seed}`)
+    cluster.close()
+  })
+})
+
+test('4:2: what was flushed through the cache survives a power cut everywhere', async (t) => {
+  await withSeeds(1, async (seed) => {
+    const { cluster, disk } = await withDisk({ seed, ...CODED })
+    const writer = new BlockWriter(disk, cluster.dice, 48)
+    writer.start()
+    await cluster.clock.until('cached writes', () => heldSince(cluster, 0))
+    await cluster.clock.until('some writes', () => writer.acknowledged > 150)
+    await writer.stop()
+    await writer.flush()
+    await cluster.cutPower(1)
+    const elsewhere = await cluster.source(3).open('Alice')
+    t.deepEqual(writer.faults(await writer.look(elsewhere)), [], `SEED=${seed}`)
+    t.deepEqual(cluster.failures(), [])
+    cluster.close()
+  })
+})

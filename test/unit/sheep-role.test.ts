@@ -46,6 +46,14 @@ test('options that only tune what is not there are carried over with a warning',
   t.deepEqual(options().ignored, [])
 })
 
+test('direct I/O of the cache is named as what is not done, and the cache is there', (t) => {
+  const { ignored, cache } = options('-w', 'size=1G,directio')
+  t.is(ignored.length, 1)
+  t.regex(ignored[0] ?? '', /^-w directio/)
+  t.is(cache?.sizeBytes, 2 ** 30)
+  t.deepEqual(options('-w', 'size=1G').ignored, [])
+})
+
 test('a new node measures its space once, a gateway never', (t) => {
   const fresh = configFor(AUTOMATIC, undefined, 5000)
   t.like(fresh, { spaceBytes: 5000, createdAt: 0n, flags: AUTO_VNODES })

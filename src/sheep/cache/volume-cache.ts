@@ -134,6 +134,14 @@ export class VolumeCache implements ObjectAccess {
       this.#gateway.write(ref, offset, data, durable, done)
       return
     }
+    if (this.#holdings === undefined && !this.#rights.isForeign(vid)) {
+      this.#uses.begin(vid)
+      this.#gateway.write(ref, offset, data, durable, (code) => {
+        this.#uses.end(vid)
+        done(code)
+      })
+      return
+    }
     const again = unlessGone(ref, done, () => this.write(ref, offset, data, durable, done))
     this.#use(vid, again, done, (volume, ended) => {
       if (volume !== undefined) {
