@@ -6,6 +6,7 @@
  * Work is counted in pieces of 64 KiB, begun ones whole. A connection that finds its export's part used up stops
  * reading and is called when there is room; which connection of one export goes first changes from time to time.
  */
+import { LeftBehind } from './left-behind.js'
 
 /** Pieces at work for all exports together, while several are busy. */
 const WINDOW_PIECES = 64
@@ -52,6 +53,7 @@ export class FairShares {
 /** What one export has at work. */
 export class Share {
   users = 0
+  readonly leftBehind = new LeftBehind()
   readonly #now: () => number
   readonly #partAt: (now: number) => number
   readonly #waiting = new Set<() => void>()

@@ -38,6 +38,8 @@ const CORKED_BYTES_MAX = 1024 * 1024
 /** What is left of a payload is received where it belongs if it is at least this much; else with what follows it. */
 const ROOM_BYTES_MIN = 16 * 1024
 
+const CHANGES: ReadonlySet<number> = new Set([Command.WRITE, Command.WRITE_ZEROES, Command.TRIM])
+
 export interface TransmissionOptions {
   readonly agreed: Agreed
   readonly disk: Pick<Volume, 'sizeBytes' | 'readOnly'>
@@ -62,6 +64,9 @@ export class Transmission {
   readonly #options: TransmissionOptions
   readonly #framing: Framing
   readonly #free: Slot[] = []
+  readonly #slots: Slot[] = []
+  #isOver = false
+  #isEnding = false
   /** Bytes charged to requests in flight and to the write being received. */
   #held = 0
   #receiving = false
@@ -205,7 +210,8 @@ export class Transmission {
     counters.bytes[slot.type]! += slot.length
     slot.pieces = share.begin(chargeOf(slot))
     slot.code = Code.SUCCESS
-    this.#options.perform(slot)
+    if (CHANGES.has(slot.type)) share.leftBehind.begin(slot, () => this.#options.perform(slot))
+    else this.#options.perform(slot)
   }
 
   /** A BLOCK_STATUS whose payload names the range's length and some of the contexts. */
@@ -222,9 +228,19 @@ export class Transmission {
     return gate(slot, agreed, disk)
   }
 
-  /** The connection is over: nobody is to be called for it. */
+  /** The connection is over: nobody is to be called for it, and nothing of it begins any more. */
   end(): void {
-    this.#options.share.forget(this.#again)
+    const { share } = this.#options
+    this.#isOver = true
+    this.#isEnding = true
+    share.forget(this.#again)
+    for (const slot of this.#slots) {
+      if (share.leftBehind.drop(slot)) {
+        slot.pending = 1
+        slot.done(Code.NETWORK_ERROR)
+      } else if (slot.pending > 0 && CHANGES.has(slot.type)) share.leftBehind.add(slot)
+    }
+    this.#isEnding = false
   }
 
   #refuse(slot: Slot, refusal: Refusal): void {
@@ -251,8 +267,10 @@ export class Transmission {
     slot.failedAt = undefined
     slot.statuses = []
     this.#free.push(slot)
-    this.#options.share.end(slot.pieces)
-    if (!this.#receiving) this.#options.late()
+    const { share } = this.#options
+    if (this.#isOver) share.leftBehind.ended(slot)
+    share.end(slot.pieces)
+    if (!this.#receiving && !this.#isEnding) this.#options.late()
   }
 
   #forgetPayload(slot: Slot): void {
@@ -273,6 +291,8 @@ export class Transmission {
   }
 
   #newSlot(): Slot {
-    return newSlot((slot) => this.#finish(slot))
+    const made = newSlot((slot) => this.#finish(slot))
+    this.#slots.push(made)
+    return made
   }
 }
