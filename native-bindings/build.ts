@@ -47,6 +47,10 @@ const ADDONS: readonly Addon[] = [
   },
 ]
 const FLAGS = ['-O2', '-Wall', '-Wextra', '-shared', '-fPIC'] as const
+/** What it means to be without, and the remedy. */
+const LACK =
+  'everything works but -c corosync and attaching /dev/nbdN, and much of it more slowly; for them install a C compiler ' +
+  '(Debian: apt-get install gcc libc6-dev) and run this again'
 const COMPILERS = ['cc', 'gcc', 'clang'] as const
 /** This file runs as build/native-bindings/build.js. */
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
@@ -71,6 +75,12 @@ function main(): void {
   const stale = jobs.filter((job) => !isFresh(job))
   if (stale.length === 0) return
   const compiler = findCompiler() ?? installCompiler()
+  if (compiler === undefined) {
+    for (const job of stale) remove(job)
+    const names = stale.map((job) => job.addon.name).join(', ')
+    process.stderr.write(`build: no C compiler, so without the native bindings ${names}: ${LACK}\n`)
+    return
+  }
   mkdirSync(OUT, { recursive: true })
   for (const job of stale) {
     const { wants } = job.addon
@@ -79,12 +89,15 @@ function main(): void {
   }
 }
 
+/** Of the npm package, or where an installed package has none, of the Node that runs this. */
 function headerDirectory(): string {
   try {
     const manifest = createRequire(import.meta.url).resolve('node-api-headers/package.json')
     return join(dirname(manifest), 'include')
   } catch (error) {
-    throw new BuildFailure('the package node-api-headers is missing: run `npm ci`', {
+    const own = join(dirname(process.execPath), '..', 'include', 'node')
+    if (existsSync(join(own, 'node_api.h'))) return own
+    throw new BuildFailure('the headers of Node-API are missing: npm install node-api-headers', {
       cause: error,
     })
   }
@@ -108,29 +121,21 @@ function isFresh(job: Job): boolean {
   return readFileSync(hashFile(job), 'utf8').trim() === job.hash
 }
 
+/** One that has the C library's headers, too. */
 function findCompiler(): string | undefined {
-  return COMPILERS.find((name) => spawnSync(name, ['--version'], { stdio: 'ignore' }).status === 0)
+  return COMPILERS.find((name) => hasHeaders(name, ['stdlib.h']))
 }
 
-/** On Debian and as root a missing compiler is installed; anybody else is told what to do. */
-function installCompiler(): string {
-  const remedy =
-    'install a C compiler (Debian: apt-get install gcc libc6-dev) and run `npm run build`'
-  if (process.getuid?.() !== 0 || !existsSync('/etc/debian_version')) {
-    throw new BuildFailure(`no C compiler found: ${remedy}`)
-  }
+/** On Debian and as root a missing compiler is installed; undefined where that is not possible. */
+function installCompiler(): string | undefined {
+  if (process.getuid?.() !== 0 || !existsSync('/etc/debian_version')) return undefined
   process.stderr.write('build: no C compiler found, installing gcc\n')
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
   const apt = (args: readonly string[]): boolean =>
     spawnSync('apt-get', args, { stdio: ['ignore', 'ignore', 'inherit'], env }).status === 0
   const install = ['install', '-y', '--no-install-recommends', 'gcc', 'libc6-dev']
   // The package lists may be old or absent: refresh them only when the first try fails.
-  if (!apt(install) && !(apt(['update']) && apt(install))) {
-    throw new BuildFailure(`gcc could not be installed: ${remedy}`)
-  }
-  const compiler = findCompiler()
-  if (compiler === undefined) throw new BuildFailure(`gcc is installed but not found: ${remedy}`)
-  return compiler
+  return apt(install) || (apt(['update']) && apt(install)) ? findCompiler() : undefined
 }
 
 function hasHeaders(compiler: string, headers: readonly string[]): boolean {
@@ -138,10 +143,14 @@ function hasHeaders(compiler: string, headers: readonly string[]): boolean {
   return spawnSync(compiler, ['-fsyntax-only', '-x', 'c', '-'], { input }).status === 0
 }
 
-/** What an earlier build made would not load without its libraries. */
-function leaveOut(job: Job, without: string): void {
+/** What an earlier build made is not of these sources, or would not load without its libraries. */
+function remove(job: Job): void {
   rmSync(job.target, { force: true })
   rmSync(hashFile(job), { force: true })
+}
+
+function leaveOut(job: Job, without: string): void {
+  remove(job)
   process.stderr.write(`build: ${without}\n`)
 }
 

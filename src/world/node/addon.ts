@@ -13,7 +13,7 @@ export type AddonName = (typeof ADDONS)[number]
 /** What the binding exports, or why there is none. */
 export type Loaded =
   | { readonly binding: unknown; readonly absent?: undefined }
-  | { readonly absent: string }
+  | { readonly binding?: undefined; readonly absent: string }
 
 const load = createRequire(import.meta.url)
 

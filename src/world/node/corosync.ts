@@ -1,7 +1,4 @@
 /** The corosync of this host, over native-bindings/cpg/cpg.c. */
-import { existsSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { fileURLToPath } from 'node:url'
 import type {
   Arrival,
   Corosync,
@@ -12,9 +9,7 @@ import type {
   ProcessId,
   QuorumEvents,
 } from '../corosync.js'
-
-/** build/native/cpg.node as seen from build/src/world/node. */
-const ADDON = '../../../native/cpg.node'
+import { loadAddon } from './addon.js'
 
 /** Statuses of libcpg (corotypes.h, cs_error_t). */
 const CS_OK = 1
@@ -59,20 +54,14 @@ const START =
 
 /** Whether the binding was built; says nothing about the daemon. */
 export function hasCorosyncBinding(): boolean {
-  return existsSync(fileURLToPath(new URL(ADDON, import.meta.url)))
+  return loadAddon('cpg').absent === undefined
 }
 
 /** Throws an Error that names the remedy when the binding is missing or does not load. */
 export function openCorosync(): Corosync {
-  if (!hasCorosyncBinding()) {
-    throw new Error(`this sheep was built without corosync: ${INSTALL}`)
-  }
-  try {
-    return new NativeCorosync(createRequire(import.meta.url)(ADDON) as Binding)
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
-    throw new Error(`the corosync binding does not load (${reason}): ${INSTALL}`, { cause: error })
-  }
+  const { binding, absent } = loadAddon('cpg')
+  if (absent === undefined) return new NativeCorosync(binding as Binding)
+  throw new Error(`this sheep was built without corosync (${absent}): ${INSTALL}`)
 }
 
 class NativeCorosync implements Corosync {

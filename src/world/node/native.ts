@@ -4,7 +4,9 @@
  * Every function throws TypeError or RangeError on a wrong argument and, when the system call fails,
  * an errno error (`code`, `errno`, `syscall`); those that return a promise reject with it.
  */
-import { createRequire } from 'node:module'
+import type { Log } from '../../base/log.js'
+import { loadAddon } from './addon.js'
+import { portableNative, SHORTCOMINGS } from './portable.js'
 
 export interface Native {
   /** Bytes read, short at the end of the file only; -1: needs the disk; -2: this file never can. */
@@ -31,21 +33,20 @@ export interface Native {
   syslog(severity: number, line: string): void
 }
 
-/** build/native/posix.node as seen from build/src/world/node. */
-const ADDON = '../../../native/posix.node'
-
-let loaded: Native | undefined
+let isTold = false
 
 /** Throws an Error that names the remedy when the binding is missing or does not load. */
 export function loadNative(): Native {
-  if (loaded !== undefined) return loaded
-  try {
-    loaded = createRequire(import.meta.url)(ADDON) as Native
-    return loaded
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
-    throw new Error(`the native binding does not load; run \`npm run build\` (${reason})`, {
-      cause: error,
-    })
-  }
+  const { binding, absent } = loadAddon('posix')
+  if (absent === undefined) return binding as Native
+  throw new Error(`${absent}; run \`npm run build\``)
+}
+
+/** The binding, or what does without; `log` is told once what that costs. */
+export function nativeOrPortable(log: Log): Native {
+  const { binding, absent } = loadAddon('posix')
+  if (absent === undefined) return binding as Native
+  if (!isTold) log.warn('binding.absent', { reason: absent, effect: SHORTCOMINGS })
+  isTold = true
+  return portableNative
 }
