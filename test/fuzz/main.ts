@@ -48,6 +48,8 @@ async function watched(
     await run(Math.ceil(frames / stages))
     held = await heldBytes()
     first ??= held
+    const soFar = ((performance.now() - begun) / 1000).toFixed(1)
+    say(`  ${what}: stage ${stage + 1} of ${stages} after ${soFar} s, ${mib(held)} held`)
   }
   const seconds = (performance.now() - begun) / 1000
   const rate = Math.round(frames / seconds)

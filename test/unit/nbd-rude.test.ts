@@ -11,8 +11,9 @@ import {
   option,
   rig,
   settle,
+  u32,
 } from './support/nbd-rig.js'
-import { replyTranscript } from './support/nbd-transcript.js'
+import { optionTranscript, replyTranscript } from './support/nbd-transcript.js'
 
 const MIB = 1024 * 1024
 const { READ, WRITE, FLUSH } = Command
@@ -95,6 +96,69 @@ test('a question that says it has a payload and has none is refused, wherever it
   t.deepEqual(replyTranscript(connection.sent.subarray(before)), [
     '1 [1152921504606846976] error=22 "payload is no list of chosen contexts" done',
   ])
+})
+
+/** Which flags a command may have, by the document; FUA a server bears with all of them. */
+const LEGAL_FLAGS: Readonly<Record<number, number>> = {
+  [READ]: CommandFlag.FUA | CommandFlag.DF,
+  [WRITE]: CommandFlag.FUA,
+  [FLUSH]: CommandFlag.FUA,
+  [Command.TRIM]: CommandFlag.FUA,
+  [Command.CACHE]: CommandFlag.FUA,
+  [Command.WRITE_ZEROES]: CommandFlag.FUA | CommandFlag.NO_HOLE | CommandFlag.FAST_ZERO,
+  [Command.BLOCK_STATUS]: CommandFlag.FUA | CommandFlag.REQ_ONE,
+}
+const COMMANDS_TRIED = [0, 1, 3, 4, 5, 6, 7, 8, 9, 255, 256, 0x7fff, 0xffff]
+
+for (const isExtended of [false, true]) {
+  const shape = isExtended ? 'extended' : 'compact'
+  test(`each flag with each command, ${shape} headers: served or refused, and the next request is found`, async (t) => {
+    const volume = new MemoryVolume('v', { sizeBytes: MIB })
+    const { feed, connection } = rig(new MemorySource(volume))
+    const agree = isExtended ? Option.EXTENDED_HEADERS : Option.STRUCTURED_REPLY
+    const contexts = option(Option.SET_META_CONTEXT, metaData('v', 'base:allocation'))
+    await feed(HELLO, option(agree), contexts, option(Option.GO, infoData('v')))
+    for (const type of COMMANDS_TRIED) {
+      for (let bit = 0; bit < 16; bit++) {
+        const flags = 1 << bit
+        const before = connection.sent.length
+        const hasPayload = type === WRITE || (isExtended && flags === CommandFlag.PAYLOAD_LEN)
+        const range = hasPayload
+          ? { data: Buffer.alloc(16, 1) }
+          : { length: type === FLUSH ? 0 : 16 }
+        const make = isExtended ? askExtended : ask
+        await feed(make({ type, flags, cookie: 7, ...range }), make({ type: FLUSH, cookie: 8 }))
+        const replies = replyTranscript(connection.sent.subarray(before))
+        const writes = isExtended && type === WRITE && flags === CommandFlag.PAYLOAD_LEN
+        const isLegal = writes || ((LEGAL_FLAGS[type] ?? 0) & flags) !== 0
+        t.is(!/error=22/.test(replies[0] ?? ''), isLegal, `command ${type}, flag ${flags}`)
+        t.true(replies.at(-1)?.startsWith('8 '), `command ${type}, flag ${flags}`)
+      }
+    }
+    t.false(connection.over)
+  })
+
+  test(`a magic of another shape than ${shape} costs the connection`, async (t) => {
+    for (const wrong of [
+      isExtended ? ask({ type: FLUSH }) : askExtended({ type: FLUSH }),
+      option(Option.LIST),
+      ...[0x67446698, 0x668e33ef, 0x6e8a278c].map((magic) => u32(magic)),
+    ]) {
+      const { feed, connection } = rig(new MemorySource(new MemoryVolume('v', { sizeBytes: MIB })))
+      const agree = isExtended ? [option(Option.EXTENDED_HEADERS)] : []
+      await feed(HELLO, ...agree, option(Option.GO, infoData('v')))
+      await feed(wrong, Buffer.alloc(32))
+      t.true(connection.destroyed)
+    }
+  })
+}
+
+test('every option number nobody knows is answered as unsupported, and haggling goes on', async (t) => {
+  const { feed, connection } = rig(new MemorySource())
+  const unknown = [0, 4, 12, 13, 255, 0x7fff_ffff, 0xffff_ffff]
+  await feed(HELLO, ...unknown.map((id) => option(id, Buffer.alloc(5))), option(Option.LIST))
+  const lines = optionTranscript(connection.sent).slice(1)
+  t.deepEqual(lines, [...unknown.map((id) => `${id} ERR_UNSUP "option is not supported"`), '3 ACK'])
 })
 
 test('dribbled options of the largest size cost time in proportion', async (t) => {

@@ -33,7 +33,7 @@ export function startSheep(plan: SheepPlan): SheepChild {
   const { directory, port, zone, meeting, nbdPort } = plan
   const where = ['-b', '127.0.0.1', '-y', '127.0.0.1', '-p', `${port}`, '-z', `${zone}`]
   const nbd = nbdPort === undefined ? [] : ['--nbd', `127.0.0.1:${nbdPort}`]
-  const args = [SHEEP, '-f', '-c', `local:${meeting}`, ...where, ...nbd, directory]
+  const args = [SHEEP, '--no-config', '-f', '-c', `local:${meeting}`, ...where, ...nbd, directory]
   const child = spawn(process.execPath, args, {
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
