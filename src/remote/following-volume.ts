@@ -3,11 +3,12 @@
  * and then asked for again, so a read sees all that was acknowledged a second before it; what a slot names in vain (it was
  * discarded) is asked for at once.
  */
-import { Code, codeOf, type Done } from '../base/codes.js'
+import { Code, codeOf, type Done, SheepError } from '../base/codes.js'
 import { dataOid, type Vid } from '../model/oid.js'
 import { byPieces } from '../volume/cut.js'
 import { readOnly } from '../volume/read-only.js'
 import { SlotTable } from '../volume/slot-table.js'
+import { SnapshotVolume } from '../volume/snapshot-volume.js'
 import { readVdi, type VdiImage } from '../volume/vdi-reading.js'
 import type { ByteRange, Extent, OwnedExtent, Volume } from '../volume/volume.js'
 import type { Clock } from '../world/world.js'
@@ -19,6 +20,8 @@ const LOOKS_MAX = 5
 
 export interface Followed {
   readonly volume: Volume
+  /** False: `renew` before anything is read. */
+  isFresh(): boolean
   /** Makes sure that `extents` and the size are not older than a second. Rejects with a SheepError. */
   renew(): Promise<void>
 }
@@ -30,7 +33,32 @@ export async function followVdi(
 ): Promise<Followed> {
   const image = await readVdi(access, await access.find(name, { kind: 'working' }))
   const volume = new FollowingVolume(name, image, access, clock)
-  return { volume: readOnly(volume), renew: () => volume.renew() }
+  return { volume: readOnly(volume), renew: () => volume.renew(), isFresh: () => true }
+}
+
+/**
+ * A snapshot never changes, but it may be deleted, and where ids of deleted volumes are given out again its own may then mean something
+ * else: so every second it is made sure that it is the same still.
+ */
+export async function followSnapshot(
+  vid: Vid,
+  access: RemoteAccess,
+  clock: Clock,
+): Promise<Followed> {
+  const image = await readVdi(access, vid)
+  const { name, createTime, snapId } = image.header
+  const volume = new SnapshotVolume({ name, image, objects: access, closed: () => undefined })
+  let checkedAt = clock.monotonic()
+  const isFresh = (): boolean => clock.monotonic() - checkedAt < BELIEVED_MS
+  const renew = async (): Promise<void> => {
+    if (isFresh()) return
+    const askedAt = clock.monotonic()
+    const now = await access.readHeader(vid)
+    const isSame = now.name === name && now.createTime === createTime && now.snapId === snapId
+    if (!isSame) throw new SheepError(Code.NO_TAG, `snapshot ${snapId} of ${name} is gone`)
+    checkedAt = askedAt
+  }
+  return { volume: readOnly(volume), renew, isFresh }
 }
 
 class FollowingVolume {

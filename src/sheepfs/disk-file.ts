@@ -56,7 +56,7 @@ class DiskFile implements OpenFile {
   read(offset: number, size: number, done: ReadDone): void {
     // Behind the end there may be more by now.
     const isInside = this.#disk.isWritten || offset + size <= this.#sizeBytes
-    if (this.#disk.volume !== undefined && isInside) {
+    if (this.#disk.isReady && isInside) {
       this.#readNow(offset, size, done)
       return
     }

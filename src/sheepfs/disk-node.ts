@@ -79,13 +79,16 @@ async function diskFacts(
   return facts({ sizeBytes: window?.sizeBytes ?? sizeBytes, allocatedBytes, modifiedMs, mode })
 }
 
-/** As it is now; a node looked up before a snapshot was taken is of the successor afterwards. Snapshots stay as they are. */
+/**
+ * As it is now, not as it was a moment ago: who has just closed a file sees the size it has. A node looked up before a snapshot was
+ * taken is of the successor afterwards. Snapshots stay as they are.
+ */
 export async function freshOf(fs: FsContext, header: InodeHeader): Promise<InodeHeader> {
   if (header.snapCtime !== 0n) return header
-  const fresh = await fs.catalogue.header(header.vid)
+  const { access } = fs.volumes
+  const fresh = await access.readHeader(header.vid)
   if (fresh.snapCtime === 0n && fresh.name === header.name) return fresh
-  const vid = await fs.volumes.access.find(header.name, { kind: 'working' })
-  return fs.catalogue.header(vid)
+  return access.readHeader(await access.find(header.name, { kind: 'working' }))
 }
 
 /** From the slots; of a hypervolume, which has none, everything counts as there. */

@@ -9,11 +9,8 @@ import { Code, codeText, SheepError } from '../base/codes.js'
 import { LIMITS } from '../base/limits.js'
 import type { Log } from '../base/log.js'
 import type { Vid } from '../model/oid.js'
-import { type Followed, followVdi } from '../remote/following-volume.js'
+import { type Followed, followSnapshot, followVdi } from '../remote/following-volume.js'
 import type { OwnVolume, RemoteVolumes } from '../remote/remote-volumes.js'
-import { readOnly } from '../volume/read-only.js'
-import { SnapshotVolume } from '../volume/snapshot-volume.js'
-import { readVdi } from '../volume/vdi-reading.js'
 import type { Extent, Volume } from '../volume/volume.js'
 import { Errno } from '../wire/fuse/constants.js'
 import type { Clock } from '../world/world.js'
@@ -141,11 +138,7 @@ export class OpenDisk {
     const { volumes, clock } = this.#options
     const { name, snapshot } = this.target
     if (snapshot === undefined) return followVdi(name, volumes.access, clock)
-    const image = await readVdi(volumes.access, snapshot.vid)
-    const volume = readOnly(
-      new SnapshotVolume({ name, image, objects: volumes.access, closed: () => undefined }),
-    )
-    return { volume, renew: () => Promise.resolve() }
+    return followSnapshot(snapshot.vid, volumes.access, clock)
   }
 
   #inTurn<T>(run: () => Promise<T>): Promise<T> {
@@ -157,6 +150,11 @@ export class OpenDisk {
   /** Where reads go; undefined while it has to be opened first. */
   get volume(): Volume | undefined {
     return this.#writing?.own.volume ?? this.#reading?.volume
+  }
+
+  /** False: `ready` before anything is read. */
+  get isReady(): boolean {
+    return this.#writing !== undefined || this.#reading?.isFresh() === true
   }
 
   /** Opens what reads need, and makes sure that sizes and slots are not older than a second. */

@@ -4,14 +4,10 @@ import { nbdcopy, qemuImg } from './support/clients.js'
 import { startCluster } from './support/cluster.js'
 import { makeImage, patternBytes, sameFiles } from './support/images.js'
 import { run, tryRun } from './support/run.js'
-import { fuseMissing, mountCluster } from './support/sheepfs.js'
-import { needing } from './support/suite.js'
+import { mountCluster, mountTest } from './support/sheepfs.js'
 
 const MiB = 1024 * 1024
-const realTest =
-  fuseMissing() === undefined
-    ? needing('fusermount3', 'qemu-img', 'nbdcopy', 'rsync', 'mke2fs', 'e2fsck')
-    : needing('fusermount3')
+const realTest = mountTest('qemu-img', 'nbdcopy', 'rsync', 'mke2fs', 'e2fsck', 'debugfs', 'losetup')
 
 realTest(
   'files and disks become each other by cp, dd, rsync, tar and qemu-img, holes stay holes',

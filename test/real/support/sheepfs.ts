@@ -2,21 +2,32 @@
 
 import { accessSync, constants } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
+import test from 'ava'
 import type { TestCluster } from './cluster.js'
 import type { Owner } from './owner.js'
+import type { Tool } from './packages.js'
 import { SHEEPFS } from './paths.js'
 import { type Running, run, start, tryRun, until } from './run.js'
+import { needing, type RealTest } from './suite.js'
 
 const START_MS = 30_000
 let mounts = 0
 
-/** The reason why nothing can be mounted here; undefined: it can. */
-export function fuseMissing(): string | undefined {
+/** A registrar for tests that mount; skipped with the reason where nobody may. */
+export function mountTest(...tools: readonly Tool[]): RealTest {
+  const register = needing('fusermount3', ...tools)
+  if (canMount()) return register
+  const reason = 'missing: /dev/fuse, or the right to use it'
+  if (process.env.CI === 'true') return (title) => test.serial(title, (t) => t.fail(reason))
+  return (title, body) => test.serial.skip(`${title} (${reason})`, body)
+}
+
+function canMount(): boolean {
   try {
     accessSync('/dev/fuse', constants.R_OK | constants.W_OK)
-    return undefined
+    return true
   } catch {
-    return 'missing: /dev/fuse, or the right to use it'
+    return false
   }
 }
 
