@@ -13,7 +13,7 @@ import { backendText, NBD_PORT, parseServer } from './nbd-backend.js'
 import { EBUSY, KernelRefused, NbdFamily, withoutModule } from './nbd-device.js'
 import { addressText } from './nbd-dial.js'
 import { Keeper } from './nbd-keeper.js'
-import { flagsOf, openAll, SILENCE_MS, type Wish } from './nbd-open.js'
+import { flagsOf, openAll, silenceMs, type Wish } from './nbd-open.js'
 import type { OptionSpec } from './options.js'
 import { vdiOption as shared } from './options.js'
 
@@ -170,7 +170,7 @@ async function attachByNetlink(
     index = await family.connect({
       ...{ index: wish.index, sizeBytes, blockBytes, flags, backend },
       ...{ timeoutSeconds: wish.timeoutSeconds, deadSeconds: wish.deadSeconds },
-      sockets: open.map(({ connection }) => kernel.descriptor(connection, SILENCE_MS)),
+      sockets: open.map(({ connection }) => kernel.descriptor(connection, silenceMs(server))),
     })
   } catch (error) {
     if (!(error instanceof KernelRefused)) throw error
@@ -207,7 +207,7 @@ async function serveByIoctl(context: Context, kernel: NbdKernel, wish: Wish): Pr
     .serve(
       index,
       { blockBytes, blocks: Math.floor(sizeBytes / blockBytes), flags, timeoutSeconds },
-      open.map(({ connection }) => kernel.descriptor(connection, SILENCE_MS)),
+      open.map(({ connection }) => kernel.descriptor(connection, silenceMs(server))),
     )
     .then(
       () => undefined,

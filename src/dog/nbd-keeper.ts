@@ -13,7 +13,7 @@ import type { Attached, Way } from './nbd-attach.js'
 import { backendText } from './nbd-backend.js'
 import { KernelRefused } from './nbd-device.js'
 import { addressText, DialFailed, dial, type OpenExport } from './nbd-dial.js'
-import { SILENCE_MS } from './nbd-open.js'
+import { silenceMs } from './nbd-open.js'
 
 /** How long after a failed dial the next one begins, at first and at last. */
 const REDIAL_MS_MIN = 200
@@ -77,7 +77,7 @@ export class Keeper {
       found = await this.#dialAny()
     } catch (error) {
       if (!(error instanceof DialFailed)) throw error
-      await this.#say(index, error.message)
+      void this.#say(index, error.message)
       return false
     }
     try {
@@ -85,11 +85,11 @@ export class Keeper {
       const left = (this.#dead.get(index) ?? 1) - 1
       this.#dead.set(index, taken ? Math.max(0, left) : 0)
       if (!taken) this.#unsure = false
-      else await this.#say(index, `connected to ${addressText(this.#server!)}`)
+      else void this.#say(index, `connected to ${addressText(this.#server!)}`)
       return true
     } catch (error) {
       if (!(error instanceof KernelRefused)) throw error
-      await this.#say(index, error.message)
+      void this.#say(index, error.message)
       return false
     } finally {
       found.connection.destroy()
@@ -101,7 +101,7 @@ export class Keeper {
     const grown = found.sizeBytes > this.#sizeBytes
     const taken = await family.replaceDead({
       ...{ index, backend: backendText(wish) },
-      sockets: [kernel.descriptor(found.connection, SILENCE_MS)],
+      sockets: [kernel.descriptor(found.connection, silenceMs(this.#server!))],
       ...(grown ? { sizeBytes: found.sizeBytes } : {}),
     })
     if (taken && grown) this.#sizeBytes = found.sizeBytes
@@ -142,14 +142,14 @@ export class Keeper {
     this.#wake = () => undefined
   }
 
-  /** Each new thing once, to who reads stderr and to the system's log. */
-  async #say(index: number, what: string): Promise<void> {
-    if (what === this.#lastWords) return
+  /** Each new thing once, to who reads stderr and to the system's log. A log that hangs must not hold up a connection. */
+  #say(index: number, what: string): Promise<void> {
+    if (what === this.#lastWords) return Promise.resolve()
     this.#lastWords = what
     const { out, io } = this.#context
     const line = `/dev/nbd${index}: ${what}`
     out.error(line)
-    await io.record(line, undefined).catch((error: unknown) => {
+    return io.record(line, undefined).catch((error: unknown) => {
       out.error(`Failed to log: ${errnoText(error)}`)
     })
   }

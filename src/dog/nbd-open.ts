@@ -7,8 +7,17 @@ import { Exit, Failure, failed } from './failure.js'
 import type { Backend } from './nbd-backend.js'
 import { addressText, DialFailed, type DialTrouble, dial, type OpenExport } from './nbd-dial.js'
 
-/** A server whose host or network is gone without a word is given up after this. */
-export const SILENCE_MS = 30_000
+const SILENCE_MS = 30_000
+
+/**
+ * How long a server may be unheard of before its connection counts as dead: its host or network is gone then. What is on this
+ * host cannot vanish without a word, and is only slow: giving up on it would send requests again that it still has
+ * before it, and might execute after newer ones.
+ */
+export function silenceMs(server: Address): number {
+  const isHere = 'path' in server || /^(127\.|::1$|localhost$)/.test(server.host)
+  return isHere ? 0 : SILENCE_MS
+}
 
 const REMEDIES: Partial<Record<DialTrouble, string>> = {
   tls: "The kernel's client has none: attach through a gateway on this host (sheep -g), or with nbd-client",

@@ -40,7 +40,7 @@ export interface NbdKernel {
   hangUp(index: number): Promise<void>
   /**
    * Stops reading `connection` and returns its descriptor for the kernel to take; the caller destroys the connection
-   * afterwards, which leaves the kernel's. TCP that hears nothing for `silenceMs` counts as dead.
+   * afterwards, which leaves the kernel's. TCP that hears nothing for `silenceMs` counts as dead; 0: as ever.
    */
   descriptor(connection: Connection, silenceMs: number): number
   /** What there is, in order; empty without the module. */

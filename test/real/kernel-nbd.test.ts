@@ -6,7 +6,7 @@
  */
 import test from 'ava'
 import { startCluster, type TestCluster } from './support/cluster.js'
-import { LAB_DOG, LAB_HOST, type LabGuest, startLabGuest } from './support/lab-guest.js'
+import { LAB_DOG, LAB_DOGS, LAB_HOST, type LabGuest, startLabGuest } from './support/lab-guest.js'
 import type { Owner } from './support/owner.js'
 import { needing } from './support/suite.js'
 
@@ -155,28 +155,24 @@ kernelTest(
     await cluster.node(0).start()
     t.regex(await guest.sh('dmesg'), /reconnected socket/)
     await cluster.dogAt(1, 'vdi resize', ['Alice', `${GROWN_MIB}M`])
-    const shown = await guest.sh(`
-      ${LAB_DOG} nbd refresh Alice
-      test $(cat /sys/block/nbd1/size) = ${GROWN_MIB * 2048}
-      ${LAB_DOG} nbd devices --json`)
-    const { devices } = JSON.parse(shown.slice(shown.indexOf('{'))) as {
-      devices: Record<string, unknown>[]
-    }
+    const shown = await guest.sh(`${LAB_DOGS} <<'EOF'
+      0 nbd refresh Alice
+      ! test $(cat /sys/block/nbd1/size) = ${GROWN_MIB * 2048}
+      0 nbd devices --json
+      1 nbd detach /dev/nbd1
+      ! umount /run/m; e2fsck -fn /dev/nbd1; mount /dev/nbd1 /run/m
+      ! for i in 1 2 3 4 5 6 7 8; do dd if=/run/data bs=1M skip=$i count=2 status=none | cmp - /run/m/$i; done
+      ! umount /run/m
+      0 nbd detach Alice
+      ! test $(cat /sys/block/nbd1/size) = 0\nEOF`)
+    t.regex(shown, /in use/)
+    const json = shown.slice(shown.indexOf('{'), shown.lastIndexOf('\n}') + 2)
+    const { devices } = JSON.parse(json) as { devices: Record<string, unknown>[] }
     t.like(devices[0], {
       ...{ device: '/dev/nbd1', export: 'Alice', readOnly: false, servers: servers.split(',') },
       sizeBytes: GROWN_MIB * MEBIBYTE,
     })
     t.is(typeof devices[0]!.keeper, 'number')
-    const busy = await guest.trySh(`${LAB_DOG} nbd detach /dev/nbd1`)
-    t.is(busy.status, 1)
-    t.regex(busy.output, /in use/)
-    await guest.sh(`
-      umount /run/m; blockdev --flushbufs /dev/nbd1; e2fsck -fn /dev/nbd1
-      mount /dev/nbd1 /run/m
-      for i in 1 2 3 4 5 6 7 8; do dd if=/run/data bs=1M skip=$i count=2 status=none | cmp - /run/m/$i; done
-      umount /run/m
-      ${LAB_DOG} nbd detach Alice
-      test $(cat /sys/block/nbd1/size) = 0`)
   },
 )
 
@@ -185,12 +181,15 @@ kernelTest(
   async ({ cluster, guest }, t) => {
     const server = `${LAB_HOST}:${nbdPort(cluster)}`
     await guest.sh(`
-      ${LAB_DOG} nbd attach --ioctl --read-only -s ${server} Alice /dev/nbd2
+      ${LAB_DOG} nbd attach --ioctl --foreground -R -s ${server} Alice /dev/nbd2 > /run/told & dog=$!
+      while ! grep -q nbd2 /run/told; do kill -0 $dog; sleep 0.1; done
       test $(cat /sys/block/nbd2/ro) = 1
+      test $(cat /sys/block/nbd2/size) = ${GROWN_MIB * 2048}
       e2fsck -fn /dev/nbd2
       ! dd if=/dev/zero of=/dev/nbd2 bs=4k count=1 oflag=direct
       nbd-client -d /dev/nbd2
-      while [ -e /sys/block/nbd2/pid ]; do sleep 0.1; done`)
+      wait $dog
+      test ! -e /sys/block/nbd2/pid`)
     t.pass()
   },
 )

@@ -104,6 +104,17 @@ test('several connections go to one server, the first that lets us', async (t) =
   t.is(kernel.attached.get(2)!.request.get(4), 20)
 })
 
+test('a server elsewhere that is silent counts as dead; one on this host is only slow', async (t) => {
+  const { kernel, dog } = rig()
+  for (const where of ['127.0.0.1:1', '::1:1', '/run/nbd', A]) kernel.servers.set(where, server())
+  for (const where of ['127.0.0.1:1', '[::1]:1', 'unix:/run/nbd']) {
+    t.is(await dog('attach', '-s', where, 'Alice').done, 0, where)
+  }
+  t.is(await dog('detach', '/dev/nbd0').done, 0)
+  t.is(await dog('attach', '-s', A, 'Alice').done, 0)
+  t.deepEqual(kernel.patience, [0, 0, 0, 30_000])
+})
+
 test('a server that does not promise one disk over several connections gets one', async (t) => {
   const { kernel, dog } = rig()
   kernel.servers.set(A, server(64, TransmissionFlag.HAS_FLAGS))

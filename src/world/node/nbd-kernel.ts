@@ -68,7 +68,7 @@ export class NodeNbdKernel implements NbdKernel {
     if (handle === null || handle.fd < 0) throw new Error('the connection has just ended')
     // Pausing the stream would read ahead, and take the kernel's first answers from it.
     handle.readStop()
-    binding().noticeDeath(handle.fd, silenceMs)
+    if (silenceMs > 0) binding().noticeDeath(handle.fd, silenceMs)
     return handle.fd
   }
 

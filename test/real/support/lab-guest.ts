@@ -7,7 +7,7 @@
  * it is thrown away.
  */
 
-import { copyFile, cp, mkdir, readFile, rm, symlink } from 'node:fs/promises'
+import { copyFile, cp, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { createConnection, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -31,6 +31,34 @@ const BASE = ['bash', 'flock'] as const
 /** This project as the guest has it; never where the host has it, which may be below a mount point. */
 const GUEST_PROJECT = '/sheepdog'
 export const LAB_DOG = `node ${GUEST_PROJECT}/build/src/bin/dog.js`
+/**
+ * Several runs of `dog`, one after the other, in one process, because an emulated machine takes seconds to start Node.
+ * Lines on standard input: `STATUS words` is a run and the status it must end with, `! command` one of the shell.
+ */
+export const LAB_DOGS = `node ${GUEST_PROJECT}/dogs.mjs`
+
+const DOGS = `
+import { execSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+const exit = process.exit
+for (const [index, line] of readFileSync(0, 'utf8').trim().split('\\n').entries()) {
+  const [expected, ...words] = line.trim().split(' ')
+  if (expected === '!') {
+    execSync('set -e; ' + words.join(' '), { stdio: ['ignore', 'inherit', 'inherit'], shell: '/usr/bin/bash' })
+    continue
+  }
+  process.argv = [process.argv[0], '${GUEST_PROJECT}/build/src/bin/dog.js', ...words]
+  const status = await new Promise((resolve) => {
+    process.exit = resolve
+    // Another name makes it another module; what it imports is loaded once.
+    void import('${GUEST_PROJECT}/build/src/bin/dog.js?' + index)
+  })
+  if (status === Number(expected)) continue
+  console.error('status ' + status + ' of dog ' + words.join(' '))
+  exit(1)
+}
+exit(0)
+`
 
 /** Loads what the image brings, then serves the port until the machine goes. Each script is a process of its own. */
 const INIT = `#!/bin/busybox sh
@@ -216,6 +244,7 @@ async function putProject(into: string): Promise<void> {
   for (const name of ['build/src', 'build/native', 'package.json']) {
     await cp(`${PROJECT}${name}`, `${into}/${name}`, { recursive: true })
   }
+  await writeFile(`${into}/dogs.mjs`, DOGS)
   const manifest: Manifest = JSON.parse(await readFile(`${PROJECT}package.json`, 'utf8'))
   const wanted = Object.keys(manifest.dependencies ?? {})
   const done = new Set<string>()

@@ -123,7 +123,11 @@ export class FakeNbdKernel implements NbdKernel {
 
   async hangUp(): Promise<void> {}
 
-  descriptor(connection: Connection): number {
+  /** Milliseconds of silence that were allowed, one entry a connection. */
+  readonly patience: number[] = []
+
+  descriptor(connection: Connection, silenceMs: number): number {
+    this.patience.push(silenceMs)
     return this.#connections.get(connection)!
   }
 
