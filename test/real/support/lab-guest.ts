@@ -22,7 +22,7 @@ export const LAB_HOST = '10.0.2.2'
 const MEMORY_MIB = 640
 const IMAGE_MIB = 384
 const BOOT_MS = 120_000
-const SCRIPT_MS = 90_000
+const SCRIPT_MS = 240_000
 /** What of a script's output comes back. */
 const OUTPUT_BYTES = 64 * 1024
 const CONSOLE_TAIL = 4000
