@@ -9,7 +9,7 @@ import { objectRequest } from '../wire/sheepdog/requests.js'
 import type { Sheep } from './client.js'
 import type { Context } from './command.js'
 import { failed } from './failure.js'
-import { isHyper, type OpenedVdi, openVdi } from './image.js'
+import { isHyper, type OpenedVdi, openVdi, readSlot } from './image.js'
 import { loadMap } from './object-map.js'
 import { WORKING } from './options.js'
 
@@ -39,9 +39,9 @@ export function placesOf(nodes: readonly SdNode[], oid: Oid, copies: number): Sd
 /** Owner of one object of a volume; 0 for a hole, and behind the end. */
 export async function ownerOf({ sheep }: Context, vdi: OpenedVdi, index: number): Promise<Vid> {
   const { header } = vdi
+  if (isHyper(header)) return (await loadMap(sheep, vdi)).vid(index)
   const isPast = index >= slotsOf(header.sizeBytes, header.blockSizeShift)
-  if (isPast && !isHyper(header)) return asVid(0)
-  return (await loadMap(sheep, vdi)).vid(index)
+  return isPast ? asVid(0) : await readSlot(sheep, vdi.vid, index)
 }
 
 export type Presence = 'there' | 'absent' | { readonly reason: string }

@@ -1,10 +1,9 @@
 /** `dog vdi list`. */
-import { type InodeHeader, slotsOf } from '../model/inode.js'
+import type { InodeHeader } from '../model/inode.js'
 import { type Oid, oidIndex, oidKind, oidVid, vidName } from '../model/oid.js'
 import type { Context, Subcommand } from './command.js'
 import { minuteText } from './dates.js'
 import { Exit } from './failure.js'
-import { readSlot } from './image.js'
 import {
   createdAt,
   headerRedundancy,
@@ -17,6 +16,7 @@ import {
 } from './listing.js'
 import { vdiOption as option } from './options.js'
 import { padLeft, padRight } from './output.js'
+import { ownerOf } from './placement.js'
 import { sizeField } from './sizes.js'
 
 const HEADER =
@@ -58,11 +58,7 @@ async function runList(context: Context): Promise<number> {
 }
 
 async function refersTo(context: Context, row: VdiRow, oid: Oid): Promise<boolean> {
-  const index = oidIndex(oid)
-  const { header } = row
-  if (header.storePolicy !== 0) return false
-  if (index >= slotsOf(header.sizeBytes, header.blockSizeShift)) return false
-  return (await readSlot(context.sheep, row.vid, index)) === oidVid(oid)
+  return (await ownerOf(context, row, oidIndex(oid))) === oidVid(oid)
 }
 
 function kindMark(header: InodeHeader, otherwise: string): string {

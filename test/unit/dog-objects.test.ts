@@ -106,6 +106,9 @@ test('a hypervolume has an index, and its map costs as much as it has objects', 
   const id = vid!.toString(16)
   t.is(stdout, `Index       VID\n00000000 ${id.padStart(8)}\n131072000 ${id.padStart(8)}\n`)
   t.true(sheep.requests.length < 10)
+  const oid = `00${id.padStart(6, '0')}07d00000`
+  const listed = await runDog(sheep, ['vdi', 'list', '-r', '-o', oid])
+  t.regex(listed.stdout, /^= hv 0 .*\n$/)
 })
 
 test("an inode's file is shown as 1.0 shows it", async (t) => {
