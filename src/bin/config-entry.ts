@@ -1,4 +1,5 @@
 /** One value of the configuration file, and the words in which it is refused. */
+import { parseSubnet, type Subnet } from '../model/subnet.js'
 import { nearest } from './nearest.js'
 
 /** One value of the file: which, and what is said when it is wrong. */
@@ -31,5 +32,30 @@ export function wordsOf(at: Entry): string[] {
     if (typeof value === 'string' && value !== '') return value
     if (typeof value === 'number' && Number.isSafeInteger(value)) return String(value)
     throw at.wrong('it is a text or a whole number, or a list of those')
+  })
+}
+
+export function textOf(at: Entry, bytesMax: number): string {
+  const { value } = at
+  if (typeof value !== 'string' || value === '') throw at.wrong('it is a text')
+  if (Buffer.byteLength(value) > bytesMax || value.includes('\0')) {
+    throw at.wrong(`it is longer than ${bytesMax} bytes, or has a zero byte in it`)
+  }
+  return value
+}
+
+export function flagOf(at: Entry): boolean {
+  if (typeof at.value === 'boolean') return at.value
+  throw at.wrong('it is true or false')
+}
+
+export function subnetsOf(at: Entry): Subnet[] {
+  return wordsOf(at).map((text) => {
+    try {
+      return parseSubnet(text)
+    } catch (error) {
+      if (error instanceof RangeError) throw at.wrong(error.message)
+      throw error
+    }
   })
 }

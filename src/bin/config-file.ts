@@ -15,13 +15,20 @@
  *   addresses = ["10.0.0.0/8", "unix"]
  *   certificates = ["client.example"]
  *
+ *   [[iscsi.target]]
+ *   name = "Alice"
+ *   initiators = ["iqn.1993-08.org.debian:*"]
+ *   chap = [{ user = "alice", secret = "at least twelve bytes" }]
+ *
  * A key that is not known is refused, with its line: a rule that is not heeded is no rule.
  */
 import { readFileSync } from 'node:fs'
 import { InvalidArgumentError, type Option } from 'commander'
 import { parse, TomlError } from 'smol-toml'
+import { NO_TARGET_RULES, type TargetRules } from '../doors/iscsi/target-rules.js'
 import type { ExportRules } from '../doors/nbd/export-rules.js'
 import { type Entry, isTable, type Table, unknownKey, wordsOf } from './config-entry.js'
+import { ISCSI_RULE_KEYS, targetRules } from './iscsi-rules.js'
 import { exportRules } from './nbd-rules.js'
 import { keyLines } from './toml-lines.js'
 
@@ -40,6 +47,7 @@ export interface ConfigFile {
   readonly store: string | undefined
   readonly settings: readonly Setting[]
   readonly rules: ExportRules
+  readonly targets: TargetRules
 }
 
 /** What the file's keys may be. */
@@ -52,10 +60,13 @@ export interface Keys {
 /** Options that are about the command line itself. */
 const NOT_KEYS: readonly string[] = ['config', 'no-config', 'check-config', 'version', 'help']
 const STORE_KEY = 'path'
-const NBD_TABLE = 'nbd'
-/** In the NBD table: what `--nbd` is. */
+/** Doors with tables of their own, and the keys of those that are no options. */
+const TABLES: Readonly<Record<string, readonly string[]>> = {
+  nbd: ['default-export', 'export'],
+  iscsi: ISCSI_RULE_KEYS,
+}
+/** In these tables: what `--nbd` and `--iscsi` are. */
 const LISTEN_KEY = 'listen'
-const RULE_KEYS: readonly string[] = ['default-export', 'export']
 
 /** Throws an Error for people. */
 export function readConfigFile(path: string, keys: Keys): ConfigFile {
@@ -88,31 +99,47 @@ export function parseConfig(path: string, text: string, keys: Keys): ConfigFile 
   }
   const settings: Setting[] = []
   let store: string | undefined
-  let rules: ExportRules | undefined
-  const isNbdTable = isTable(top[NBD_TABLE])
+  const tables = new Map<string, Table>()
   for (const [key, value] of Object.entries(top)) {
+    const isDoor = Object.hasOwn(TABLES, key) && isTable(value)
     if (key === STORE_KEY) store = wordsOf(entry(key, value)).join(',')
-    else if (key === NBD_TABLE && isNbdTable) continue
+    else if (isDoor) tables.set(key, value)
     else settings.push(settingOf(entry(key, value), key, { known, keys, words: [STORE_KEY] }))
   }
-  if (isNbdTable) {
-    const table = top[NBD_TABLE] as Table
-    for (const [key, value] of Object.entries(table)) {
-      if (RULE_KEYS.includes(key)) continue
-      const name = key === LISTEN_KEY ? NBD_TABLE : `${NBD_TABLE}-${key}`
-      const inTable = new Map<string, Option>()
-      for (const [long, option] of known) {
-        if (long === NBD_TABLE) inTable.set(LISTEN_KEY, option)
-        if (long.startsWith(`${NBD_TABLE}-`)) inTable.set(long.slice(NBD_TABLE.length + 1), option)
-      }
-      const at = entry(`${NBD_TABLE}.${key}`, value)
-      if (!inTable.has(key)) throw at.wrong(unknownKey(key, [...inTable.keys(), ...RULE_KEYS]))
-      settings.push(settingOf(at, name, { known, keys, words: [] }))
-    }
-    rules = exportRules(table, (at, value) => entry(`${NBD_TABLE}.${at}`, value))
+  for (const [door, table] of tables) {
+    const at = (key: string, value: unknown): Entry => entry(`${door}.${key}`, value)
+    settings.push(...doorSettings(door, table, at, { known, keys, words: [] }))
   }
+  const [nbd, iscsi] = [tables.get('nbd'), tables.get('iscsi')]
+  const rules = nbd && exportRules(nbd, (at, value) => entry(`nbd.${at}`, value))
+  const targets = iscsi && targetRules(iscsi, (at, value) => entry(`iscsi.${at}`, value))
   refuseTwice(settings, entry)
-  return { path, store, settings, rules: rules ?? { defaultExport: undefined, rules: undefined } }
+  return {
+    ...{ path, store, settings, targets: targets ?? NO_TARGET_RULES },
+    rules: rules ?? { defaultExport: undefined, rules: undefined },
+  }
+}
+
+/** Options of a door in its table, without their prefix. */
+function doorSettings(
+  door: string,
+  table: Table,
+  entryAt: (key: string, value: unknown) => Entry,
+  vocabulary: Vocabulary,
+): Setting[] {
+  const ruleKeys = TABLES[door] ?? []
+  const inTable = new Map<string, string>()
+  for (const long of vocabulary.known.keys()) {
+    if (long === door) inTable.set(LISTEN_KEY, long)
+    if (long.startsWith(`${door}-`)) inTable.set(long.slice(door.length + 1), long)
+  }
+  const keys = Object.entries(table).filter(([key]) => !ruleKeys.includes(key))
+  return keys.map(([key, value]) => {
+    const at = entryAt(key, value)
+    const long = inTable.get(key)
+    if (long === undefined) throw at.wrong(unknownKey(key, [...inTable.keys(), ...ruleKeys]))
+    return settingOf(at, long, vocabulary)
+  })
 }
 
 function tableOf(path: string, text: string): Table {

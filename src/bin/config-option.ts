@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Command, Option } from 'commander'
+import type { TargetRules } from '../doors/iscsi/target-rules.js'
 import type { ExportRules } from '../doors/nbd/export-rules.js'
 import { type ConfigFile, type Keys, readConfigFile } from './config-file.js'
 
@@ -20,7 +21,11 @@ export interface UsedConfig {
    * Reads it anew; only the rules count while the daemon runs. `changed`: keys that differ from what it was started with.
    * Throws an Error for people.
    */
-  reread(): { readonly rules: ExportRules; readonly changed: readonly string[] }
+  reread(): {
+    readonly rules: ExportRules
+    readonly targets: TargetRules
+    readonly changed: readonly string[]
+  }
 }
 
 export interface WithConfig {
@@ -60,7 +65,7 @@ export function withConfigFile(
   for (const { option, value } of file.settings) apply(program, option, value)
   const reread = (): ReturnType<UsedConfig['reread']> => {
     const next = readConfigFile(path, keys)
-    return { rules: next.rules, changed: changedKeys(file, next) }
+    return { rules: next.rules, targets: next.targets, changed: changedKeys(file, next) }
   }
   return { file, used: { path, reread } }
 }

@@ -11,6 +11,7 @@ const OF_MEMBERS: ReadonlyMap<string, string> = new Map([
   ['cluster', '-c'],
   ['gateway', '-g'],
   ['ioaddr', '-i'],
+  ['iscsi', '--iscsi'],
   ['nosync', '-n'],
   ['port', '-p'],
   ['recovery', '-R'],

@@ -1,8 +1,16 @@
 /** `[[nbd.export]]` of the configuration file: who may have which export, and how. */
 import { LIMITS } from '../base/limits.js'
 import type { ExportRule, ExportRules } from '../doors/nbd/export-rules.js'
-import { parseSubnet, type Subnet } from '../model/subnet.js'
-import { type Entry, isTable, type Table, unknownKey, wordsOf } from './config-entry.js'
+import {
+  type Entry,
+  flagOf,
+  isTable,
+  subnetsOf,
+  type Table,
+  textOf,
+  unknownKey,
+  wordsOf,
+} from './config-entry.js'
 
 const RULE_KEYS = [
   ...['name', 'read-only', 'hidden', 'addresses', 'certificates', 'description'],
@@ -48,29 +56,4 @@ function ruleOf(rule: Table, entryAt: EntryAt): ExportRule {
     certificates: optional('certificates', wordsOf),
     description: optional('description', (at) => textOf(at, DESCRIPTION_BYTES_MAX)),
   }
-}
-
-function textOf(at: Entry, bytesMax: number): string {
-  const { value } = at
-  if (typeof value !== 'string' || value === '') throw at.wrong('it is a text')
-  if (Buffer.byteLength(value) > bytesMax || value.includes('\0')) {
-    throw at.wrong(`it is longer than ${bytesMax} bytes, or has a zero byte in it`)
-  }
-  return value
-}
-
-function flagOf(at: Entry): boolean {
-  if (typeof at.value === 'boolean') return at.value
-  throw at.wrong('it is true or false')
-}
-
-function subnetsOf(at: Entry): Subnet[] {
-  return wordsOf(at).map((text) => {
-    try {
-      return parseSubnet(text)
-    } catch (error) {
-      if (error instanceof RangeError) throw at.wrong(error.message)
-      throw error
-    }
-  })
 }

@@ -4,7 +4,6 @@ import { lookup } from 'node:dns/promises'
 import { resolve } from 'node:path'
 import { LOG_LEVELS } from '../base/log.js'
 import type { ClusterDriver } from '../cluster/driver.js'
-import { NO_TARGET_RULES } from '../doors/iscsi/target-rules.js'
 import { NbdHall } from '../doors/nbd/hall.js'
 import type { LogLevelControl } from '../doors/sheepdog/log-level.js'
 import { startSheepdogServer } from '../doors/sheepdog/server.js'
@@ -56,7 +55,7 @@ export async function runSheep(options: SheepOptions, status: SheepStatus): Prom
   for (const option of options.ignored) log.warn('option.ignored', { option })
   try {
     let { announcedAddress } = options
-    const book = exportBook(options.nbdRules, options.config, log)
+    const book = exportBook(options.nbdRules, options.config, log, options.targetRules)
     const begin = (isRevival: boolean): Promise<Life> => {
       const known = (host: string): void => {
         announcedAddress = host
@@ -197,7 +196,7 @@ async function start(
     })
     const source = untilJoined(volumes, isIn.promise)
     await openNbdDoors({ ...{ world, log, source, rules: book, hall }, options, doors })
-    const targets = { current: NO_TARGET_RULES }
+    const { targets } = book
     await openIscsiDoors({ world, log, node, objects, source, book: targets, options, doors })
     const joined = node.join().then(() => {
       status.joined(node)

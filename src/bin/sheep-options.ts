@@ -3,6 +3,7 @@
 import { isIP } from 'node:net'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { LOG_LEVELS, type LogLevel } from '../base/log.js'
+import { NO_TARGET_RULES, type TargetRules } from '../doors/iscsi/target-rules.js'
 import { type ExportRules, NO_RULES } from '../doors/nbd/export-rules.js'
 import type { HallLimits } from '../doors/nbd/hall.js'
 import type { RecoveryPlan } from '../sheep/recovery/plan.js'
@@ -71,6 +72,7 @@ export interface SheepOptions {
   readonly nbdLimits: HallLimits
   /** As of the start; `config.reread` has newer ones. */
   readonly nbdRules: ExportRules
+  readonly targetRules: TargetRules
   /** Undefined: there is no configuration file. */
   readonly config: UsedConfig | undefined
   readonly role: Role
@@ -254,9 +256,10 @@ function notServedKeys(): ReadonlyMap<string, string> {
 
 function checkedText({ file }: WithConfig): string {
   if (file === undefined) return 'the options are right; there is no configuration file'
-  const { path, settings, rules } = file
+  const { path, settings, rules, targets } = file
   const count = rules.rules === undefined ? 'no' : rules.rules.length
-  return `${path} is right: options: ${settings.length}, NBD export rules: ${count}`
+  const own = targets.rules === undefined ? '' : `, iSCSI target rules: ${targets.rules.length}`
+  return `${path} is right: options: ${settings.length}, NBD export rules: ${count}${own}`
 }
 
 /** Throws an Error for people. */
@@ -301,6 +304,7 @@ function optionsOf(program: Command, { file, used }: WithConfig, ignored: string
     nbdTls,
     nbdLimits: nbdLimitsOf(given),
     nbdRules: file?.rules ?? NO_RULES,
+    targetRules: file?.targets ?? NO_TARGET_RULES,
     config: used,
     role: roleOf(given),
     ignored,
