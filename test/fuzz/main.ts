@@ -1,5 +1,5 @@
 /**
- * `npm run fuzz`: mutated captures of what real clients send, against the sessions of the sheepdog door and against whole
+ * `npm run fuzz`: mutated captures of what real clients send, against the sessions of the doors and against whole
  * nodes. The first line has the seed; the same seed does the same again.
  *
  *   npm run fuzz                              10 million frames for sessions, 100 000 for nodes
@@ -11,11 +11,14 @@ import { performance } from 'node:perf_hooks'
 import { setImmediate as turn } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { dice as diceOf } from '../faults/dice.js'
+import { fuzzIscsi } from './iscsi-target.js'
 import { fuzzNbd } from './nbd-target.js'
 import { fuzzNodes } from './node-target.js'
 import { fuzzSessions } from './session-target.js'
 
-const TARGETS: readonly string[] = ['sessions', 'nbd', 'nodes']
+const TARGETS: readonly string[] = ['sessions', 'nbd', 'iscsi', 'nodes']
+/** Its frames are so many times fewer: an iSCSI session waits for several turns at its end. */
+const ISCSI_SHARE = 100
 const STAGES = 20
 const NODE_STAGES = 10
 /** What may be held in the end beyond the first stage, when everything had been used once. */
@@ -87,6 +90,10 @@ async function main(): Promise<number> {
       await watched('sessions', STAGES, frames, (n) => fuzzSessions(dice, n))
     }
     if (frames > 0 && isOn('nbd')) await watched('nbd', STAGES, frames, (n) => fuzzNbd(dice, n))
+    if (frames > 0 && isOn('iscsi')) {
+      const some = Math.ceil(frames / ISCSI_SHARE)
+      await watched('iscsi', STAGES, some, (n) => fuzzIscsi(dice, n))
+    }
     if (nodeFrames > 0 && isOn('nodes')) {
       await watched('nodes', NODE_STAGES, nodeFrames, (n) => fuzzNodes(dice, n))
     }

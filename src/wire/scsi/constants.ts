@@ -107,8 +107,8 @@ export const Asc = {
 export const SCSI_LIMITS = {
   /** COMPARE AND WRITE holds everybody else off its range. One byte of the CDB counts its blocks. */
   compareBlocksMax: 255,
-  /** One command of WRITE SAME; zeros without UNMAP are written one by one. */
-  writeSameBytesMax: 4 * 1024 * 1024 * 1024,
+  /** One command of WRITE SAME: as much as one WRITE, so that none takes longer than others may wait for. */
+  writeSameBytesMax: 16 * 1024 * 1024,
   /** Descriptors of one UNMAP. */
   unmapDescriptorsMax: 256,
   /** Descriptors one GET LBA STATUS answers. */

@@ -57,6 +57,8 @@ const CLIENTS = {
   tgtd: 'tgt',
   tgtadm: 'tgt',
   'iscsi-inq': 'libiscsi-bin',
+  'iscsi-ls': 'libiscsi-bin',
+  'iscsi-test-cu': 'libiscsi-bin',
   '/usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so': 'qemu-block-extra',
   '/usr/include/corosync/cpg.h': 'libcpg-dev',
   '/usr/include/corosync/quorum.h': 'libquorum-dev',
