@@ -46,7 +46,10 @@ async function runList({ out, options, sheep, world }: Context): Promise<number>
     return Exit.ok
   }
   const raw = options.raw === true
-  if (!raw) out.line('Export\tClients\tActive\tReads\tWrites\tFlushes\tErrors\tAll RD\tAll WR')
+  if (!raw)
+    out.line(
+      'Export                 Clients\tActive\tReads\tWrites\tFlushes\tErrors\tAll RD\tAll WR',
+    )
   for (const record of exports) out.line(exportRow(record, raw))
   if (!raw)
     out.line('\nClient                 Export\tTLS\tHeaders\tActive\tErrors\tAll RD\tAll WR')
@@ -83,8 +86,8 @@ function exportRow(record: NbdExportRecord, raw: boolean): string {
   const { read, write, flush } = COMMANDS
   const counts = [connections, requestsInFlight, operations[read], operations[write]]
   const rest = [operations[flush], errors]
-  const fields = [name, ...counts, ...rest, ...moved(counters, raw)]
-  return fields.join(raw ? ' ' : '\t')
+  const fields = [...counts, ...rest, ...moved(counters, raw)]
+  return raw ? [name, ...fields].join(' ') : `${padRight(name, 22)} ${fields.join('\t')}`
 }
 
 function connectionRow(record: NbdConnectionRecord, raw: boolean): string {
