@@ -17,8 +17,10 @@ const USES: ReadonlySet<number> = new Set([
 
 export function noteUse(node: SheepNode, request: Frame, caller: Caller): void {
   const { recycling } = node.caretaker
-  if (!recycling.isOn || !USES.has(request.opcode)) return
+  if (!recycling.isOn) return
   const oid = objectFields.oid(request)
   // The id in an attribute's is its volume's name's.
-  if (oidKind(oid) !== 'attribute') recycling.users.used(caller, oidVid(oid))
+  const isUse = USES.has(request.opcode) && oidKind(oid) !== 'attribute'
+  if (isUse) recycling.users.used(caller, oidVid(oid))
+  else recycling.users.spoke(caller)
 }
