@@ -1,0 +1,256 @@
+// The kernel's FUSE protocol against a tree in memory: what a kernel sends (the INIT is Linux 6.18's, recorded), and frames no kernel sends.
+import test from 'ava'
+import { Code, SheepError } from '../../src/base/codes.js'
+import { type Log, silentLog } from '../../src/base/log.js'
+import type { Directory, FileNode, OpenFile, TreeNode } from '../../src/sheepfs/node.js'
+import { FuseSession } from '../../src/sheepfs/session.js'
+import { facts, fixedDirectory } from '../../src/sheepfs/text-file.js'
+import { Errno, FuseOp } from '../../src/wire/fuse/constants.js'
+
+/** INIT of Linux 6.18 as read from /dev/fuse: 7.45, read-ahead 131072. */
+const INIT = Buffer.from(
+  '680000001a0000000200000000000000000000000000000000000000000000000000000000000000' +
+    '070000002d00000000000200fbffff73fd05' +
+    '00'.repeat(46),
+  'hex',
+)
+
+interface Answer {
+  readonly unique: bigint
+  readonly errno: number
+  readonly body: Buffer
+}
+
+class Rig {
+  readonly answers: Answer[] = []
+  readonly session: FuseSession
+  released = 0
+  #unique = 100n
+
+  constructor(root: Directory, readOnly = false, log: Log = silentLog) {
+    this.session = new FuseSession({
+      ...{ root, readOnly, log, uid: 1000, gid: 100, validMs: 1000, writeBytesMax: 1 << 20 },
+      statFs: async () => ({ totalBytes: 1 << 30, freeBytes: 1 << 29, blockBytes: 4096, files: 3 }),
+      reply: (head, body) => {
+        const bytes = Buffer.from(head)
+        const rest = Buffer.from(body ?? [])
+        if (bytes.readUInt32LE(0) !== bytes.length + rest.length) throw new Error('a wrong length')
+        const [errno, unique] = [Math.abs(bytes.readInt32LE(4)), bytes.readBigUInt64LE(8)]
+        this.answers.push({ unique, errno, body: rest })
+      },
+    })
+  }
+
+  send(bytes: Buffer): void {
+    this.session.request(bytes, () => {
+      this.released++
+    })
+  }
+
+  /** The answer to a request of these bytes behind the header. */
+  async ask(opcode: number, node: number, ...parts: readonly (Buffer | string)[]): Promise<Answer> {
+    const body = Buffer.concat(parts.map((part) => Buffer.from(part as string)))
+    const unique = this.#unique++
+    this.send(request(opcode, node, unique, body))
+    for (let turn = 0; turn < 20; turn++) await Promise.resolve()
+    const found = this.answers.filter((one) => one.unique === unique)
+    if (found.length !== 1) throw new Error(`${found.length} answers to opcode ${opcode}`)
+    return found[0]!
+  }
+
+  async start(): Promise<void> {
+    this.send(INIT)
+    for (let turn = 0; turn < 20; turn++) await Promise.resolve()
+  }
+}
+
+function request(opcode: number, node: number, unique: bigint, body: Buffer): Buffer {
+  const head = Buffer.alloc(40)
+  head.writeUInt32LE(40 + body.length, 0)
+  head.writeUInt32LE(opcode, 4)
+  head.writeBigUInt64LE(unique, 8)
+  head.writeBigUInt64LE(BigInt(node), 16)
+  return Buffer.concat([head, body])
+}
+
+function numbers(...values: readonly (readonly [4 | 8, number])[]): Buffer {
+  return Buffer.concat(
+    values.map(([width, value]) => {
+      const bytes = Buffer.alloc(width)
+      bytes.writeUInt32LE(value >>> 0, 0)
+      return bytes
+    }),
+  )
+}
+
+/** A file of these bytes; what is written goes into them. */
+function memoryFile(bytes: Buffer, more: Partial<OpenFile> = {}): FileNode {
+  return {
+    kind: 'file',
+    facts: async () =>
+      facts({ sizeBytes: bytes.length, mode: 0o644, modifiedMs: 1_700_000_000_500 }),
+    open: async () => ({
+      isDirect: true,
+      read: (offset, size, done) => done(0, bytes.subarray(offset, offset + size)),
+      write: (offset, data, done) => {
+        bytes.set(data, offset)
+        done(0, data.length)
+      },
+      close: () => Promise.resolve(),
+      ...more,
+    }),
+  }
+}
+
+const tree = (file: TreeNode): Directory =>
+  fixedDirectory(new Map<string, () => TreeNode>([['disk.raw', () => file]]), 0)
+
+const READ = (handle: number, offset: number, size: number): Buffer =>
+  numbers([8, handle], [8, offset], [4, size], [4, 0], [8, 0], [4, 0], [4, 0])
+
+async function openDisk(rig: Rig): Promise<{ node: number; handle: number }> {
+  const entry = await rig.ask(FuseOp.LOOKUP, 1, 'disk.raw\0')
+  const node = entry.body.readUInt32LE(0)
+  const opened = await rig.ask(FuseOp.OPEN, node, numbers([4, 2], [4, 0]))
+  return { node, handle: opened.body.readUInt32LE(0) }
+}
+
+test('the kernel gets the version it can speak, and writes of a MiB', async (t) => {
+  const rig = new Rig(tree(memoryFile(Buffer.alloc(10))))
+  await rig.start()
+  const [{ errno, body }] = rig.answers as [Answer]
+  t.is(errno, 0)
+  t.is(body.length, 64)
+  t.deepEqual([body.readUInt32LE(0), body.readUInt32LE(4)], [7, 38])
+  t.is(body.readUInt32LE(20), 1 << 20)
+  t.is(body.readUInt16LE(28), 256)
+})
+
+test('a file is found, read and written; its attributes are those of struct fuse_attr', async (t) => {
+  const bytes = Buffer.from('0123456789')
+  const rig = new Rig(tree(memoryFile(bytes)))
+  await rig.start()
+  const entry = await rig.ask(FuseOp.LOOKUP, 1, 'disk.raw\0')
+  t.is(entry.body.length, 128)
+  t.is(entry.body.readUInt32LE(40 + 8), 10, 'size')
+  t.is(entry.body.readUInt32LE(40 + 32), 1_700_000_000, 'mtime')
+  t.is(entry.body.readUInt32LE(40 + 52), 500_000_000, 'its nanoseconds')
+  t.is(entry.body.readUInt32LE(40 + 60), 0o100644, 'mode')
+  t.is(entry.body.readUInt32LE(40 + 68), 1000, 'uid')
+  const { node, handle } = await openDisk(rig)
+  t.is((await rig.ask(FuseOp.READ, node, READ(handle, 2, 4))).body.toString(), '2345')
+  const write = numbers([8, handle], [8, 8], [4, 2], [4, 0], [8, 0], [4, 0], [4, 0])
+  const written = await rig.ask(FuseOp.WRITE, node, write, 'xy')
+  t.is(written.body.readUInt32LE(0), 2)
+  t.is(bytes.toString(), '01234567xy')
+  t.is((await rig.ask(FuseOp.LOOKUP, 1, 'nothing\0')).errno, Errno.ENOENT)
+})
+
+test('a request gets one answer whatever becomes of it, and its memory is given back once', async (t) => {
+  const boom = (): never => {
+    throw new Error('a mistake of ours')
+  }
+  const file: FileNode = { ...memoryFile(Buffer.alloc(1)), open: async () => boom(), facts: boom }
+  const rig = new Rig(tree(file))
+  await rig.start()
+  t.is((await rig.ask(FuseOp.LOOKUP, 1, 'disk.raw\0')).errno, Errno.EIO)
+  t.is((await rig.ask(FuseOp.LOOKUP, 77, 'disk.raw\0')).errno, Errno.ENOENT)
+  t.is((await rig.ask(FuseOp.READ, 1, READ(9, 0, 10))).errno, Errno.EBADF)
+  t.is((await rig.ask(9999, 1)).errno, Errno.ENOSYS)
+  const asked = rig.answers.length
+  t.is(rig.released, asked)
+  t.is(rig.session.unanswered, 0)
+})
+
+test('frames no kernel sends cost their request and nothing else', async (t) => {
+  const rig = new Rig(tree(memoryFile(Buffer.alloc(16))))
+  await rig.start()
+  rig.send(Buffer.alloc(10))
+  rig.send(Buffer.concat([request(FuseOp.GETATTR, 1, 1n, Buffer.alloc(16)), Buffer.alloc(3)]))
+  t.is(rig.answers.length, 1, 'without a head there is nobody to answer')
+  for (const opcode of Object.values(FuseOp)) {
+    if (opcode === FuseOp.FORGET || opcode === FuseOp.BATCH_FORGET) continue
+    if (opcode === FuseOp.INTERRUPT || opcode === FuseOp.DESTROY || opcode === FuseOp.INIT) continue
+    for (const length of [0, 1, 7]) {
+      await t.notThrowsAsync(rig.ask(opcode, 1, Buffer.alloc(length, 0xff)), `${opcode} ${length}`)
+    }
+  }
+  const count = numbers([4, 0xffffffff], [4, 0])
+  rig.send(request(FuseOp.BATCH_FORGET, 1, 2n, count))
+  t.is((await rig.ask(FuseOp.GETATTR, 1, Buffer.alloc(16))).errno, 0)
+  const long = numbers([8, 1], [8, 0], [4, 500], [4, 0], [8, 0], [4, 0], [4, 0])
+  t.is((await rig.ask(FuseOp.WRITE, 1, long, 'short')).errno, Errno.EINVAL)
+  t.is(rig.session.unanswered, 0)
+})
+
+test('what the cluster refuses has its errno', async (t) => {
+  const refusing = (code: Code): FileNode => ({
+    ...memoryFile(Buffer.alloc(1)),
+    open: () => Promise.reject(new SheepError(code)),
+  })
+  for (const [code, errno] of [
+    [Code.VDI_LOCKED, Errno.EBUSY],
+    [Code.NO_VDI, Errno.ENOENT],
+    [Code.NO_SPACE, Errno.ENOSPC],
+    [Code.NETWORK_ERROR, Errno.EIO],
+  ] as const) {
+    const rig = new Rig(tree(refusing(code)))
+    await rig.start()
+    const node = (await rig.ask(FuseOp.LOOKUP, 1, 'disk.raw\0')).body.readUInt32LE(0)
+    t.is((await rig.ask(FuseOp.OPEN, node, numbers([4, 0], [4, 0]))).errno, errno)
+  }
+})
+
+test('through a mount that is read-only nothing is changed', async (t) => {
+  const bytes = Buffer.from('0123456789')
+  const rig = new Rig(tree(memoryFile(bytes)), true)
+  await rig.start()
+  const node = (await rig.ask(FuseOp.LOOKUP, 1, 'disk.raw\0')).body.readUInt32LE(0)
+  t.is((await rig.ask(FuseOp.OPEN, node, numbers([4, 2], [4, 0]))).errno, Errno.EROFS)
+  t.is((await rig.ask(FuseOp.MKDIR, 1, numbers([4, 0], [4, 0]), 'x\0')).errno, Errno.EROFS)
+  t.is((await rig.ask(FuseOp.UNLINK, 1, 'disk.raw\0')).errno, Errno.EROFS)
+  t.is(bytes.toString(), '0123456789')
+})
+
+test('a long directory comes in pages, each name once', async (t) => {
+  const names = Array.from({ length: 1000 }, (_, i) => `name-${i}`)
+  const root: Directory = {
+    ...fixedDirectory(new Map(), 0),
+    list: async () => names.map((name) => ({ name, isDirectory: false })),
+  }
+  const rig = new Rig(root)
+  await rig.start()
+  const handle = (await rig.ask(FuseOp.OPENDIR, 1, numbers([4, 0], [4, 0]))).body.readUInt32LE(0)
+  const found: string[] = []
+  for (let offset = 0; ; ) {
+    const { body } = await rig.ask(FuseOp.READDIR, 1, READ(handle, offset, 4096))
+    if (body.length === 0) break
+    for (let at = 0; at < body.length; ) {
+      offset = body.readUInt32LE(at + 8)
+      const length = body.readUInt32LE(at + 16)
+      found.push(body.toString('utf8', at + 24, at + 24 + length))
+      at += Math.ceil((24 + length) / 8) * 8
+    }
+  }
+  t.deepEqual(found, ['.', '..', ...names])
+})
+
+test('the memory of a write is not given back before it has ended', async (t) => {
+  let finish: ((errno: number, written: number) => void) | undefined
+  const slow = memoryFile(Buffer.alloc(4), {
+    write: (_offset, _data, done) => {
+      finish = done
+    },
+  })
+  const rig = new Rig(tree(slow))
+  await rig.start()
+  const { node, handle } = await openDisk(rig)
+  const before = rig.released
+  const write = numbers([8, handle], [8, 0], [4, 2], [4, 0], [8, 0], [4, 0], [4, 0])
+  rig.send(request(FuseOp.WRITE, node, 7n, Buffer.concat([write, Buffer.from('ab')])))
+  t.is(rig.released, before)
+  t.is(rig.session.unanswered, 1)
+  finish?.(0, 2)
+  t.is(rig.released, before + 1)
+  t.is(rig.answers.at(-1)?.unique, 7n)
+})
