@@ -81,6 +81,12 @@ export interface SessionOptions {
 
 type Handler = (bytes: Buffer, head: RequestHead) => Promise<Uint8Array | undefined>
 
+/** The kernel waits for no answer to these. */
+const UNANSWERED: ReadonlySet<number> = new Set([
+  FuseOp.FORGET,
+  FuseOp.BATCH_FORGET,
+  FuseOp.INTERRUPT,
+])
 const NOTHING = Buffer.alloc(0)
 
 export class FuseSession {
@@ -116,7 +122,9 @@ export class FuseSession {
     try {
       this.#take(bytes, head, release)
     } catch (error) {
-      this.#failed(head, error)
+      if (UNANSWERED.has(head.opcode)) {
+        this.#options.log.error('fuse.malformed', { opcode: head.opcode, reason: String(error) })
+      } else this.#failed(head, error)
       release()
     }
   }
