@@ -11,6 +11,7 @@ import type { World } from '../world/world.js'
 import { exportBook } from './export-book.js'
 import type { HostAndPort } from './front-option.js'
 import { openNbdDoors } from './nbd-doors.js'
+import { type Answers, watchAnswers } from './service/answers.js'
 import type { SheepStatus } from './service/status-line.js'
 import type { RunningSheep } from './sheep-daemon.js'
 import type { SheepOptions } from './sheep-options.js'
@@ -40,7 +41,9 @@ export async function runFront(
   const volumes = remoteVolumes({ world, log, addresses: front })
   const doors: { close(): Promise<void> }[] = []
   const book = exportBook(nbdRules, config, log)
+  let answers: Answers | undefined
   const stop = async (): Promise<void> => {
+    answers?.stop()
     // Its clients' volumes are flushed and handed back; what no sheep answers is given up in the end.
     const cancel = world.clock.after(nbdLimits.drainMs + FLUSH_MS, () => volumes.end())
     for (const result of await Promise.allSettled(doors.map((door) => door.close()))) {
@@ -60,8 +63,9 @@ export async function runFront(
     throw error
   }
   log.info('front.up', { sheep: names })
+  answers = watchAnswers(volumes.access, world.clock)
   status.says(() =>
-    volumes.access.isUp ? `Serving the disks of ${names}` : `No sheep answers at ${names}`,
+    answers?.come === true ? `Serving the disks of ${names}` : `No sheep answers at ${names}`,
   )
   return { log, over: new Promise(() => undefined), reload: () => book.reload(), stop }
 }

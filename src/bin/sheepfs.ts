@@ -20,6 +20,8 @@ import { type NodeLog, openLog } from '../world/node/log.js'
 import { NodeNetwork } from '../world/node/network.js'
 import { NodeRandom } from '../world/node/random.js'
 import type { Address } from '../world/world.js'
+import { watchAnswers } from './service/answers.js'
+import { serviceNotifier } from './service/service.js'
 import { parseSheepfsOptions, type SheepfsOptions } from './sheepfs-options.js'
 
 /** Set in the process that a started `sheepfs` leaves behind. */
@@ -150,8 +152,10 @@ async function run(options: SheepfsOptions, isDaemon: boolean): Promise<number> 
     network: new NodeNetwork(log),
     random: new NodeRandom(),
   }
-  const { host, port, patienceMs } = options
+  const { host, port, patienceMs, mountPoint } = options
   const first = { host, port }
+  let status = (): string => `Looking for a sheep at ${host}:${port}`
+  const service = serviceNotifier(process.env, () => status())
   let volumes = remoteVolumes({ world, log, addresses: [first], patienceMs })
   let fileSystem: FileSystem
   try {
@@ -164,7 +168,9 @@ async function run(options: SheepfsOptions, isDaemon: boolean): Promise<number> 
     fileSystem = mount(options, volumes, log)
   } catch (error) {
     volumes.end()
-    report(error instanceof Error ? error.message : String(error))
+    const reason = error instanceof Error ? error.message : String(error)
+    service.end(`Not mounted: ${reason}`)
+    report(reason)
     return 1
   }
   const told = new Promise<undefined>((done) => {
@@ -178,7 +184,12 @@ async function run(options: SheepfsOptions, isDaemon: boolean): Promise<number> 
     process.on('SIGINT', onSignal)
   })
   report(undefined)
+  const answers = watchAnswers(volumes.access, world.clock)
+  status = () => (answers.come ? `Mounted at ${mountPoint}` : 'No sheep answers: files wait')
+  service.ready(log)
   const reason = await Promise.race([fileSystem.over, told])
+  service.stopping()
+  answers.stop()
   if (reason !== undefined) log.error('mount.broken', { reason })
   return (await endInTime(fileSystem, log)) && reason === undefined ? 0 : 1
 }

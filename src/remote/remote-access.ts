@@ -94,11 +94,6 @@ export class RemoteAccess implements ObjectAccess, VdiAccess {
     }, world.clock)
   }
 
-  /** A sheep answers. */
-  get isUp(): boolean {
-    return this.#link.isUp
-  }
-
   /** What waits fails with SHUTDOWN. The lock ends with the connection. */
   close(): void {
     this.#closed = true

@@ -1,10 +1,14 @@
 /** What a service manager is told, and when; and the status line of a sheep. */
 import test from 'ava'
 import { silentLog } from '../../src/base/log.js'
+import { watchAnswers } from '../../src/bin/service/answers.js'
 import { type ServiceNotifier, startNotifier } from '../../src/bin/service/notifier.js'
 import { watchdogOf } from '../../src/bin/service/service.js'
 import { type NodeFacts, statusLine } from '../../src/bin/service/status-line.js'
 import { nodeKey } from '../../src/model/node.js'
+import { Frame, HEADER_BYTES } from '../../src/wire/sheepdog/frame.js'
+
+const HEAD = Buffer.alloc(HEADER_BYTES)
 
 /** Time that stands still until it is told to pass: the notifier's timers never end by themselves. */
 class HandClock {
@@ -198,4 +202,32 @@ test('the status line says what is true of the node', (t) => {
   )
   t.regex(line({ status: 'wait', missing }), /^Waiting for 6 nodes of epoch 12: .* and 1 more$/)
   t.is(line({ status: 'shutdown' }), 'The cluster is shut down')
+})
+
+test('no sheep answers: known when the next answer is due, and forgotten when it comes', async (t) => {
+  const clock = new HandClock()
+  const asked: (() => void)[] = []
+  const access = {
+    call: () => new Promise<Frame>((resolve) => void asked.push(() => resolve(new Frame(HEAD)))),
+  }
+  const answer = async (): Promise<void> => {
+    asked.shift()?.()
+    await new Promise((resolve) => void setImmediate(resolve))
+  }
+  const answers = watchAnswers(access, clock)
+  await answer()
+  await clock.run(5_000)
+  t.true(answers.come)
+  await clock.run(4_000)
+  t.true(answers.come)
+  await clock.run(60_000)
+  t.false(answers.come)
+  t.is(asked.length, 1)
+  await answer()
+  t.true(answers.come)
+  t.is(asked.length, 1)
+  answers.stop()
+  await answer()
+  await clock.run(60_000)
+  t.is(asked.length, 0)
 })
