@@ -101,6 +101,7 @@ const PAYLOADS: readonly (readonly [string, number])[] = [
   ['SET_VNODES', Op.SET_VNODES],
   ['SET_RECOVERY', Op.SET_RECOVERY],
   ['NOTIFY_VDI_DEL', Op.NOTIFY_VDI_DEL],
+  ['RECYCLE_VIDS', Op.RECYCLE_VIDS],
   ['COMPLETE_RECOVERY', Op.COMPLETE_RECOVERY],
   ['MD_PLUG', Op.MD_PLUG],
   ['MD_UNPLUG', Op.MD_UNPLUG],
