@@ -334,6 +334,27 @@ test('reservations with APTPL survive a restart, others do not', async (t) => {
   }
 })
 
+test('PREEMPT AND ABORT does not wait for a reservation request that waits for it', async (t) => {
+  const { one, connect } = await ready()
+  const two = connect()
+  await two.login({}, '400000000002')
+  await two.outcome({ cdb: TEST_UNIT_READY })
+  const prout = (action: number, key: number, newKey: number) => {
+    const immediate = Buffer.alloc(24)
+    immediate[7] = key
+    immediate[15] = newKey
+    return { cdb: [0x5f, action, 1, 0, 0, 0, 0, 0, 24, 0], write: 24, immediate }
+  }
+  t.is(await one.outcome(prout(0, 0, 1)), 'good')
+  t.is(await two.outcome(prout(0, 0, 2)), 'good')
+  one.wire.events?.data(one.commandPdu(prout(5, 1, 2)))
+  two.wire.events?.data(two.commandPdu(prout(1, 2, 0)))
+  await settle()
+  t.deepEqual(one.answers().map(outcomeOf), ['good'])
+  // The other's was aborted by it, and says so.
+  t.deepEqual(two.answers().map(outcomeOf), ['status 64'])
+})
+
 test('rude logins are refused or dropped, and open nothing', async (t) => {
   const rig = await iscsiRig()
   const names = { InitiatorName: INITIATOR, TargetName: TARGET }

@@ -142,8 +142,9 @@ export class LogicalUnit {
       for (const { nexus: whom, code } of result.told) if (whom !== nexus) this.tell(whom, code)
       const aborted = [...this.members].filter((one) => result.aborted.includes(one.nexus))
       for (const one of aborted) this.tell(one.nexus, Asc.COMMANDS_CLEARED)
-      await Promise.all(aborted.map((one) => one.abort(this, nexus)))
-      end(result.outcome)
+      // Not waited for here: what is aborted may be a request that waits behind this one.
+      const over = Promise.all(aborted.map((one) => one.abort(this, nexus)))
+      void over.then(() => end(result.outcome))
     })
   }
 
