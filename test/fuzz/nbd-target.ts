@@ -63,7 +63,7 @@ async function oneConnection(dice: Dice, frames: number): Promise<Conversed> {
   const late: (() => void)[] = []
   const clock = new FuzzClock()
   const hall = new WatchedHall(clock)
-  const connection = new FuzzConnection()
+  const connection = new FuzzConnection(late)
   const source = new FuzzSource(dice, late)
   let gone = 0
   const client = new NbdClient({
@@ -210,20 +210,31 @@ class FuzzConnection implements Connection {
   events: ConnectionEvents | undefined
   isEnded = false
   isDestroyed = false
-  readonly #sent: Uint8Array[] = []
+  readonly #sent: Buffer[] = []
+  readonly #late: (() => void)[]
+
+  /** Puts into `late` when bytes that were written may be used again. */
+  constructor(late: (() => void)[]) {
+    this.#late = late
+  }
 
   on(events: ConnectionEvents): void {
     this.events = events
   }
 
-  write(bytes: Uint8Array): boolean {
-    // Nobody changes them any more.
-    this.#sent.push(bytes)
-    return true
+  write(bytes: Uint8Array, sent?: () => void): boolean {
+    return this.writeAll([bytes], sent)
   }
 
-  writeAll(pieces: readonly Uint8Array[]): boolean {
-    for (const piece of pieces) this.write(piece)
+  /** Looks at the bytes when they may no longer change, as a slow kernel does. */
+  writeAll(pieces: readonly Uint8Array[], sent?: () => void): boolean {
+    const place = this.#sent.length
+    this.#sent.push(...pieces.map(() => Buffer.alloc(0)))
+    const take = (): void => {
+      for (const [i, piece] of pieces.entries()) this.#sent[place + i] = Buffer.from(piece)
+      sent?.()
+    }
+    this.#late.push(take)
     return true
   }
 
