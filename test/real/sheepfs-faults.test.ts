@@ -4,9 +4,10 @@ import { nbdcopy } from './support/clients.js'
 import { startCluster } from './support/cluster.js'
 import { exercise } from './support/exerciser.js'
 import { patternBytes, sameFiles } from './support/images.js'
+import { mountCluster } from './support/mount.js'
 import type { Owner } from './support/owner.js'
 import { tryRun } from './support/run.js'
-import { mountCluster, mountTest } from './support/sheepfs.js'
+import { mountTest } from './support/sheepfs.js'
 
 const KiB = 1024
 const MiB = 1024 * KiB

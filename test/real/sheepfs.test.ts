@@ -3,8 +3,9 @@ import { mkdir, open, readdir, readFile, stat, truncate, writeFile } from 'node:
 import { nbdcopy, qemuImg } from './support/clients.js'
 import { startCluster } from './support/cluster.js'
 import { makeImage, patternBytes, sameFiles } from './support/images.js'
+import { mountCluster } from './support/mount.js'
 import { run, tryRun } from './support/run.js'
-import { mountCluster, mountTest } from './support/sheepfs.js'
+import { mountTest } from './support/sheepfs.js'
 
 const MiB = 1024 * 1024
 const realTest = mountTest('qemu-img', 'nbdcopy', 'rsync', 'mke2fs', 'e2fsck', 'debugfs', 'losetup')
