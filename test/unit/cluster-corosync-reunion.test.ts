@@ -295,6 +295,22 @@ test('what was said against somebody before he returned counts nothing when he i
   t.true(tear.isOver(majority))
 })
 
+test('who goes missing later is gone only when enough have said so of him, too', (t) => {
+  const tear = torn(4)
+  const majority = (alive: ReadonlySet<string>): boolean => alive.size >= 3
+  t.false(tear.isOver(majority))
+  const first = tear.final(GRACE_MS, true)!
+  tear.lose([process(5)], 2 * GRACE_MS)
+  for (const by of [1, 2, 3]) tear.said(process(by), first)
+  t.false(tear.isOver(majority))
+  const second = tear.final(2 * GRACE_MS, true)!
+  t.deepEqual(second.against, [process(5)])
+  for (const by of [1, 2]) tear.said(process(by), second)
+  t.false(tear.isOver(majority))
+  tear.said(process(3), second)
+  t.true(tear.isOver(majority))
+})
+
 test('too few do not make a cluster, however many parts they come from', (t) => {
   const tear = torn(2, 3, 4, 5)
   tear.changed([process(1), process(2)], 10)
