@@ -91,7 +91,7 @@ realTest('a server that dies or falls silent costs the cluster nothing', async (
   await ensemble.server(0).serves()
   ensemble.server(1).signal('SIGSTOP')
   await cluster.dog('vdi create', 'Carol', '16M')
-  await pause(2 * SESSION_MS)
+  await pause(1.25 * SESSION_MS)
   await qemuIo(cluster.uri('Alice', 1), ['write -P 0x44 0 4M', 'flush'])
   ensemble.server(1).signal('SIGCONT')
   await ensemble.server(1).serves()

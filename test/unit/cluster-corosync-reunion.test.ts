@@ -53,6 +53,18 @@ test('a ring that falls into single hosts for as long as they wait finds itself 
   await asIfNothing(t, story)
 })
 
+test('a ring that stands still after a tear makes nobody give up', async (t) => {
+  const story = await new Story(t).with(...HOSTS)
+  story.ring.tear([[5]])
+  await story.pass(1000)
+  story.ring.stopped = true
+  await story.pass(2 * WAIT_MS)
+  t.deepEqual([story.lost().filter((port) => port !== 5), story.sure()], [[], []])
+  story.ring.stopped = false
+  await story.until(() => linesOf(story.member(1)).at(-1) === 'left 5 [1 2 3 4]')
+  await story.until(() => story.sure().join() === '1,2,3,4')
+})
+
 test('parts that are enough together go on without the one that stays away', async (t) => {
   const story = await new Story(t).with(...HOSTS)
   story.ring.tear([[1, 2], [3, 4], [5]])

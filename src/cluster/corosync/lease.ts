@@ -68,6 +68,11 @@ export class Lease {
     return this.#number - this.#returned
   }
 
+  /** Time in which the ring was seen to turn, since the first beat. */
+  get turnedMs(): number {
+    return this.#returned * BEAT_MS
+  }
+
   /** A process has asked to join, calling itself so. */
   expect(process: ProcessId, incarnation: string): void {
     const key = processKey(process)

@@ -79,6 +79,11 @@ export class Pulse {
     return this.sureUntil > this.#options.clock.monotonic()
   }
 
+  /** As Lease.turnedMs: a stopped ring lets nobody wait for nothing. */
+  get turnedMs(): number {
+    return this.#lease.turnedMs
+  }
+
   /** Of the cluster, in whole seconds. */
   get age(): number {
     return Math.max(0, Math.floor((this.#options.clock.monotonic() - this.#foundedAt) / 1000))

@@ -14,7 +14,10 @@ import type { Pulse } from './pulse.js'
 import type { Stand } from './stand.js'
 import { type Reunion, Tear } from './tear.js'
 
-/** Others go on after GRACE_MS; who has not met them nor become sure again so long after gives up. */
+/**
+ * Others go on after GRACE_MS; who has not met them nor become sure again so long after gives up. Counted while the
+ * ring turns: one that stands still keeps everybody from going on.
+ */
 export const WAIT_MS = 10_000
 /** Even who is sure of itself learns within this what becomes of the missing, or has missed it. */
 const STUCK_MS = 60_000
@@ -40,9 +43,9 @@ export class Tears {
   readonly #options: TearsOptions
   #tear: Tear | undefined
   #group: readonly ProcessId[] = []
-  /** When it began to wait for somebody, or was sure last. */
+  /** When it began to wait for somebody, or was sure last, in time in which the ring turned. */
   #sinceMs = 0
-  /** When somebody went missing last. */
+  /** When somebody went missing last, likewise. */
   #lostMs = 0
   /** Said in vain, and not to be said again before all are there. */
   #unsaid: Entry[] = []
@@ -77,7 +80,7 @@ export class Tears {
       this.#options.outside(`${names} ${what}, and not all members had agreed on this one yet`)
       return
     }
-    if (missing.length > 0) this.#lostMs = this.#now
+    if (missing.length > 0) this.#lostMs = pulse.turnedMs
     if (missing.length > 0) this.#begin().lose(missing, this.#now + GRACE_MS)
     for (const process of lost) order.departed(process)
     const areEnough = pulse.unreachable(lost)
@@ -112,8 +115,9 @@ export class Tears {
     const final = tear.final(this.#now, pulse.isSure)
     if (final !== undefined) this.#options.send(final)
     if (tear.giveUpTardy(this.#now)) this.state()
-    if (pulse.isSure) this.#sinceMs = this.#now
-    if (this.#now - this.#sinceMs <= WAIT_MS && this.#now - this.#lostMs <= STUCK_MS) return
+    const { turnedMs } = pulse
+    if (pulse.isSure) this.#sinceMs = turnedMs
+    if (turnedMs - this.#sinceMs <= WAIT_MS && turnedMs - this.#lostMs <= STUCK_MS) return
     const names = tear.missing.map(processKey).join(', ')
     const [rest, all] = [pulse.members.length, tear.size]
     this.#options.log.error('corosync.minority', { missing: names, members: all })
@@ -136,7 +140,7 @@ export class Tears {
     const tear = new Tear({ self, members: pulse.members, history: history.value, wereEnough })
     tear.changed(this.#group, this.#now)
     this.#tear = tear
-    this.#sinceMs = this.#now
+    this.#sinceMs = pulse.turnedMs
     this.#watch(tear)
     return tear
   }
@@ -167,7 +171,7 @@ export class Tears {
     this.#unsaid.push(...unsaid)
     history.rewind(arrivals)
     pulse.reunited(returned, missing)
-    this.#sinceMs = this.#now
+    this.#sinceMs = pulse.turnedMs
     if (missing.length > 0) {
       this.#tear?.lose(missing, this.#now + GRACE_MS)
       return
