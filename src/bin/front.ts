@@ -31,8 +31,8 @@ export async function runFront(
   if (nbd.length + sockets.nbd.length === 0) {
     throw new Error('--front serves nothing without --nbd: say where its clients find it')
   }
-  if (sockets.sheepdog.length > 0) {
-    throw new Error('--front does not speak the sheepdog protocol: pass in no socket for it')
+  if (sockets.sheepdog.length + sockets.iscsi.length > 0) {
+    throw new Error('--front speaks NBD only: pass in no sockets for sheepdog and iscsi')
   }
   const log = openSheepLog(options, makeStoreDirectory(options.metaDirectory))
   const world = nodeWorld(log)
