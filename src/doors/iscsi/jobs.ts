@@ -120,7 +120,7 @@ export class Jobs {
         task.state = 'running'
         plan.run(gathering.data, (outcome) => this.#end(task, outcome, plan.bytes))
       }
-      this.#runs.set(task, run)
+      task.run = run
       if (gathering.isComplete) run()
       else
         this.#admit(task, want, () => {
@@ -129,8 +129,6 @@ export class Jobs {
         })
     }
   }
-
-  readonly #runs = new WeakMap<Task, () => void>()
 
   #plan(task: Task, dataBytes: number): Plan {
     const { nexus, targetName = '' } = this.#options
@@ -181,7 +179,7 @@ export class Jobs {
     const { gathering } = task
     if (gathering === undefined || task.state !== 'gathering') return
     const taken = gathering.take(header, data)
-    if (taken === 'complete') this.#runs.get(task)?.()
+    if (taken === 'complete') task.run?.()
     else if (taken === 'wrong') this.#end(task, BAD_DATA, 0)
     else if (task.held > 0) this.#ask(task, gathering)
   }
@@ -194,7 +192,7 @@ export class Jobs {
         return this.#transferTag
       })
       if (transfer === undefined) return
-      output.sendR2t(task.tag, task.lun, transfer)
+      output.sendR2t(task.tag, task.header, transfer)
       this.#options.late()
     }
   }
@@ -254,6 +252,7 @@ export class Jobs {
     this.#held -= task.held
     task.held = 0
     task.gathering = undefined
+    task.run = undefined
   }
 
   /** False: there is no such command. Resolves when it can do nothing any more. */

@@ -136,11 +136,11 @@ export class Output {
     })
   }
 
-  sendR2t(tag: number, lun: Buffer, transfer: Transfer): void {
+  sendR2t(tag: number, header: Buffer, transfer: Transfer): void {
     this.#small(noBytes(), {
       ...{ opcode: Answer.R2T, flags: FINAL, tag, bytes: 0 },
       fill: (into, at) => {
-        lun.copy(into, at + 8)
+        header.copy(into, at + 8, 8, 16)
         into.writeUInt32BE(transfer.tag, at + 20)
         into.writeUInt32BE(transfer.serial, at + 36)
         into.writeUInt32BE(transfer.offset, at + 40)

@@ -139,7 +139,9 @@ export class Session {
       if (digests > 0 && !isRight(head)) return broken('a header digest that is wrong')
       const body = dataBytes === 0 ? noBytes() : inbox.take(dataBytes)
       if (tail > 0 && !isRight(body)) return broken('a data digest that is wrong')
-      const reason = this.#handle(head.subarray(0, BHS_BYTES), body.subarray(0, bytes), ahs > 0)
+      const header = headBytes === BHS_BYTES ? head : head.subarray(0, BHS_BYTES)
+      const data = dataBytes === bytes ? body : body.subarray(0, bytes)
+      const reason = this.#handle(header, data, ahs > 0)
       if (reason !== undefined) return broken(reason)
     }
   }

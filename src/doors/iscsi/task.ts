@@ -16,8 +16,8 @@ import type { Parameters } from './parameters.js'
 
 export interface Task extends Room {
   readonly tag: number
-  /** The LUN's field, for R2T. */
-  readonly lun: Buffer
+  /** As it came; kept whole, because a view of a part costs as much as a small read. */
+  readonly header: Buffer
   readonly unit: LogicalUnit | undefined
   readonly cdb: Buffer
   /** Bytes the initiator expects to move. */
@@ -29,6 +29,8 @@ export interface Task extends Room {
   /** Nobody is told how it ends, or that it was aborted. */
   fate: 'answer' | 'silence' | 'aborted'
   gathering: Gathering | undefined
+  /** What is to be done when the data is complete. */
+  run: (() => void) | undefined
   /** Bytes of memory it counts for. */
   held: number
   /** Called when it can do nothing any more. */
@@ -42,9 +44,16 @@ export function newTask(
 ): Task {
   return {
     ...{ reply: noBytes(), replyAt: 0, isRead, isCounted, unit },
-    ...{ tag: pdu.tagOf(header), lun: header.subarray(8, 16), cdb: header.subarray(32, 48) },
+    ...{ tag: pdu.tagOf(header), header, cdb: header.subarray(32, 48) },
     expected: pdu.secondTag(header),
-    ...{ state: 'ordered', fate: 'answer', gathering: undefined, held: 0, over: [] },
+    ...{
+      state: 'ordered',
+      fate: 'answer',
+      gathering: undefined,
+      run: undefined,
+      held: 0,
+      over: [],
+    },
   }
 }
 
