@@ -55,8 +55,18 @@ export class Catalogue {
     return this.#reading
   }
 
-  /** Undefined when there is none of this name. */
+  /** Undefined when there is none of this name: the cluster is asked then, it may have been made just now. */
   async family(name: string): Promise<Family | undefined> {
+    const known = (await this.families()).get(name)
+    if (known !== undefined) return known
+    try {
+      await this.#access.find(name, { kind: 'working' })
+    } catch (error) {
+      if (codeOf(error) === Code.NO_VDI) return undefined
+      throw error
+    }
+    this.#readAt = Number.NEGATIVE_INFINITY
+    this.#reading = undefined
     return (await this.families()).get(name)
   }
 
