@@ -361,7 +361,7 @@ export class SheepNode {
       case 'outdated': {
         const epoch = this.epochLog.latest()
         this.log.info('store.outdated', { epoch })
-        await this.suspects.reset()
+        // Its suspects stay on record: where all owners come back like this, their copies are the newest there are.
         await this.recovery.outdated(this.#placed.read(this.state.settings.ctime) ?? epoch)
         return
       }

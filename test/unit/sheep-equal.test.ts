@@ -176,6 +176,26 @@ test('copies are equal when a gateway dies while a new node takes objects over',
   })
 })
 
+test('copies are equal when all their nodes died and come back to a cluster that went on without them', async (t) => {
+  await withSeeds(8, async (seed) => {
+    const { cluster, home, writer } = await inUse(seed, 5, 2)
+    writer.start(12)
+    await cluster.clock.until('some writes', () => writer.acknowledged > 60)
+    const stays = (home + 1) % 5
+    for (const index of cluster.up()) if (index !== stays) cluster.kill(index)
+    const before = cluster.node(stays).state.epoch
+    await cluster.clock.until('it goes on', () => cluster.node(stays).state.members.length === 1)
+    t.true(cluster.node(stays).state.epoch > before)
+    for (let index = 0; index < 5; index++) if (index !== stays) await cluster.boot(index)
+    await cluster.settle()
+    const [first, ...rest] = await lookEverywhere(cluster, writer)
+    for (const found of rest) t.deepEqual(found, first, `SEED=${seed}`)
+    t.deepEqual(writer.faults(first ?? []), [], `SEED=${seed}`)
+    t.deepEqual(await cluster.copyFaults(), [], `SEED=${seed}`)
+    cluster.close()
+  })
+})
+
 test('with one copy nothing is recorded', async (t) => {
   const { cluster, disk } = await inUse(3, 3, 1)
   t.is(await write(disk, 0, Buffer.alloc(4096, 1)), Code.SUCCESS)
