@@ -3,7 +3,7 @@ import test from 'ava'
 import { Code } from '../../src/base/codes.js'
 import { dataOid, fragmentId, inodeOid, oidName } from '../../src/model/oid.js'
 import { Flag, Op } from '../../src/wire/sheepdog/opcodes.js'
-import { objectRequest } from '../../src/wire/sheepdog/requests.js'
+import { objectRequest, plainRequest } from '../../src/wire/sheepdog/requests.js'
 import { BlockWriter } from './support/block-writer.js'
 import { codedFaults, codedObjects, fragmentOn } from './support/coded-faults.js'
 import { seeds, withSeeds } from './support/seeds.js'
@@ -44,6 +44,20 @@ test('objects lie as fragments on their owners, and inodes as replicas everywher
   t.is(first!.subarray(0, 8).toString('hex'), '00070e151c232a31')
   const [machine] = cluster.machines.filter((_, i) => i === holders[0])
   t.true(machine!.files.exists(`/sheep/obj/${oidName(oid)}_0`))
+  cluster.close()
+})
+
+test('who asks a node which objects it lacks is told of coded ones by any fragment', async (t) => {
+  const { cluster, client, vid } = await codedCluster(1)
+  const [here, never] = [dataOid(vid, 0), dataOid(vid, 1)]
+  t.is((await createObject(client, here, 0, pattern(10))).result, Code.SUCCESS)
+  const oids = Buffer.alloc(24)
+  ;[here, never, inodeOid(vid)].forEach((oid, i) => void oids.writeBigUInt64LE(oid, 8 * i))
+  const flags = Flag.WRITE | Flag.PIGGYBACK
+  const head = plainRequest({ opcode: Op.OIDS_EXIST, flags, dataLength: oids.length })
+  const reply = await client.call(head, oids)
+  t.is(reply.result, Code.NO_OBJ)
+  t.deepEqual(reply.body, oids.subarray(8, 16))
   cluster.close()
 })
 

@@ -224,12 +224,12 @@ function exists({ node }: DoorContext, request: Frame, reply: Reply): void {
   if (id !== undefined) reply(node.store.has(id) ? OK : failed(Code.NO_OBJ))
 }
 
-function allExist({ node }: DoorContext, request: Frame, reply: Reply): void {
+/** Of a coded object any fragment will do: who asks does not say which one is here. */
+function allExist({ node: { store } }: DoorContext, request: Frame, reply: Reply): void {
   const missing: Buffer[] = []
   for (let at = 0; at + 8 <= request.body.length; at += 8) {
-    if (!node.store.has(request.body.readBigUInt64LE(at) as Oid)) {
-      missing.push(request.body.subarray(at, at + 8))
-    }
+    const pieces = store.piecesOf(request.body.readBigUInt64LE(at) as Oid)
+    if (!pieces.some((id) => store.has(id))) missing.push(request.body.subarray(at, at + 8))
   }
   reply(missing.length === 0 ? OK : { result: Code.NO_OBJ, body: Buffer.concat(missing) })
 }
