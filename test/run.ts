@@ -8,7 +8,7 @@
  * The last line is `N passed, N failed, N skipped`; the exit code is 1 when anything failed.
  */
 import { spawn } from 'node:child_process'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { performance } from 'node:perf_hooks'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
@@ -80,7 +80,7 @@ async function buildQemu52({ match }: Job): Promise<void> {
 }
 
 function needsQemu52(file: string): boolean {
-  return file.includes('/qemu-')
+  return readFileSync(`${PROJECT}${file}`, 'utf8').includes('needingQemu52')
 }
 
 async function runPart(part: Part, job: Job): Promise<Tally> {
