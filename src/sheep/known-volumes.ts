@@ -129,11 +129,14 @@ export interface Question {
   readonly epoch: number
 }
 
-/** Asks one node, page by page, each given to `take`. False when it does not tell all. */
+/** All of it; nothing or a part; nothing, because it is a joiner itself and still asks others. */
+export type Telling = 'told' | 'silent' | 'learning'
+
+/** Asks one node, page by page, each given to `take`. */
 export async function fetchVolumes(
   { peers, log, node, epoch }: Question,
   take: (records: Buffer) => void,
-): Promise<boolean> {
+): Promise<Telling> {
   let [firstVid, room] = [0, ROOM_RECORDS_START]
   for (;;) {
     const head = volumesRequest({ epoch, firstVid, room: room * VDI_STATE_BYTES })
@@ -142,19 +145,20 @@ export async function fetchVolumes(
       if (reply.result === Code.SUCCESS) {
         take(reply.body)
         const next = nextVidOf(reply)
-        if (next === 0) return true
+        if (next === 0) return 'told'
         if (next <= firstVid) throw new RangeError(`volumes after ${firstVid} begin at ${next}`)
         firstVid = next
       } else if (reply.result === Code.BUFFER_SMALL && room < ROOM_RECORDS_MAX) {
         // One of sheepdog 1.0: all at once or not at all.
         room = Math.min(room * 2, ROOM_RECORDS_MAX)
-      } else {
+      } else if (reply.result === Code.WAIT_FOR_JOIN) return 'learning'
+      else {
         log.warn('volumes.refused', { node: nodeKey(node), result: reply.result })
-        return false
+        return 'silent'
       }
     } catch (error) {
       log.warn('volumes.unreachable', { node: nodeKey(node), reason: String(error) })
-      return false
+      return 'silent'
     }
   }
 }

@@ -2,7 +2,7 @@
 import type { Log } from '../base/log.js'
 import { type NodeKey, nodeKey, type SdNode } from '../model/node.js'
 import type { Clock } from '../world/world.js'
-import { fetchVolumes, importVolumes } from './known-volumes.js'
+import { fetchVolumes, importVolumes, type Telling } from './known-volumes.js'
 import type { Peers } from './peers.js'
 import type { NodeState } from './state.js'
 
@@ -24,30 +24,44 @@ export interface Lesson {
   readonly isMember: (key: NodeKey) => boolean
 }
 
-/** Rejects when nobody tells: a node that knows no volume would place their objects wrongly. */
+/**
+ * Rejects when nobody tells: a node that knows no volume would place their objects wrongly. Members that are learning themselves
+ * know nothing that the others do not; they are waited for only where there is nobody else.
+ */
 export async function learnVolumes(lesson: Lesson): Promise<void> {
   const { state, from, keepOwn } = lesson
   if (!keepOwn) state.vids.clear()
   let told = 0
+  const learning: SdNode[] = []
   for (const node of from) {
-    if (await ask(lesson, node)) told++
+    const outcome = await ask(lesson, node, (telling) => telling === 'silent')
+    if (outcome === 'told') told++
+    else if (outcome === 'learning') learning.push(node)
+  }
+  for (const node of told === 0 ? learning : []) {
+    if ((await ask(lesson, node, () => true)) === 'told') told++
   }
   if (!keepOwn && from.length > 0 && told === 0) {
     throw new Error('no member of the cluster told which volumes there are')
   }
 }
 
-/** False when the node does not tell all it knows. */
-async function ask(lesson: Lesson, node: SdNode): Promise<boolean> {
+/** Asks again as long as there is `hope`. */
+async function ask(
+  lesson: Lesson,
+  node: SdNode,
+  hope: (telling: Telling) => boolean,
+): Promise<Telling> {
   const { state, peers, log, clock, keepOwn } = lesson
   const take = (records: Buffer): void => importVolumes(state.vids, records, !keepOwn)
   const epoch = keepOwn ? 0 : lesson.epoch
   for (let attempt = 0; attempt < LEARN_ATTEMPTS; attempt++) {
-    if (!lesson.isMember(nodeKey(node))) return false
-    if (await fetchVolumes({ peers, log, node, epoch }, take)) return true
+    if (!lesson.isMember(nodeKey(node))) return 'silent'
+    const telling = await fetchVolumes({ peers, log, node, epoch }, take)
+    if (telling === 'told' || !hope(telling)) return telling
     await new Promise<void>((resolve) => {
       clock.after(LEARN_RETRY_MS, resolve)
     })
   }
-  return false
+  return 'silent'
 }

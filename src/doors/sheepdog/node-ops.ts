@@ -139,11 +139,13 @@ function volumes(context: DoorContext, request: Frame, reply: Reply, caller: Cal
       again: () => volumes(context, request, reply, caller),
       givenUp: () => reply(failed(Code.AGAIN)),
     })
-  } else {
-    const firstVid = firstVidOf(request)
-    if (firstVid === undefined) whole(request, reply, exportVolumes(state.vids))
-    else volumePage(context, request, reply, firstVid)
+    return
   }
+  const firstVid = firstVidOf(request)
+  if (firstVid === undefined) whole(request, reply, exportVolumes(state.vids))
+  // Who is still learning has heard half of it, of a time before it came: not even what it says of locks is so any more.
+  else if (state.status === 'wait' && request.epoch > 0) reply(failed(Code.WAIT_FOR_JOIN))
+  else volumePage(context, request, reply, firstVid)
 }
 
 function volumePage({ node }: DoorContext, request: Frame, reply: Reply, firstVid: number): void {
