@@ -47,7 +47,8 @@ function programWay(socket: string, failed: (reason: string) => void): Notify {
   let waiting = new Map<string, string>()
   let isRunning = false
   const next = (): void => {
-    if (isRunning || waiting.size === 0) return
+    // That we stop is not kept for after the one before: we may be gone by then.
+    if (waiting.size === 0 || (isRunning && !waiting.has('STOPPING'))) return
     isRunning = true
     const words = Array.from(waiting, ([key, value]) => `${key}=${value}`)
     waiting = new Map()
