@@ -55,6 +55,8 @@ const COMPILERS = ['cc', 'gcc', 'clang'] as const
 /** This file runs as build/native-bindings/build.js. */
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 const OUT = join(ROOT, 'build', 'native')
+/** What several of the sources include. */
+const SHARED_HEADER = join(ROOT, 'native-bindings', 'errors.h')
 
 /** Ends the build with a sentence that names the remedy. */
 class BuildFailure extends Error {}
@@ -108,7 +110,8 @@ function plan(addon: Addon, include: string): Job {
   const hash = createHash('sha256')
   hash.update(JSON.stringify([FLAGS, process.arch, addon.libraries ?? []]))
   const headers = readdirSync(include).sort()
-  for (const file of [source, ...headers.map((header) => join(include, header))]) {
+  const files = [source, SHARED_HEADER, ...headers.map((header) => join(include, header))]
+  for (const file of files) {
     hash.update(readFileSync(file))
   }
   return { addon, source, target: join(OUT, `${addon.name}.node`), hash: hash.digest('hex') }

@@ -30,6 +30,8 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "../errors.h"
+
 #define MAX_SAFE_INTEGER 9007199254740991.0
 /* The kernel's own limits (xattr(7)). */
 #define ATTRIBUTE_NAME_MAX 255
@@ -40,63 +42,6 @@
 /* Answers of readNow that are not a count. */
 #define READ_WOULD_BLOCK (-1)
 #define READ_NOT_SUPPORTED (-2)
-
-/* ---- errors ---------------------------------------------------------------------------------- */
-
-static const struct {
-  int number;
-  const char *name;
-} ERRNO_NAMES[] = {
-#define NAME(code) {code, #code}
-    NAME(EPERM),   NAME(ENOENT),  NAME(EINTR),     NAME(EIO),          NAME(ENXIO),
-    NAME(E2BIG),   NAME(EBADF),   NAME(EAGAIN),    NAME(ENOMEM),       NAME(EACCES),
-    NAME(EFAULT),  NAME(EBUSY),   NAME(EEXIST),    NAME(EXDEV),        NAME(ENODEV),
-    NAME(ENOTDIR), NAME(EISDIR),  NAME(EINVAL),    NAME(ENFILE),       NAME(EMFILE),
-    NAME(ENOTTY),  NAME(ETXTBSY), NAME(EFBIG),     NAME(ENOSPC),       NAME(ESPIPE),
-    NAME(EROFS),   NAME(EMLINK),  NAME(EPIPE),     NAME(ERANGE),       NAME(EDEADLK),
-    NAME(ENOLCK),  NAME(ENOSYS),  NAME(ELOOP),     NAME(ENAMETOOLONG), NAME(ENODATA),
-    NAME(EDQUOT),  NAME(ESTALE),  NAME(EOVERFLOW), NAME(ETIMEDOUT),    NAME(ENOTSUP),
-    NAME(EUCLEAN), NAME(ECANCELED), NAME(EREMOTEIO), NAME(ESHUTDOWN),  NAME(ENOMEDIUM),
-#undef NAME
-};
-
-static const char *errno_name(int number) {
-  for (size_t i = 0; i < sizeof ERRNO_NAMES / sizeof ERRNO_NAMES[0]; i++)
-    if (ERRNO_NAMES[i].number == number) return ERRNO_NAMES[i].name;
-  return "UNKNOWN";
-}
-
-/* An Error in the shape of Node's own. NULL when even that failed; an exception is pending then. */
-static napi_value make_error(napi_env env, int number, const char *syscall) {
-  char text[256];
-  napi_value code, message, error, value;
-  snprintf(text, sizeof text, "%s: %s, %s", errno_name(number), strerror(number), syscall);
-  if (napi_create_string_utf8(env, errno_name(number), NAPI_AUTO_LENGTH, &code) != napi_ok ||
-      napi_create_string_utf8(env, text, NAPI_AUTO_LENGTH, &message) != napi_ok ||
-      napi_create_error(env, code, message, &error) != napi_ok ||
-      napi_create_int32(env, -number, &value) != napi_ok ||
-      napi_set_named_property(env, error, "errno", value) != napi_ok ||
-      napi_create_string_utf8(env, syscall, NAPI_AUTO_LENGTH, &value) != napi_ok ||
-      napi_set_named_property(env, error, "syscall", value) != napi_ok)
-    return NULL;
-  return error;
-}
-
-static napi_value fail(napi_env env, int number, const char *syscall) {
-  napi_value error = make_error(env, number, syscall);
-  if (error != NULL) napi_throw(env, error);
-  return NULL;
-}
-
-static bool wrong_type(napi_env env, const char *what) {
-  napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", what);
-  return false;
-}
-
-static bool wrong_range(napi_env env, const char *what) {
-  napi_throw_range_error(env, "ERR_OUT_OF_RANGE", what);
-  return false;
-}
 
 /* ---- arguments ------------------------------------------------------------------------------- */
 
