@@ -24,9 +24,9 @@ export interface DoorContext {
 export interface Operation {
   /** Allowed before the cluster runs (protocol spec, section 8). */
   readonly force: boolean
-  /** Calls `reply` exactly once. The frame and its body belong to the handler. */
   /** Done late it changes nothing: a newer connection of the same node need not wait for its end. */
   readonly isHarmless?: true
+  /** Calls `reply` exactly once. Of what writes objects the body is borrowed until then (session.ts); else it is the handler's. */
   readonly run: (context: DoorContext, request: Frame, reply: Reply, caller: Caller) => void
 }
 
