@@ -186,7 +186,7 @@ kernelTest(
       test $(cat /sys/block/nbd2/ro) = 1
       test $(cat /sys/block/nbd2/size) = ${GROWN_MIB * 2048}
       e2fsck -fn /dev/nbd2
-      ! dd if=/dev/zero of=/dev/nbd2 bs=4k count=1 oflag=direct
+      if dd if=/dev/zero of=/dev/nbd2 bs=4k count=1 oflag=direct; then false; fi
       nbd-client -d /dev/nbd2
       wait $dog
       test ! -e /sys/block/nbd2/pid`)
