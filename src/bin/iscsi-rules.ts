@@ -5,17 +5,18 @@ import {
   BLOCK_BYTES,
   LUNS_MAX,
   TARGET_PREFIX,
-  type TargetRule,
   type TargetRules,
 } from '../doors/iscsi/target-rules.js'
 import {
   type Entry,
+  type EntryAt,
   flagOf,
   isTable,
+  refuseUnknown,
+  ruleTables,
   subnetsOf,
   type Table,
   textOf,
-  unknownKey,
   wordsOf,
 } from './config-entry.js'
 
@@ -27,15 +28,11 @@ const TARGET_KEYS = [
   ...['name', 'luns', 'read-only', 'block-size', 'initiators', 'addresses', 'chap', 'mutual-chap'],
 ] as const
 const CREDENTIAL_KEYS = ['user', 'secret'] as const
-/** Name, '@' and tag of a volume at their longest. */
-const PATTERN_BYTES_MAX = 2 * LIMITS.nameBytesMax + 1
 const PREFIX = /^(iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[a-z0-9.:-]+)?|eui\.[0-9A-Fa-f]{16})$/
 const PREFIX_BYTES_MAX = 128
 /** What RFC 7143 (section 9.2.1) demands of secrets that are not kept from eavesdroppers. */
 const SECRET_BYTES_MIN = 12
 const SECRET_BYTES_MAX = 255
-
-type EntryAt = (at: string, value: unknown) => Entry
 
 /** `table` is `[iscsi]`. Throws an Error for people, in which there is no secret. */
 export function targetRules(table: Table, entryAt: EntryAt): TargetRules {
@@ -43,14 +40,15 @@ export function targetRules(table: Table, entryAt: EntryAt): TargetRules {
   const prefix = given === undefined ? TARGET_PREFIX : prefixOf(entryAt('prefix', given))
   const discovery = chapOf(table, 'discovery-chap', 'discovery-mutual-chap', entryAt)
   if (list === undefined) return { prefix, rules: undefined, discovery }
-  if (!Array.isArray(list) || !list.every(isTable)) {
-    throw entryAt('target', list).wrong('rules are tables of their own, [[iscsi.target]]')
-  }
-  const rules = list.map((rule, i) =>
-    ruleOf(rule, (key, value) =>
-      entryAt(key === '' ? `target[${i}]` : `target[${i}].${key}`, value),
-    ),
-  )
+  const rules = ruleTables('iscsi.target', list, TARGET_KEYS, entryAt).map((rule) => ({
+    name: rule.name,
+    luns: rule.optional('luns', lunsOf),
+    readOnly: rule.optional('read-only', flagOf) ?? false,
+    blockBytes: rule.optional('block-size', blockSizeOf) ?? 512,
+    initiators: rule.optional('initiators', wordsOf),
+    addresses: rule.optional('addresses', subnetsOf),
+    chap: chapOf(rule.table, 'chap', 'mutual-chap', rule.entryAt),
+  }))
   return { prefix, rules, discovery }
 }
 
@@ -58,29 +56,6 @@ function prefixOf(at: Entry): string {
   const text = textOf(at, PREFIX_BYTES_MAX)
   if (PREFIX.test(text)) return text
   throw at.wrong("it is a name such as 'iqn.2026-11.com.example'")
-}
-
-function ruleOf(rule: Table, entryAt: EntryAt): TargetRule {
-  refuseUnknown(rule, TARGET_KEYS, entryAt)
-  const optional = <T>(key: string, read: (at: Entry) => T): T | undefined =>
-    rule[key] === undefined ? undefined : read(entryAt(key, rule[key]))
-  const name = optional('name', (at) => textOf(at, PATTERN_BYTES_MAX))
-  if (name === undefined) throw entryAt('', rule).wrong("it has no name, such as name = 'Alice'")
-  return {
-    name,
-    luns: optional('luns', lunsOf),
-    readOnly: optional('read-only', flagOf) ?? false,
-    blockBytes: optional('block-size', blockSizeOf) ?? 512,
-    initiators: optional('initiators', wordsOf),
-    addresses: optional('addresses', subnetsOf),
-    chap: chapOf(rule, 'chap', 'mutual-chap', entryAt),
-  }
-}
-
-function refuseUnknown(table: Table, known: readonly string[], entryAt: EntryAt): void {
-  for (const [key, value] of Object.entries(table)) {
-    if (!known.includes(key)) throw entryAt(key, value).wrong(unknownKey(key, known))
-  }
 }
 
 function lunsOf(at: Entry): string[] {

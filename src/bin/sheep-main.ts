@@ -1,13 +1,8 @@
-/**
- * The process `sheep`: arguments, daemonising, signals, pid file, exit status.
- *
- * Without -f the started process makes another one of itself and waits until that one is a member of its
- * cluster: the exit status tells whether the sheep runs, not just whether it was started.
- */
-import { spawn } from 'node:child_process'
+/** The process `sheep`: arguments, daemonising, signals, pid file, exit status. It is up when it is a member of its cluster. */
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
+import { type Background, complain, daemonise, isBackground, report } from './daemonise.js'
 import { runFront } from './front.js'
 import { DOORS, forgetSockets, passedSockets } from './service/activation.js'
 import { serviceNotifier } from './service/service.js'
@@ -15,58 +10,16 @@ import { SheepStatus } from './service/status-line.js'
 import { type RunningSheep, runSheep } from './sheep-daemon.js'
 import { parseSheepOptions, type SheepOptions } from './sheep-options.js'
 
-/** Set in the process that a started `sheep` leaves behind. */
-const DAEMON_MARK = 'SHEEPDOG_DAEMON'
-
-interface Report {
-  /** Undefined: it is up. */
-  readonly failure: string | undefined
+const SHEEP: Background = {
+  name: 'sheep',
+  entry: fileURLToPath(new URL('./sheep.cjs', import.meta.url)),
+  mark: 'SHEEPDOG_DAEMON',
+  logPlace: 'sheep.log',
 }
 
 function version(): string {
   const about: { version: string } = createRequire(import.meta.url)('../../../package.json')
   return about.version
-}
-
-function complain(message: string): void {
-  process.stderr.write(`sheep: ${message}\n`)
-}
-
-/** Resolves to the exit status of the process that was typed. */
-function daemonise(): Promise<number> {
-  const entry = fileURLToPath(new URL('./sheep.cjs', import.meta.url))
-  const child = spawn(process.execPath, [entry, ...process.argv.slice(2)], {
-    detached: true,
-    stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
-    env: { ...process.env, [DAEMON_MARK]: '1' },
-  })
-  return new Promise((resolve) => {
-    child.once('message', ({ failure }: Report) => {
-      if (failure !== undefined) complain(failure)
-      child.disconnect()
-      child.unref()
-      resolve(failure === undefined ? 0 : 1)
-    })
-    child.once('error', (error) => {
-      complain(`the daemon could not be started: ${error.message}`)
-      resolve(1)
-    })
-    child.once('exit', (status, signal) => {
-      complain(`the daemon ended while starting (${signal ?? `status ${status}`}); see sheep.log`)
-      resolve(1)
-    })
-  })
-}
-
-function report(failure: string | undefined): void {
-  if (process.send === undefined) {
-    if (failure !== undefined) complain(failure)
-    return
-  }
-  const message: Report = { failure }
-  process.send(message, () => {
-    if (process.connected) process.disconnect()
-  })
 }
 
 function writePidFile(path: string): void {
@@ -105,7 +58,7 @@ async function run(options: SheepOptions): Promise<number> {
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
     service.end(`Not started: ${reason}`)
-    report(reason)
+    report(SHEEP, reason)
     return 1
   }
   process.on('SIGHUP', () => {
@@ -114,14 +67,14 @@ async function run(options: SheepOptions): Promise<number> {
       sheep.reload()
     })
   })
-  report(undefined)
+  report(SHEEP, undefined)
   service.ready(sheep.log)
   const failure = await Promise.race([asked, sheep.over])
   service.stopping()
   await sheep.stop()
   service.end(failure === undefined ? 'Stopped' : `Failed: ${failure}`)
   if (options.pidFile !== undefined) rmSync(options.pidFile, { force: true })
-  if (failure !== undefined) complain(failure)
+  if (failure !== undefined) complain(SHEEP, failure)
   sheep.log.info('process.exit', { status: failure === undefined ? 0 : 1 })
   sheep.log.close()
   return failure === undefined ? 0 : 1
@@ -130,8 +83,7 @@ async function run(options: SheepOptions): Promise<number> {
 async function main(): Promise<number> {
   const parsed = parseSheepOptions(process.argv.slice(2), version())
   if (parsed.kind === 'exit') return parsed.status
-  const isDaemon = process.env[DAEMON_MARK] !== undefined
-  delete process.env[DAEMON_MARK]
+  const isDaemon = isBackground(SHEEP)
   const { options } = parsed
   try {
     const sockets = passedSockets(process.env, process.pid)
@@ -142,10 +94,10 @@ async function main(): Promise<number> {
       throw new Error('sockets of a service manager (LISTEN_FDS) need a sheep that stays: add -f')
     }
   } catch (error) {
-    complain(error instanceof Error ? error.message : String(error))
+    complain(SHEEP, error instanceof Error ? error.message : String(error))
     return 1
   }
-  return daemonise()
+  return daemonise(SHEEP)
 }
 
 process.exit(await main())

@@ -1,9 +1,5 @@
 #!/usr/bin/env node
-/**
- * The process `sheepfs`: mounts, serves until it is unmounted or told to end. Without -f the started process makes another one of
- * itself and waits until that one has mounted: the exit status tells whether the mount is there.
- */
-import { spawn } from 'node:child_process'
+/** The process `sheepfs`: mounts, serves until it is unmounted or told to end. It is up when it has mounted. */
 import { lookup } from 'node:dns/promises'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
@@ -20,60 +16,23 @@ import { type NodeLog, openLog } from '../world/node/log.js'
 import { NodeNetwork } from '../world/node/network.js'
 import { NodeRandom } from '../world/node/random.js'
 import type { Address } from '../world/world.js'
+import { type Background, daemonise, isBackground, report } from './daemonise.js'
 import { watchAnswers } from './service/answers.js'
 import { serviceNotifier } from './service/service.js'
 import { parseSheepfsOptions, type SheepfsOptions } from './sheepfs-options.js'
 
-/** Set in the process that a started `sheepfs` leaves behind. */
-const DAEMON_MARK = 'SHEEPFS_DAEMON'
+const SHEEPFS: Background = {
+  name: 'sheepfs',
+  entry: fileURLToPath(import.meta.url),
+  mark: 'SHEEPFS_DAEMON',
+  logPlace: 'syslog',
+}
 /** How long the cluster may take to answer before the mount is refused. */
 const FIRST_ANSWER_MS = 10_000
 /** What is open gets this long to be flushed when the mount ends; no sheep may be there any more. */
 const END_MS = 10_000
 
 const about: { version: string } = createRequire(import.meta.url)('../../../package.json')
-
-function complain(message: string): void {
-  process.stderr.write(`sheepfs: ${message}\n`)
-}
-
-interface Report {
-  /** Undefined: it is mounted. */
-  readonly failure: string | undefined
-}
-
-/** Resolves to the exit status of the process that was typed. */
-function daemonise(): Promise<number> {
-  const words = [fileURLToPath(import.meta.url), ...process.argv.slice(2)]
-  const child = spawn(process.execPath, words, {
-    detached: true,
-    stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
-    env: { ...process.env, [DAEMON_MARK]: '1' },
-  })
-  return new Promise((done) => {
-    child.once('message', ({ failure }: Report) => {
-      if (failure !== undefined) complain(failure)
-      child.disconnect()
-      child.unref()
-      done(failure === undefined ? 0 : 1)
-    })
-    child.once('exit', (status, signal) => {
-      complain(`it ended while starting (${signal ?? `status ${status}`}); see syslog`)
-      done(1)
-    })
-  })
-}
-
-function report(failure: string | undefined): void {
-  if (process.send === undefined) {
-    if (failure !== undefined) complain(failure)
-    return
-  }
-  const message: Report = { failure }
-  process.send(message, () => {
-    if (process.connected) process.disconnect()
-  })
-}
 
 /** Addresses of all sheep. The cluster must answer before anything is mounted: an empty tree would pass for an empty cluster. */
 async function members(volumes: RemoteVolumes, { host, port }: SheepfsOptions): Promise<Address[]> {
@@ -170,7 +129,7 @@ async function run(options: SheepfsOptions, isDaemon: boolean): Promise<number> 
     volumes.end()
     const reason = error instanceof Error ? error.message : String(error)
     service.end(`Not mounted: ${reason}`)
-    report(reason)
+    report(SHEEPFS, reason)
     return 1
   }
   const told = new Promise<undefined>((done) => {
@@ -183,7 +142,7 @@ async function run(options: SheepfsOptions, isDaemon: boolean): Promise<number> 
     process.on('SIGTERM', onSignal)
     process.on('SIGINT', onSignal)
   })
-  report(undefined)
+  report(SHEEPFS, undefined)
   const answers = watchAnswers(volumes.access, world.clock)
   status = () => (answers.come ? `Mounted at ${mountPoint}` : 'No sheep answers: files wait')
   service.ready(log)
@@ -209,9 +168,8 @@ async function endInTime(fileSystem: FileSystem, log: NodeLog): Promise<boolean>
 async function main(): Promise<number> {
   const parsed = parseSheepfsOptions(process.argv.slice(2), about.version)
   if (parsed.kind === 'exit') return parsed.status
-  const isDaemon = process.env[DAEMON_MARK] !== undefined
-  delete process.env[DAEMON_MARK]
-  return parsed.options.foreground || isDaemon ? run(parsed.options, isDaemon) : daemonise()
+  const isDaemon = isBackground(SHEEPFS)
+  return parsed.options.foreground || isDaemon ? run(parsed.options, isDaemon) : daemonise(SHEEPFS)
 }
 
 process.exit(await main())

@@ -10,7 +10,7 @@ import { Progress } from '../progress.js'
 import { checkStop, copyData, dataRuns, firstDifference, PIECE_BYTES } from './copy.js'
 import { fileName, imageInfo, overNbd, qemuImgFindsSame, runQemuImg } from './qemu-img.js'
 import { localFailure } from './vdi-export.js'
-import { operate, SourceVolume, type VdiSource } from './volumes.js'
+import { operate, sourceVolume, type VdiSource } from './volumes.js'
 
 /** What is written to the cluster at least: each write is a request. */
 const GRAIN_BYTES = 64 * 1024
@@ -242,7 +242,7 @@ class ForeignOriginal implements Original {
   }
 
   async compare(vdi: VdiSource): Promise<void> {
-    const volume = new SourceVolume('copy', vdi)
+    const volume = sourceVolume('copy', vdi)
     const both = ['-f', 'qcow2', '-F', 'raw', this.#path]
     const isSame = await overNbd(this.#context, volume, (uri) =>
       qemuImgFindsSame(this.#context, [...both, uri], this.#stop),

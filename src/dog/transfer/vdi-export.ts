@@ -15,7 +15,7 @@ import { sizeText } from '../sizes.js'
 import { checkStop, copyData, firstDifference, type Source } from './copy.js'
 import { interruptible } from './interrupt.js'
 import { fileName, overNbd, qemuImgFindsSame, runQemuImg } from './qemu-img.js'
-import { openLocked, SourceVolume, VdiSource, volumesOf } from './volumes.js'
+import { openLocked, sourceVolume, VdiSource, volumesOf } from './volumes.js'
 
 /** A file system gives space in these. */
 const GRAIN_BYTES = 4096
@@ -134,7 +134,7 @@ async function fill(job: Export, image: NewImage): Promise<number | undefined> {
 }
 
 async function convert({ context, vdi, source, stop }: Export, image: NewImage): Promise<void> {
-  const volume = new SourceVolume(vdi.header.name, source)
+  const volume = sourceVolume(vdi.header.name, source)
   const path = fileName(image.path)
   await overNbd(context, volume, async (uri) => {
     await runQemuImg(context, ['convert', '-f', 'raw', '-O', 'qcow2', uri, path], stop)

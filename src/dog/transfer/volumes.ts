@@ -2,7 +2,8 @@
 import { Code, type Done, SheepError } from '../../base/codes.js'
 import { silentLog } from '../../base/log.js'
 import { type RemoteVolumes, remoteVolumes } from '../../remote/remote-volumes.js'
-import type { Extent, OwnedExtent, Volume } from '../../volume/volume.js'
+import { type Readable, readOnly } from '../../volume/read-only.js'
+import type { ByteRange, Extent, OwnedExtent, Volume } from '../../volume/volume.js'
 import type { ByteStretch } from '../../world/images.js'
 import type { Context } from '../command.js'
 import { failed } from '../failure.js'
@@ -74,10 +75,13 @@ export class VdiSource implements Source {
   }
 }
 
-/** The same for those who know volumes only; everything that would change it is refused. */
-export class SourceVolume implements Volume {
+/** The same for those who know volumes only. */
+export function sourceVolume(name: string, source: VdiSource): Volume {
+  return readOnly(new ReadableSource(name, source))
+}
+
+class ReadableSource implements Readable {
   readonly name: string
-  readonly readOnly = true
   readonly #source: VdiSource
 
   constructor(name: string, source: VdiSource) {
@@ -103,7 +107,7 @@ export class SourceVolume implements Volume {
     )
   }
 
-  extents(range: { readonly offset: number; readonly length: number }): Extent[] {
+  extents(range: ByteRange): Extent[] {
     const until = range.offset + range.length
     const found: Extent[] = []
     for (let from = range.offset; from < until; ) {
@@ -119,22 +123,6 @@ export class SourceVolume implements Volume {
 
   owners(): OwnedExtent[] | undefined {
     return undefined
-  }
-
-  write(_offset: number, _data: Uint8Array, _fua: boolean, done: Done): void {
-    done(Code.READONLY)
-  }
-
-  zero(_range: unknown, _options: unknown, done: Done): void {
-    done(Code.READONLY)
-  }
-
-  discard(_range: unknown, _fua: boolean, done: Done): void {
-    done(Code.READONLY)
-  }
-
-  flush(done: Done): void {
-    done(Code.SUCCESS)
   }
 
   close(): Promise<void> {
