@@ -13,7 +13,7 @@ import {
   unpackImage,
 } from './support/trees.js'
 
-const TREE_MIB = 250
+const TREE_MIB = 96
 const realTest = needing('mke2fs', 'e2fsck', 'debugfs', 'qemu-img', 'nbdcopy')
 
 realTest(

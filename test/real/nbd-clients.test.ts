@@ -99,9 +99,9 @@ realTest(
 
 realTest('nbdcopy brings an image in and out unchanged', async (t) => {
   const cluster = await startCluster(t)
-  await cluster.dog('vdi create', 'Alice', '256M')
+  await cluster.dog('vdi create', 'Alice', '128M')
   const [image, copy] = [`${cluster.directory}/image`, `${cluster.directory}/copy`]
-  await makeImage(image, 256, 1)
+  await makeImage(image, 128, 1)
   await nbdcopy(image, cluster.uri('Alice'))
   await nbdcopy(cluster.uri('Alice', 1), copy)
   await t.notThrowsAsync(sameFiles(image, copy))
@@ -181,9 +181,9 @@ realTest('a snapshot export refuses writes and keeps its bytes', async (t) => {
 
 realTest('copies in and out stay right while a node dies and comes back', async (t) => {
   const cluster = await startCluster(t)
-  await cluster.dog('vdi create', 'Alice', '384M')
-  await cluster.dog('vdi create', 'Bob', '384M')
-  await makeImage(`${cluster.directory}/image`, 384, 4)
+  await cluster.dog('vdi create', 'Alice', '160M')
+  await cluster.dog('vdi create', 'Bob', '160M')
+  await makeImage(`${cluster.directory}/image`, 160, 4)
   await whileOneNodeFails(cluster, 2, () => copyRound(cluster))
   await whileOneNodeFails(cluster, 1, () => qemuRound(cluster))
   t.pass()
@@ -192,7 +192,7 @@ realTest('copies in and out stay right while a node dies and comes back', async 
 /** In at a pace that outlasts the failure, and out. */
 async function copyRound(cluster: TestCluster): Promise<void> {
   const [image, copy] = [`${cluster.directory}/image`, `${cluster.directory}/copy`]
-  await nbdcopyPaced(image, cluster.uri('Alice'), 96)
+  await nbdcopyPaced(image, cluster.uri('Alice'), 40)
   await nbdcopy(cluster.uri('Alice'), copy)
   await sameFiles(image, copy)
 }
@@ -200,6 +200,6 @@ async function copyRound(cluster: TestCluster): Promise<void> {
 async function qemuRound(cluster: TestCluster): Promise<void> {
   const image = `${cluster.directory}/image`
   const bob = cluster.uri('Bob')
-  await qemuImg('convert', '-n', '-r', '96M', '-f', 'raw', '-O', 'raw', image, bob)
+  await qemuImg('convert', '-n', '-r', '40M', '-f', 'raw', '-O', 'raw', image, bob)
   await qemuImg('compare', '-f', 'raw', '-F', 'raw', image, bob)
 }

@@ -198,8 +198,11 @@ export class TestCluster {
     return `nbd://${this.node(index).host}:${this.node(index).place.nbdPort}`
   }
 
+  /** The first one founds the cluster, the others come at once. */
   async startAll(): Promise<void> {
-    for (const node of this.nodes) await node.start()
+    const [first, ...others] = this.nodes
+    await first?.start()
+    await Promise.all(others.map((node) => node.start()))
     await this.members(this.nodes.length)
   }
 
@@ -209,7 +212,7 @@ export class TestCluster {
   }
 
   async stopAll(): Promise<void> {
-    for (const node of this.nodes) await node.stop()
+    await Promise.all(this.nodes.map((node) => node.stop()))
   }
 
   async members(count: number, index = 0): Promise<void> {
