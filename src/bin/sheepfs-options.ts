@@ -39,7 +39,7 @@ const FLAGS = ['nosuid', 'nodev', 'noexec', 'noatime', 'sync'] as const
 const MOUNT_OPTIONS_HELP = `
 Mount options (-o):
   ro                    nothing can be changed
-  allow_other           other users may look in (default_permissions: as modes say)
+  allow_other           other users may look in, as modes and owners say (default_permissions)
   uid=N,gid=N           owner of all files
   io_timeout=SECONDS    I/O fails when no sheep answers for so long (default: it waits)
   pagecache             as -k
@@ -66,8 +66,11 @@ function mountOptions(text: string, before: Mutable<SheepfsOptions> = {}): Mutab
     const [name, value = ''] = word.split(/=(.*)/s) as [string, string?]
     const flag = FLAGS.find((one) => one === word)
     if (word === 'ro') found.readOnly = true
-    else if (word === 'allow_other' || word === 'allow_root') found.allowOther = true
-    else if (word === 'default_permissions') found.defaultPermissions = true
+    else if (word === 'allow_other') {
+      found.allowOther = true
+      // Without, whoever gets in may write on every disk: nobody else looks at modes.
+      found.defaultPermissions = true
+    } else if (word === 'default_permissions') found.defaultPermissions = true
     else if (word === 'pagecache') found.pageCache = true
     else if (name === 'uid') found.uid = wholeNumber('uid', 0, 2 ** 32 - 2)(value)
     else if (name === 'gid') found.gid = wholeNumber('gid', 0, 2 ** 32 - 2)(value)
@@ -76,7 +79,9 @@ function mountOptions(text: string, before: Mutable<SheepfsOptions> = {}): Mutab
     else if (name === 'io_timeout') {
       found.patienceMs = wholeNumber('io_timeout', 1, 1_000_000)(value) * 1000
     } else if (flag !== undefined) found.flags = [...(found.flags ?? []), flag]
-    else if (!NOT_OURS.test(word)) {
+    else if (word === 'allow_root') {
+      throw new InvalidArgumentError("'allow_root' is not known here; see allow_other.")
+    } else if (!NOT_OURS.test(word)) {
       throw new InvalidArgumentError(`'${word}' is no mount option of sheepfs.`)
     }
   }

@@ -50,8 +50,8 @@ async function members(volumes: RemoteVolumes, { host, port }: SheepfsOptions): 
   }
 }
 
-/** One run of dog inside of this process; its words on stdout. */
-async function dogText(options: SheepfsOptions, words: readonly string[]): Promise<string> {
+/** One run of dog inside of this process, at a sheep that answers; its words on stdout. */
+async function dogText(sheep: Address, words: readonly string[]): Promise<string> {
   const pieces: Buffer[] = []
   const said: string[] = []
   const world = {
@@ -60,7 +60,7 @@ async function dogText(options: SheepfsOptions, words: readonly string[]): Promi
     random: new NodeRandom(),
   }
   const nobody = async function* (): AsyncIterable<Buffer> {}
-  const at = ['-a', options.host, '-p', `${options.port}`]
+  const at = 'path' in sheep ? [] : ['-a', sheep.host, '-p', `${sheep.port}`]
   const status = await dogMain(
     [...words, ...at],
     {},
@@ -97,7 +97,7 @@ function mount(options: SheepfsOptions, volumes: RemoteVolumes, log: NodeLog): F
     uid: options.uid ?? process.getuid?.() ?? 0,
     gid: options.gid ?? process.getgid?.() ?? 0,
     pageCache: options.pageCache,
-    dog: (words) => dogText(options, words),
+    dog: async (words) => dogText(await volumes.access.sheep(), words),
   })
 }
 

@@ -81,6 +81,7 @@ interface Task extends LinkRequest {
 export class Link {
   readonly #options: LinkOptions
   #client: SheepClient | undefined
+  #address: Address | undefined
   #connecting = false
   #next = 0
   /** To be sent, in order. */
@@ -101,6 +102,11 @@ export class Link {
   /** A connection is there, and what had to be done on it is done. */
   get isUp(): boolean {
     return this.#client?.alive === true
+  }
+
+  /** Where the connection leads, or the last one did. */
+  get address(): Address | undefined {
+    return this.#address
   }
 
   submit(request: LinkRequest): void {
@@ -242,6 +248,7 @@ export class Link {
           throw error
         }
         if (attempt > 0) log.info('link.up', { attempt })
+        this.#address = address
         return client
       } catch (error) {
         this.#next++

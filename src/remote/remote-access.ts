@@ -275,6 +275,12 @@ export class RemoteAccess implements ObjectAccess, VdiAccess {
     return slots
   }
 
+  /** Where a sheep listens that has just answered, whatever state the cluster is in. */
+  async sheep(): Promise<Address> {
+    await this.call(plainRequest({ opcode: Op.GET_CLUSTER_DEFAULT }))
+    return this.#link.address!
+  }
+
   /** Where the members of the cluster listen, as they announce it. */
   async members(): Promise<Address[]> {
     const room = LIMITS.nodesMax * NODE_BYTES

@@ -57,6 +57,15 @@ export async function deleteVdi(access: RemoteAccess, name: string, snapId: numb
   await access.call(head, payload, 'once')
 }
 
+/** Another tag for a snapshot: one write within a sector, so that it has the old one or the new one. */
+export async function retagSnapshot(
+  access: RemoteAccess,
+  { vid }: InodeHeader,
+  tag: string,
+): Promise<void> {
+  await writeInode(access, vid, TAG_OFFSET, cString(tag, NAME_BYTES))
+}
+
 /** Tags the working VDI, then asks for its successor, which turns it into the snapshot. */
 export async function takeSnapshot(
   access: RemoteAccess,

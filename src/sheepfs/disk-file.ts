@@ -5,7 +5,7 @@ import type { Disks, DiskTarget, OpenDisk } from './disks.js'
 import { errnoOfError, FsError, ioErrnoOf, mustBe } from './errors.js'
 import type { Allocation, FileRange, OpenFile, OpenHow } from './node.js'
 
-/** Bytes whose allocation is looked at with one step of a seek. */
+/** Bytes whose allocation is looked at with the first step of a seek. */
 const SEEK_STEP_BYTES = 64 * 1024 ** 3
 
 export interface DiskWindow {
@@ -162,8 +162,9 @@ class DiskFile implements OpenFile {
     await this.#disk.ready()
     const size = this.#sizeBytes
     if (offset >= size) return undefined
-    for (let from = offset; from < size; ) {
-      const length = Math.min(SEEK_STEP_BYTES, size - from)
+    // Longer and longer steps: of petabytes of nothing there is not much to look at.
+    for (let [from, step] = [offset, SEEK_STEP_BYTES]; from < size; step *= 2) {
+      const length = Math.min(step, size - from)
       for (const extent of await this.#disk.extents(this.#start + from, length)) {
         if (extent.hole === (what === 'hole')) return from
         from += extent.length

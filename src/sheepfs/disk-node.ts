@@ -5,6 +5,7 @@ import type { DiskView } from '../inspect/disk.js'
 import { type Partition, readPartitionTable } from '../inspect/partitions.js'
 import type { InodeHeader } from '../model/inode.js'
 import { slotsOf } from '../model/inode.js'
+import { leavesNow } from '../volume/hyper-leaves.js'
 import { diskXattrs, VdiAttributes } from './attributes.js'
 import { takenMs } from './catalogue.js'
 import type { FsContext } from './context.js'
@@ -47,6 +48,7 @@ export function diskNode(fs: FsContext, options: DiskNodeOptions): FileNode {
     openDisk({ disks: fs.disks, target, ...options, isDirect: !fs.pageCache }, how)
   return {
     kind: 'file',
+    ...(isSnapshot && { identity: header.vid }),
     xattrs: diskXattrs(() => fs.catalogue.header(header.vid), attributesOf(fs, header), isSnapshot),
     facts: () => diskFacts(fs, header, window),
     open,
@@ -91,17 +93,31 @@ export async function freshOf(fs: FsContext, header: InodeHeader): Promise<Inode
   return access.readHeader(await access.find(header.name, { kind: 'working' }))
 }
 
-/** From the slots; of a hypervolume, which has none, everything counts as there. */
+/** Of what was found out about a disk: not after somebody here has written to it. */
+export function textKey(fs: FsContext, kind: string, { name, vid }: InodeHeader): string {
+  return `${kind} ${vid} ${fs.times.serial(name)} ${name}`
+}
+
+/** From the slots, or a hypervolume's index. */
 async function allocation(fs: FsContext, header: InodeHeader, sizeBytes: number): Promise<number> {
-  if (header.storePolicy !== 0) return sizeBytes
-  const text = await fs.remembered.text(`slots ${header.vid}`, async () => {
-    const count = slotsOf(header.sizeBytes, header.blockSizeShift)
-    const slots = await fs.volumes.access.readSlots(header.vid, count)
-    let used = 0
-    for (const vid of slots) if (vid !== 0) used++
-    return `${used * 2 ** header.blockSizeShift}`
+  const text = await fs.remembered.text(textKey(fs, 'slots', header), async () => {
+    return `${(await usedObjects(fs, header)) * 2 ** header.blockSizeShift}`
   })
   return Math.min(Number(text.toString()), sizeBytes)
+}
+
+async function usedObjects(fs: FsContext, { vid, ...header }: InodeHeader): Promise<number> {
+  const { access } = fs.volumes
+  let used = 0
+  if (header.storePolicy !== 0) {
+    for (const { entries } of await leavesNow(access, vid)) {
+      for (let at = 0; at < entries.count; at++) if (entries.vid(at) !== 0) used++
+    }
+    return used
+  }
+  const count = slotsOf(header.sizeBytes, header.blockSizeShift)
+  for (const owner of await access.readSlots(vid, count)) if (owner !== 0) used++
+  return used
 }
 
 /** The disk for those who look what is on it. `use` may read until it has ended. */
@@ -131,8 +147,7 @@ export async function withView<T>(
 /** `partitions`: the ones that hold something of their own, as files of their size. */
 export function partitionsDirectory(fs: FsContext, header: InodeHeader): Directory {
   const parts = async (): Promise<Partition[]> => {
-    const key = `partitions ${header.name} ${header.vid}`
-    const text = await fs.remembered.text(key, async () => {
+    const text = await fs.remembered.text(textKey(fs, 'partitions', header), async () => {
       const table = await withView(fs, header, readPartitionTable)
       return JSON.stringify(table?.partitions.filter(({ isContainer }) => !isContainer) ?? [])
     })

@@ -11,11 +11,16 @@ const REMEMBERED_MAX = 10_000
 interface Time {
   ms: number
   lookedAt: number
+  /** Of the last write through this mount. */
+  serial: number
 }
 
 export class DiskTimes {
   readonly #clock: Clock
   readonly #times = new Map<string, Time>()
+  #serial = 0
+  /** Of writes nobody remembers singly. */
+  #forgotten = 0
 
   constructor(clock: Clock) {
     this.#clock = clock
@@ -29,13 +34,26 @@ export class DiskTimes {
       known.lookedAt = now
       return known.ms
     }
-    if (this.#times.size >= REMEMBERED_MAX) this.#times.clear()
     const ms = this.#clock.now()
-    this.#times.set(name, { ms, lookedAt: now })
+    this.#remember(name, { ms, lookedAt: now, serial: this.serial(name) })
     return ms
   }
 
+  /** Another number after each write through this mount: what was found out before is old then. */
+  serial(name: string): number {
+    return this.#times.get(name)?.serial ?? this.#forgotten
+  }
+
   written(name: string): void {
-    this.#times.set(name, { ms: this.#clock.now(), lookedAt: this.#clock.monotonic() })
+    const serial = ++this.#serial
+    this.#remember(name, { ms: this.#clock.now(), lookedAt: this.#clock.monotonic(), serial })
+  }
+
+  #remember(name: string, time: Time): void {
+    if (this.#times.size >= REMEMBERED_MAX && !this.#times.has(name)) {
+      this.#times.clear()
+      this.#forgotten = ++this.#serial
+    }
+    this.#times.set(name, time)
   }
 }

@@ -8,6 +8,7 @@ import { roundUp } from '../base/bytes.js'
 import { Code, codeText, SheepError } from '../base/codes.js'
 import { LIMITS } from '../base/limits.js'
 import type { Log } from '../base/log.js'
+import { HYPER_OBJECTS_MAX } from '../model/hyper-tree.js'
 import type { Vid } from '../model/oid.js'
 import { type Followed, followSnapshot, followVdi } from '../remote/following-volume.js'
 import type { OwnVolume, RemoteVolumes } from '../remote/remote-volumes.js'
@@ -47,7 +48,8 @@ export class Disks {
   /** Rejects with a SheepError; VDI_LOCKED when somebody else has it open for writing. */
   async use(target: DiskTarget, writes: boolean): Promise<OpenDisk> {
     const key = JSON.stringify([target.name, target.snapshot?.vid])
-    const disk = this.#open.get(key) ?? new OpenDisk(target, this.#options)
+    const known = this.#open.get(key)
+    const disk = known === undefined || known.isLost ? new OpenDisk(target, this.#options) : known
     this.#open.set(key, disk)
     disk.users++
     try {
@@ -147,6 +149,11 @@ export class OpenDisk {
     return turn
   }
 
+  /** What was opened is gone: who opens the name now gets what has it now. */
+  get isLost(): boolean {
+    return this.#writing === undefined && this.#reading?.isLost() === true
+  }
+
   /** Where reads go; undefined while it has to be opened first. */
   get volume(): Volume | undefined {
     return this.#writing?.own.volume ?? this.#reading?.volume
@@ -213,8 +220,7 @@ export class OpenDisk {
       const writing = this.#mustWrite()
       this.#noticeGrowth(writing)
       if (endBytes <= writing.headerBytes) return
-      const most = this.#bytesMax(writing)
-      if (endBytes > most) throw new FsError(Errno.EFBIG)
+      const most = await this.#bytesMax(writing, endBytes)
       await this.#setHeader(writing, Math.min(most, roundUp(endBytes, GROWTH_BYTES)))
     })
   }
@@ -224,7 +230,7 @@ export class OpenDisk {
     return this.#inTurn(async () => {
       const writing = this.#mustWrite()
       this.#noticeGrowth(writing)
-      if (sizeBytes > this.#bytesMax(writing)) throw new FsError(Errno.EFBIG)
+      await this.#bytesMax(writing, sizeBytes)
       if (sizeBytes < writing.fileBytes) {
         const range = { offset: sizeBytes, length: writing.fileBytes - sizeBytes }
         const options = { fua: false, mayUnmap: true, fastOnly: false }
@@ -251,8 +257,16 @@ export class OpenDisk {
     if (writing.headerBytes !== writing.fileBytes) await this.#setHeader(writing, writing.fileBytes)
   }
 
-  #bytesMax({ own }: Writing): number {
-    return Math.min(own.volume.objectBytes * LIMITS.objectsPerVdiMax, LIMITS.volumeBytesMax)
+  /** The most it can have; rejects with EFBIG when `wanted` is more. */
+  async #bytesMax({ own }: Writing, wanted: number): Promise<number> {
+    const { objectBytes } = own.volume
+    const plain = Math.min(objectBytes * LIMITS.objectsPerVdiMax, LIMITS.volumeBytesMax)
+    if (wanted <= plain) return plain
+    const most = Math.min(objectBytes * HYPER_OBJECTS_MAX, LIMITS.volumeBytesMax)
+    const vid = await own.access.find(this.target.name, { kind: 'working' })
+    const isHyper = (await own.access.readHeader(vid)).storePolicy === 1
+    if (!isHyper || wanted > most) throw new FsError(Errno.EFBIG)
+    return most
   }
 
   async #setHeader(writing: Writing, sizeBytes: number): Promise<void> {

@@ -6,10 +6,13 @@ import { Errno } from '../wire/fuse/constants.js'
 export class FsError extends Error {
   override readonly name = 'FsError'
   readonly errno: number
+  /** The message says more than the number. */
+  readonly explains: boolean
 
-  constructor(errno: number, message = `errno ${errno}`) {
-    super(message)
+  constructor(errno: number, message?: string) {
+    super(message ?? `errno ${errno}`)
     this.errno = errno
+    this.explains = message !== undefined
   }
 }
 
@@ -45,6 +48,12 @@ export function errnoOfError(error: unknown): number | undefined {
   if (error instanceof FsError) return error.errno
   if (error instanceof SheepError) return errnoOf(error.code)
   return undefined
+}
+
+/** It says more than its number: it belongs into the log, because its user sees only the number. */
+export function explains(error: unknown): boolean {
+  if (error instanceof FsError) return error.explains
+  return error instanceof SheepError && error.message !== codeText(error.code)
 }
 
 export function mustBe(code: Code): void {

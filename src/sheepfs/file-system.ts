@@ -58,7 +58,7 @@ export function serveFileSystem(options: FileSystemOptions): FileSystem {
     mountedMs: clock.now(),
   }
   const session = new FuseSession({
-    ...{ root: rootDirectory(fs), uid: options.uid, gid: options.gid, readOnly, log },
+    ...{ root: rootDirectory(fs), uid: options.uid, gid: options.gid, readOnly, log, clock },
     validMs: VALID_MS,
     writeBytesMax: device.writeBytesMax,
     statFs: () => statFs(fs),

@@ -1,6 +1,7 @@
 /** Maps of disks as JSON: what is allocated, and what was changed since a snapshot. */
 import { type InodeHeader, slotsOf } from '../model/inode.js'
 import { vidName } from '../model/oid.js'
+import { extentsIn, leavesNow } from '../volume/hyper-leaves.js'
 import { Errno } from '../wire/fuse/constants.js'
 import type { FsContext } from './context.js'
 import { FsError } from './errors.js'
@@ -37,6 +38,7 @@ function stretches<T>(
 
 /** As `qemu-img map --output=json` has it, with the VDI each stretch belongs to. */
 export async function mapText(fs: FsContext, header: InodeHeader): Promise<string> {
+  if (header.storePolicy !== 0) return hyperMapText(fs, header)
   const slots = await slotsOfVdi(fs, header)
   const rows = stretches(slots.length, header, (slot) => slots[slot]!).map(
     ({ start, length, kind }) => {
@@ -44,6 +46,20 @@ export async function mapText(fs: FsContext, header: InodeHeader): Promise<strin
       return { start, length, data: kind !== 0, zero: kind === 0, ...owner }
     },
   )
+  return `${JSON.stringify(rows, undefined, 1)}\n`
+}
+
+async function hyperMapText(fs: FsContext, header: InodeHeader): Promise<string> {
+  const { vid, sizeBytes, blockSizeShift } = header
+  const leaves = await leavesNow(fs.volumes.access, vid)
+  let start = 0
+  const range = { offset: 0, length: sizeBytes }
+  const rows = extentsIn(leaves, range, 2 ** blockSizeShift).map(({ length, hole }) => {
+    const owner = hole ? {} : { vdi: vidName(vid) }
+    const row = { start, length, data: !hole, zero: hole, ...owner }
+    start += length
+    return row
+  })
   return `${JSON.stringify(rows, undefined, 1)}\n`
 }
 

@@ -6,7 +6,7 @@ export const ROOT_NODE = 1
 export const UNKNOWN_NODE = 0xffffffff
 
 interface Known {
-  readonly path: string
+  path: string
   node: TreeNode
   lookups: number
 }
@@ -28,7 +28,7 @@ export class NodeTable {
   enter(path: string, node: TreeNode): number {
     const id = this.#ids.get(path) ?? this.#next++
     const known = this.#known.get(id)
-    if (known !== undefined && known.node.kind === node.kind) {
+    if (known !== undefined && isSame(known.node, node)) {
       known.node = node
       known.lookups++
       return id
@@ -52,6 +52,17 @@ export class NodeTable {
     return this.#ids.get(path) ?? UNKNOWN_NODE
   }
 
+  /** It was renamed, with all that is below it: the numbers stay with what they were for. */
+  moved(path: string, newPath: string): void {
+    const isBelow = (one: string): boolean => one === path || one.startsWith(`${path}/`)
+    for (const [id, known] of this.#known) {
+      if (!isBelow(known.path)) continue
+      if (this.#ids.get(known.path) === id) this.#ids.delete(known.path)
+      known.path = newPath + known.path.slice(path.length)
+      this.#ids.set(known.path, id)
+    }
+  }
+
   forget(id: number, lookups: number): void {
     const known = this.#known.get(id)
     if (known === undefined || id === ROOT_NODE) return
@@ -60,4 +71,9 @@ export class NodeTable {
     this.#known.delete(id)
     if (this.#ids.get(known.path) === id) this.#ids.delete(known.path)
   }
+}
+
+function isSame(known: TreeNode, found: TreeNode): boolean {
+  const [one, other] = [known, found].map((node) => (node.kind === 'file' ? node.identity : 0))
+  return known.kind === found.kind && one === other
 }

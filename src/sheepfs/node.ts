@@ -32,7 +32,8 @@ export interface Directory {
   removeDirectory?(name: string): Promise<void>
   makeFile?(name: string): Promise<void>
   removeFile?(name: string): Promise<void>
-  renameFile?(name: string, newName: string, to: Directory): Promise<void>
+  /** Within this directory. `mayReplace` false: EEXIST when there is one of the new name. */
+  rename?(name: string, newName: string, mayReplace: boolean): Promise<void>
 }
 
 export interface Listed {
@@ -42,6 +43,8 @@ export interface Listed {
 
 export interface FileNode {
   readonly kind: 'file'
+  /** Files of one path but of different identities are different files: they share no pages and no inode number. */
+  readonly identity?: number
   readonly xattrs?: Xattrs
   facts(): Promise<Facts>
   open(how: OpenHow): Promise<OpenFile>

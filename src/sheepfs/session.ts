@@ -7,12 +7,10 @@
 import { describe, type Log } from '../base/log.js'
 import {
   Errno,
-  FUSE_MAJOR,
-  FUSE_MINOR_MIN,
   FuseOp,
-  InitFlag,
   O_ACCMODE,
   OpenFlag,
+  RENAME_NOREPLACE,
   S_IFDIR,
   S_IFREG,
   SEEK_DATA,
@@ -23,8 +21,6 @@ import {
   type Attr,
   encodeAttr,
   encodeEntry,
-  encodeInit,
-  encodeInitVersion,
   encodeOffset,
   encodeOpen,
   encodeStatFs,
@@ -39,7 +35,7 @@ import {
   decodeForget,
   decodeHandle,
   decodeHead,
-  decodeInit,
+  decodeInterrupt,
   decodeMkdir,
   decodeMknod,
   decodeName,
@@ -52,18 +48,19 @@ import {
   MALFORMED_ERRNO,
   MalformedRequest,
   type RequestHead,
+  readU64,
 } from '../wire/fuse/requests.js'
+import type { Clock } from '../world/world.js'
 import { allocationOf } from './allocation.js'
-import { errnoOfError, FsError } from './errors.js'
+import { errnoOfError, explains, FsError } from './errors.js'
+import { greet } from './greeting.js'
 import { Handles, listingPage } from './handles.js'
 import type { Directory, FileNode, OpenFile, TreeNode } from './node.js'
 import { NodeTable } from './node-table.js'
+import { Pending } from './pending.js'
 import { getXattr, listXattr, removeXattr, setXattr } from './xattr-requests.js'
 
 const NAME_BYTES_MAX = 255
-const MAX_BACKGROUND = 64
-/** The kernel's largest; less when it says so. */
-const PAGE_BYTES = 4096
 
 export interface SessionOptions {
   readonly root: Directory
@@ -77,8 +74,10 @@ export interface SessionOptions {
   readonly statFs: () => Promise<StatFs>
   readonly reply: (head: Uint8Array, body?: Uint8Array) => void
   readonly log: Log
+  readonly clock: Pick<Clock, 'after'>
 }
 
+type Waited = Pick<RequestHead, 'unique'>
 type Handler = (bytes: Buffer, head: RequestHead) => Promise<Uint8Array | undefined>
 
 /** The kernel waits for no answer to these. */
@@ -95,17 +94,18 @@ export class FuseSession {
   readonly #handles = new Handles()
   readonly #handlers: ReadonlyMap<number, Handler>
   #state: 'new' | 'serving' | 'over' = 'new'
-  #unanswered = 0
+  readonly #pending: Pending
 
   constructor(options: SessionOptions) {
     this.#options = options
     this.#nodes = new NodeTable(options.root)
     this.#handlers = this.#table()
+    this.#pending = new Pending(options.clock, ({ unique }) => this.#send({ unique }, Errno.EINTR))
   }
 
   /** Requests without a reply yet. */
   get unanswered(): number {
-    return this.#unanswered
+    return this.#pending.size
   }
 
   /** `bytes` are borrowed until `release` is called, once. */
@@ -138,11 +138,11 @@ export class FuseSession {
   #take(bytes: Buffer, head: RequestHead, release: () => void): void {
     switch (head.opcode) {
       case FuseOp.READ:
-        this.#unanswered++
+        this.#pending.begin(head)
         this.#read(bytes, head, release)
         return
       case FuseOp.WRITE:
-        this.#unanswered++
+        this.#pending.begin(head)
         this.#write(bytes, head, release)
         return
       case FuseOp.FORGET:
@@ -154,11 +154,11 @@ export class FuseSession {
         release()
         return
       case FuseOp.INTERRUPT:
-        // What is under way at the cluster cannot be taken back; its answer comes when it comes.
+        this.#pending.interrupt(decodeInterrupt(bytes))
         release()
         return
       default:
-        this.#unanswered++
+        this.#pending.begin(head)
         this.#perform(Buffer.from(bytes), head)
         release()
     }
@@ -178,7 +178,9 @@ export class FuseSession {
     void Promise.resolve()
       .then(() => handler(bytes, head))
       .then(
-        (body) => this.#send(head, 0, body),
+        (body) => {
+          if (!this.#send(head, 0, body)) this.#undo(head, body)
+        },
         (error: unknown) => this.#failed(head, error),
       )
   }
@@ -191,7 +193,7 @@ export class FuseSession {
         path: this.#nodes.path(head.node),
         reason: describe(error),
       })
-    } else if (known === Errno.EIO) {
+    } else if (known === Errno.EIO || explains(error)) {
       this.#options.log.warn('fuse.request.refused', {
         path: this.#nodes.path(head.node),
         reason: error instanceof Error ? error.message : String(error),
@@ -200,10 +202,24 @@ export class FuseSession {
     this.#send(head, known ?? Errno.EIO)
   }
 
-  #send({ unique }: RequestHead, errno: number, body: Uint8Array = NOTHING): void {
-    this.#unanswered--
+  /** False: the kernel has had its answer. */
+  #send({ unique }: Waited, errno: number, body: Uint8Array = NOTHING): boolean {
+    if (!this.#pending.end(unique)) return false
     const head = replyHead(unique, errno, errno === 0 ? body.length : 0)
     this.#options.reply(head, errno === 0 && body.length > 0 ? body : undefined)
+    return true
+  }
+
+  /** What was found or opened for somebody who does not wait any more. */
+  #undo({ opcode }: RequestHead, body: Uint8Array | undefined): void {
+    const id = body === undefined || body.length < 8 ? 0 : readU64(Buffer.from(body), 0)
+    if (opcode === FuseOp.LOOKUP) this.#nodes.forget(id, 1)
+    else if (opcode === FuseOp.OPENDIR) this.#handles.closeDirectory(id)
+    else if (opcode === FuseOp.OPEN) {
+      this.#handles.close(id).catch((error: unknown) => {
+        this.#options.log.warn('close.failed', { reason: String(error) })
+      })
+    }
   }
 
   #read(bytes: Buffer, head: RequestHead, release: () => void): void {
@@ -263,20 +279,9 @@ export class FuseSession {
   }
 
   #init(bytes: Buffer): Uint8Array {
-    const { major, minor, maxReadahead, flags } = decodeInit(bytes)
-    if (major > FUSE_MAJOR) return encodeInitVersion()
-    if (major < FUSE_MAJOR || minor < FUSE_MINOR_MIN) throw new FsError(Errno.EPROTO)
-    this.#state = 'serving'
-    const { ASYNC_READ, BIG_WRITES, ASYNC_DIO, PARALLEL_DIROPS, MAX_PAGES, AUTO_INVAL_DATA } =
-      InitFlag
-    const wanted =
-      ASYNC_READ | BIG_WRITES | ASYNC_DIO | PARALLEL_DIROPS | MAX_PAGES | AUTO_INVAL_DATA
-    return encodeInit({
-      ...{ minor, maxReadahead, flags: wanted & flags },
-      maxWrite: this.#options.writeBytesMax,
-      maxPages: this.#options.writeBytesMax / PAGE_BYTES,
-      maxBackground: MAX_BACKGROUND,
-    })
+    const { reply, isAgreed } = greet(bytes, this.#options.writeBytesMax)
+    if (isAgreed) this.#state = 'serving'
+    return reply
   }
 
   #destroy(): undefined {
@@ -370,11 +375,14 @@ export class FuseSession {
 
   async #rename(bytes: Buffer, parent: number): Promise<undefined> {
     const { newDirectory, flags, name, newName } = decodeRename(bytes)
-    const from = this.#changeable(parent)
-    const to = this.#changeable(newDirectory)
-    if (flags !== 0) throw new FsError(Errno.EINVAL)
-    if (from.renameFile === undefined) throw new FsError(Errno.EPERM)
-    await from.renameFile(name, newName, to)
+    const directory = this.#changeable(parent)
+    if ((flags & ~RENAME_NOREPLACE) !== 0) throw new FsError(Errno.EINVAL)
+    // EXDEV would make mv copy, and what is in these folders cannot be made by copying it.
+    if (newDirectory !== parent || directory.rename === undefined) throw new FsError(Errno.EPERM)
+    if (name === newName) return undefined
+    await directory.rename(name, newName, flags === 0)
+    const path = this.#nodes.path(parent)
+    this.#nodes.moved(`${path}/${name}`, `${path}/${newName}`)
     return undefined
   }
 

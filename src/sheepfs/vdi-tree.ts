@@ -8,9 +8,16 @@ import type { InodeHeader } from '../model/inode.js'
 import { Errno } from '../wire/fuse/constants.js'
 import { copiesText, describeHeader } from './attributes.js'
 import { createdMs, type Family, takenMs } from './catalogue.js'
-import { createVdi, deleteVdi, takeSnapshot } from './changes.js'
+import { createVdi, deleteVdi, retagSnapshot, takeSnapshot } from './changes.js'
 import type { FsContext } from './context.js'
-import { attributesOf, diskNode, freshOf, partitionsDirectory, withView } from './disk-node.js'
+import {
+  attributesOf,
+  diskNode,
+  freshOf,
+  partitionsDirectory,
+  textKey,
+  withView,
+} from './disk-node.js'
 import { FsError } from './errors.js'
 import { changesText, mapText } from './maps.js'
 import { fromFileName, toFileName } from './names.js'
@@ -50,7 +57,7 @@ async function infoText(fs: FsContext, header: InodeHeader): Promise<string> {
     object_size: 2 ** fresh.blockSizeShift,
     snapshot_id: fresh.snapId,
     snapshot: fresh.snapCtime !== 0n,
-    contents: fresh.storePolicy === 0 ? await withView(fs, fresh, inspectDisk) : undefined,
+    contents: await withView(fs, fresh, inspectDisk),
   }
   return `${JSON.stringify(about, undefined, 2)}\n`
 }
@@ -58,9 +65,11 @@ async function infoText(fs: FsContext, header: InodeHeader): Promise<string> {
 /** What a VDI and a snapshot have alike. */
 function contents(fs: FsContext, header: InodeHeader, family: Family): Map<string, () => TreeNode> {
   const modifiedMs = timeOf(header)
-  const id = `${header.name} ${header.vid}`
   const text = (kind: string, make: () => Promise<string>): TreeNode =>
-    textFile({ content: () => fs.remembered.text(`${kind} ${id}`, make), modifiedMs })
+    textFile({
+      content: () => fs.remembered.text(textKey(fs, kind, header), make),
+      modifiedMs,
+    })
   return new Map<string, () => TreeNode>([
     ['disk.raw', () => diskNode(fs, { header, isFixed: false })],
     ['info.json', () => text('info', () => infoText(fs, header))],
@@ -75,9 +84,10 @@ function changesDirectory(fs: FsContext, header: InodeHeader, family: Family): D
   const others = family.snapshots.filter(({ vid }) => vid !== header.vid)
   const modifiedMs = timeOf(header)
   const files = others.map((base): [string, () => TreeNode] => {
-    const key = `changes ${header.vid} ${base.vid}`
     const content = () =>
-      fs.remembered.text(key, async () => changesText(fs, await freshOf(fs, header), base))
+      fs.remembered.text(textKey(fs, `changes ${base.vid}`, header), async () =>
+        changesText(fs, await freshOf(fs, header), base),
+      )
     return [`${fileNameOf(base, family)}.map`, () => textFile({ content, modifiedMs })]
   })
   return fixedDirectory(new Map(files), modifiedMs)
@@ -109,11 +119,27 @@ function attributesDirectory(fs: FsContext, header: InodeHeader): Directory {
     },
     ...(!isSnapshot && {
       makeFile: (name: string) => attributes.set(keyOf(name), Buffer.alloc(0), 'create'),
+      rename: async (name: string, newName: string, mayReplace: boolean) => {
+        const [key, newKey] = [keyOf(name), keyOf(newName)]
+        const value = await attributes.get(key)
+        if (value === undefined) throw new FsError(Errno.ENOENT)
+        await attributes.set(newKey, value, mayReplace ? 'any' : 'create')
+        await attributes.remove(key)
+      },
       removeFile: async (name: string) => {
         if (!(await attributes.remove(keyOf(name)))) throw new FsError(Errno.ENOENT)
       },
     }),
   }
+}
+
+/** Throws unless a snapshot may be called that. */
+function newTag(file: string, snapshots: readonly InodeHeader[]): string {
+  const tag = fromFileName(file)
+  // A tag of digits alone would be taken for an id.
+  if (tag === undefined || tag === '' || ID_PATTERN.test(tag)) throw new FsError(Errno.EINVAL)
+  if (snapshots.some((one) => one.tag === tag)) throw new FsError(Errno.EEXIST)
+  return tag
 }
 
 function snapshotsDirectory(fs: FsContext, name: string): Directory {
@@ -142,13 +168,17 @@ function snapshotsDirectory(fs: FsContext, name: string): Directory {
     },
     makeDirectory: (file) =>
       change(async () => {
-        const tag = fromFileName(file)
-        // A tag of digits alone would be taken for an id.
-        if (tag === undefined || tag === '' || ID_PATTERN.test(tag)) throw new FsError(Errno.EINVAL)
         const { working, snapshots } = await mustFamily(fs, name)
-        if (snapshots.some((one) => one.tag === tag)) throw new FsError(Errno.EEXIST)
+        const tag = newTag(file, snapshots)
         if (working === undefined) throw new FsError(Errno.ENOENT)
         await takeSnapshot(fs.volumes.access, await fs.volumes.access.readHeader(working.vid), tag)
+      }),
+    rename: (file, newFile) =>
+      change(async () => {
+        const family = await mustFamily(fs, name)
+        const found = findSnapshot(family, file)
+        if (found === undefined) throw new FsError(Errno.ENOENT)
+        await retagSnapshot(fs.volumes.access, found, newTag(newFile, family.snapshots))
       }),
     removeDirectory: (file) =>
       change(async () => {
@@ -196,6 +226,10 @@ export function vdisDirectory(fs: FsContext, more: ReadonlyMap<string, () => Tre
       if (name === undefined || more.has(file)) throw new FsError(Errno.EINVAL)
       await createVdi(fs.volumes.access, name).finally(changed)
     },
+    rename: async (file, newFile) => {
+      await mustFamily(fs, fromFileName(file) ?? '')
+      throw new FsError(Errno.EOPNOTSUPP, noRename(file, newFile))
+    },
     removeDirectory: async (file) => {
       const family = await mustFamily(fs, fromFileName(file) ?? '')
       // Its snapshots keep the folder; each of them is removed by itself.
@@ -203,4 +237,13 @@ export function vdisDirectory(fs: FsContext, more: ReadonlyMap<string, () => Tre
       await deleteVdi(fs.volumes.access, family.name, 0).finally(changed)
     },
   }
+}
+
+/**
+ * A VDI's name is in the numbers of its objects, its snapshots' and its attributes' too. What can be had is a clone, and that is
+ * another VDI: without history, and not there at once. So it is not passed off as a renamed one.
+ */
+function noRename(file: string, newFile: string): string {
+  const words = `dog vdi snapshot -s TAG ${file}; dog vdi clone -s TAG ${file} ${newFile}`
+  return `VDIs cannot be renamed; to have the content of ${file} in ${newFile}: ${words}`
 }

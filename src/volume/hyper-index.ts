@@ -16,20 +16,19 @@ import {
   encodePointer,
   encodeTreeHead,
   HYPER_OBJECTS_MAX,
-  loadTree,
-  type ReadBytes,
   TREE_COUNTER_OFFSET,
   TREE_ENTRIES_MAX,
   TREE_ENTRY_BYTES,
   TREE_HEAD_BYTES,
   TREE_POINTER_BYTES,
   TREE_POINTERS_MAX,
-  type Tree,
   TreeEntries,
   type TreeLeaf,
 } from '../model/hyper-tree.js'
 import { type InodeHeader, SLOTS_OFFSET } from '../model/inode.js'
 import { btreeOid, inodeOid, type Oid, oidName, type Vid } from '../model/oid.js'
+import { extentsIn, leafOf, nextAllocatedIn, ownerIn, readBytes, treeOf } from './hyper-leaves.js'
+import type { ByteRange, Extent } from './volume.js'
 
 const PAYLOAD_OFFSET = SLOTS_OFFSET + TREE_HEAD_BYTES
 const SECTOR_BYTES = 512
@@ -86,23 +85,16 @@ export class HyperIndex {
 
   /** Owner of an object; 0 is a hole. */
   vid(index: number): Vid {
-    const { leaf, at, isThere } = this.#find(index)
-    return isThere ? this.#leaves[leaf]!.entries.vid(at) : (0 as Vid)
+    return ownerIn(this.#leaves, index)
   }
 
   /** The first object that exists in [from, until), or undefined. */
   nextAllocated(from: number, until: number): number | undefined {
-    let { leaf, at } = this.#find(from)
-    for (; leaf < this.#leaves.length; leaf++, at = 0) {
-      const { entries } = this.#leaves[leaf]!
-      for (; at < entries.count; at++) {
-        const index = entries.index(at)
-        if (index >= until) return undefined
-        // Another leaf's leftover may lie here as well: who is asked first counts.
-        if (index >= from && entries.vid(at) !== 0 && this.#isFirst(index, leaf)) return index
-      }
-    }
-    return undefined
+    return nextAllocatedIn(this.#leaves, from, until)
+  }
+
+  extents(range: ByteRange, objectBytes: number): Extent[] {
+    return extentsIn(this.#leaves, range, objectBytes)
   }
 
   /** Durable when it resolves; rejects with a SheepError, the index being as before in memory. */
@@ -134,23 +126,8 @@ export class HyperIndex {
     this.#isUnsure = false
   }
 
-  #isFirst(index: number, leaf: number): boolean {
-    return this.#leafOf(index) === leaf
-  }
-
-  #leafOf(index: number): number {
-    const last = this.#leaves.length - 1
-    let [from, until] = [0, last]
-    while (from < until) {
-      const middle = (from + until) >>> 1
-      if (this.#leaves[middle]!.lastIndex < index) from = middle + 1
-      else until = middle
-    }
-    return from
-  }
-
   #find(index: number): Spot {
-    const leaf = this.#leafOf(index)
+    const leaf = leafOf(this.#leaves, index)
     const { entries } = this.#leaves[leaf]!
     const at = entries.lowerBound(index)
     return { leaf, at, isThere: at < entries.count && entries.index(at) === index }
@@ -330,30 +307,6 @@ export class HyperIndex {
     if (code !== Code.SUCCESS) {
       throw new SheepError(code, `index ${oidName(oid)}: ${codeName(code)}`)
     }
-  }
-}
-
-async function readBytes(
-  objects: ObjectAccess,
-  oid: Oid,
-  offset: number,
-  length: number,
-): Promise<Buffer> {
-  const into = Buffer.alloc(length)
-  const code = await new Promise<Code>((resolve) =>
-    objects.read(objects.ref(oid), offset, into, resolve),
-  )
-  if (code !== Code.SUCCESS) throw new SheepError(code, `index ${oidName(oid)}`)
-  return into
-}
-
-async function treeOf(objects: ObjectAccess, vid: Vid): Promise<Tree> {
-  const read: ReadBytes = (oid, offset, length) => readBytes(objects, oid, offset, length)
-  try {
-    return await loadTree(vid, read)
-  } catch (error) {
-    if (error instanceof RangeError) throw new SheepError(Code.VDI_READ, error.message)
-    throw error
   }
 }
 

@@ -109,24 +109,7 @@ export class HyperVolume implements Volume {
 
   extents(range: ByteRange): Extent[] {
     if (this.#isInDoubt) return [{ length: range.length, hole: false }]
-    const until = range.offset + range.length
-    const end = Math.ceil(until / this.objectBytes)
-    const found: Extent[] = []
-    const add = (to: number, hole: boolean): void => {
-      const length = Math.min(to * this.objectBytes, until) - from
-      if (length <= 0) return
-      found.push({ length, hole })
-      from += length
-    }
-    let from = range.offset
-    for (let slot = Math.floor(from / this.objectBytes); slot < end; ) {
-      const next = this.#index.nextAllocated(slot, end) ?? end
-      add(next, true)
-      slot = next
-      while (slot < end && this.#index.vid(slot) !== 0) slot++
-      add(slot, false)
-    }
-    return found
+    return this.#index.extents(range, this.objectBytes)
   }
 
   /** Reads the size again: it may have grown. */

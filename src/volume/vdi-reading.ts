@@ -49,12 +49,21 @@ export async function readVdi(vdis: VdiAccess, vid: Vid): Promise<VdiImage> {
   if (isHyper(header)) {
     throw new SheepError(Code.NO_SUPPORT, `VDI ${header.name} is a hypervolume and has no slots`)
   }
+  return { vid, header, slots: await readSlots(vdis, vid, header) }
+}
+
+/** As many as the size needs. Rejects with a SheepError. */
+export async function readSlots(
+  vdis: VdiAccess,
+  vid: Vid,
+  header: InodeHeader,
+): Promise<Uint32Array> {
   const count = slotsOf(header.sizeBytes, header.blockSizeShift)
   const slots = await vdis.readSlots(vid, count)
   if (slots.length !== count) {
     throw new SheepError(Code.VDI_READ, `VDI ${header.name}: ${slots.length} of ${count} slots`)
   }
-  return { vid, header, slots }
+  return slots
 }
 
 /**

@@ -1,31 +1,21 @@
 /** A mount under load: many readers, snapshots, daemons and the file system's own process killed. No wrong byte, nothing durable lost. */
-import { type FileHandle, mkdir, open, readFile } from 'node:fs/promises'
+import { type FileHandle, mkdir, readFile } from 'node:fs/promises'
 import { nbdcopy } from './support/clients.js'
 import { startCluster } from './support/cluster.js'
 import { exercise } from './support/exerciser.js'
 import { patternBytes, sameFiles } from './support/images.js'
-import { mountCluster } from './support/mount.js'
-import type { Owner } from './support/owner.js'
-import { tryRun } from './support/run.js'
+import { mountCluster, opened } from './support/mount.js'
+import { type Running, run, start, tryRun, until } from './support/run.js'
 import { mountTest } from './support/sheepfs.js'
 
 const KiB = 1024
 const MiB = 1024 * KiB
 const BLOCK = 64 * KiB
+const START_MS = 30_000
 const realTest = mountTest('fusermount3', 'nbdcopy')
 
 /** A block says everywhere which round wrote it. */
 const block = (round: number): Buffer => Buffer.alloc(BLOCK, round)
-
-/** Closed with the test, whatever has become of the mount by then. */
-async function opened(t: Owner, path: string, flags: string): Promise<FileHandle> {
-  const file = await open(path, flags)
-  t.teardown(async () => {
-    // It may wait for sheep that are not there any more; the end of the mount ends that.
-    if (file.fd >= 0) void file.close().catch(() => undefined)
-  })
-  return file
-}
 
 async function writeBlock(file: FileHandle, at: number, round: number): Promise<void> {
   const { bytesWritten } = await file.write(block(round), 0, BLOCK, at * BLOCK)
@@ -87,6 +77,9 @@ realTest(
       await writeBlock(live, at, at)
     }
     await live.sync()
+    // The sheep that was named is dead; this is asked of another one.
+    t.regex(await readFile(mount.path('node', 'list'), 'utf8'), /Host:Port/)
+    await run(['df', mount.at])
     // Another process, which has no lock.
     const after = await readFile(hasty.disk('Alice'))
     for (let at = 0; at < 128; at++) {
@@ -131,6 +124,42 @@ realTest(
     t.is(await again.unmount(), 0)
   },
 )
+
+/** It has been started, and sleeps: `cat` and `stat` have nothing to wait for but the file system. */
+async function waitsForFiles({ pid }: Running, name: string): Promise<void> {
+  await until(`${name} waiting`, START_MS, async () => {
+    const [, command, state] = /\((.*)\) (.)/.exec(await readFile(`/proc/${pid}/stat`, 'utf8'))!
+    return command === name && (state === 'S' || state === 'D')
+  })
+}
+
+realTest('while no sheep answers files wait, and who waits can be interrupted', async (t) => {
+  t.timeout(300_000)
+  const cluster = await startCluster(t, { nodes: 1, copies: 1 })
+  await cluster.dog('vdi create', 'Alice', '8M')
+  const mount = await mountCluster(t, cluster)
+  const live = await opened(t, mount.disk('Alice'), 'r+')
+  await writeBlock(live, 0, 7)
+  await cluster.killAll()
+  for (const [words, signal] of [
+    [['cat', mount.disk('Alice')], 'SIGINT'],
+    [['stat', mount.path('vdi', 'Bob')], 'SIGKILL'],
+    [['cat', mount.path('cluster', 'info')], 'SIGTERM'],
+  ] as const) {
+    const waiting = start(words)
+    await waitsForFiles(waiting, words[0])
+    t.false(waiting.ended())
+    waiting.kill(signal)
+    t.is((await waiting.done).signal, signal)
+  }
+  const written = writeBlock(live, 1, 8)
+  await cluster.node(0).start()
+  await written
+  await live.close()
+  const bytes = await readFile(mount.disk('Alice'))
+  t.deepEqual([bytes[0], bytes[BLOCK]], [7, 8])
+  t.is(await mount.unmount(), 0)
+})
 
 realTest('random operations on a disk end as on any file', async (t) => {
   t.timeout(600_000)

@@ -8,6 +8,7 @@ import { decodeTreeHead, encodeTreeHead } from '../../src/model/hyper-tree.js'
 import { type InodeHeader, SLOTS_OFFSET } from '../../src/model/inode.js'
 import { asVid, inodeOid, type Oid, oidKind, type Vid } from '../../src/model/oid.js'
 import { HyperIndex } from '../../src/volume/hyper-index.js'
+import { leavesNow, ownerIn } from '../../src/volume/hyper-leaves.js'
 import { Op } from '../../src/wire/sheepdog/opcodes.js'
 import { dice } from '../faults/dice.js'
 import { withSeeds } from './support/seeds.js'
@@ -163,6 +164,42 @@ test('after a crash at any write the index names all it named before', async (t)
       }
       compare(t, await open(objects), model)
     }
+  })
+})
+
+test('who reads the index without its lock misses nothing that was there when he began', async (t) => {
+  await withSeeds(6, async (seed) => {
+    const chance = dice(seed)
+    const objects = new DyingObjects()
+    const index = await open(objects)
+    const model = new Set<number>()
+    const turns = async (most: number): Promise<void> => {
+      for (let left = chance.below(most); left > 0; left--) await Promise.resolve()
+    }
+    const { access } = objects
+    const slow: ObjectAccess = {
+      ...access,
+      read: (...words) => void turns(12).then(() => access.read(...words)),
+    }
+    let isOver = false
+    const writer = (async () => {
+      while (model.size < 150) {
+        const at = chance.below(seed % 2 === 0 ? 400 : 2 ** 31)
+        await index.set(at, OWN)
+        model.add(at)
+        await turns(250)
+      }
+      isOver = true
+    })()
+    let looks = 0
+    while (!isOver) {
+      const known = [...model]
+      const leaves = await leavesNow(slow, VID)
+      looks++
+      for (const at of known) t.is(ownerIn(leaves, at), OWN)
+    }
+    await writer
+    t.true(looks > 20)
   })
 })
 

@@ -3,10 +3,12 @@
 import test from 'ava'
 import { Code, codeOf } from '../../src/base/codes.js'
 import { silentLog } from '../../src/base/log.js'
+import { followVdi } from '../../src/remote/following-volume.js'
 import { type RemoteVolumes, remoteVolumes } from '../../src/remote/remote-volumes.js'
 import type { Volume } from '../../src/volume/volume.js'
+import { Op } from '../../src/wire/sheepdog/opcodes.js'
 import type { Address, Connection, Network } from '../../src/world/world.js'
-import { newVdi, snapshot } from './support/sheep-wire.js'
+import { newVdi, snapshot, vdi, vdiId } from './support/sheep-wire.js'
 import { SmallCluster } from './support/small-cluster.js'
 import { discard, flush, read, write } from './support/volume-io.js'
 
@@ -165,6 +167,57 @@ test('I/O waits for a sheep as long as its user has patience, and not longer', a
   t.is(await write(disk, 0, Buffer.alloc(4096, 'a')), Code.NETWORK_ERROR)
   const waitedMs = cluster.clock.monotonic() - from
   t.true(waitedMs >= 9_000 && waitedMs < 13_000, `${waitedMs} ms`)
+  volumes.end()
+  cluster.close()
+})
+
+test('who reads a disk without its lock never gets the bytes of another one of its name', async (t) => {
+  const cluster = await withDisk(11)
+  const client = await cluster.client(0)
+  const volumes = remote(cluster)
+  const fill = async (letter: string): Promise<void> => {
+    const disk = await cluster.source(1).open('Alice')
+    t.is(await write(disk, 0, Buffer.alloc(4096, letter)), Code.SUCCESS)
+    await disk.close()
+  }
+  await fill('a')
+  const { volume, isLost } = await followVdi('Alice', volumes.access, cluster.clock)
+  t.true(holds(await read(volume, 0, 4096), Buffer.alloc(4096, 'a')))
+  await snapshot(client, 'Alice', 'before')
+  await fill('b')
+  await cluster.clock.sleep(1_500)
+  t.true(holds(await read(volume, 0, 4096), Buffer.alloc(4096, 'b')), 'a successor is the same')
+  t.is((await vdi(client, Op.DEL_VDI, 'Alice')).result, Code.SUCCESS)
+  await newVdi(client, 'Alice', 8 * MiB)
+  await fill('c')
+  await cluster.clock.sleep(1_500)
+  for (const at of [0, 4 * MiB]) t.is(await read(volume, at, 4096), Code.NO_VDI)
+  t.true(isLost())
+  const again = await followVdi('Alice', volumes.access, cluster.clock)
+  t.true(holds(await read(again.volume, 0, 4096), Buffer.alloc(4096, 'c')))
+  volumes.end()
+  cluster.close()
+})
+
+test('a hypervolume is read without its lock, as it grows', async (t) => {
+  const cluster = await SmallCluster.start({ seed: 13, totalBytes: 64 * 1024 ** 3 })
+  const client = await cluster.client(0)
+  const sizeBytes = 2 ** 52
+  await vdiId(client, Op.NEW_VDI, 'huge', { sizeBytes, storePolicy: 1 })
+  const volumes = remote(cluster)
+  const { volume } = await followVdi('huge', volumes.access, cluster.clock)
+  t.is(volume.sizeBytes, sizeBytes)
+  const disk = await cluster.source(1).open('huge')
+  const places = [0, 2 ** 51 + 77, sizeBytes - 4096]
+  for (const [i, at] of places.entries()) {
+    t.is(await write(disk, at, Buffer.alloc(4096, i + 1)), Code.SUCCESS)
+    await cluster.clock.sleep(1_500)
+    t.true(holds(await read(volume, at, 4096), Buffer.alloc(4096, i + 1)))
+  }
+  t.true(holds(await read(volume, 2 ** 50, 4096), Buffer.alloc(4096)))
+  const there = volume.extents({ offset: 0, length: sizeBytes }).filter(({ hole }) => !hole)
+  t.is(there.length, 3)
+  await disk.close()
   volumes.end()
   cluster.close()
 })

@@ -24,12 +24,19 @@ interface Answer {
 class Rig {
   readonly answers: Answer[] = []
   readonly session: FuseSession
+  readonly timers: (() => void)[] = []
   released = 0
   #unique = 100n
 
   constructor(root: Directory, readOnly = false, log: Log = silentLog) {
     this.session = new FuseSession({
       ...{ root, readOnly, log, uid: 1000, gid: 100, validMs: 1000, writeBytesMax: 1 << 20 },
+      clock: {
+        after: (_ms, run) => {
+          this.timers.push(run)
+          return () => undefined
+        },
+      },
       statFs: async () => ({ totalBytes: 1 << 30, freeBytes: 1 << 29, blockBytes: 4096, files: 3 }),
       reply: (head, body) => {
         const bytes = Buffer.from(head)
@@ -47,12 +54,38 @@ class Rig {
     })
   }
 
+  /** Sends it without waiting for an answer; its number. */
+  async begin(
+    opcode: number,
+    node: number,
+    ...parts: readonly (Buffer | string)[]
+  ): Promise<bigint> {
+    const unique = this.#unique++
+    const body = Buffer.concat(parts.map((part) => Buffer.from(part as string)))
+    this.send(request(opcode, node, unique, body))
+    await turns()
+    return unique
+  }
+
+  /** A signal for the process that waits, and the moment after it. */
+  async interrupt(unique: bigint): Promise<void> {
+    const body = Buffer.alloc(8)
+    body.writeBigUInt64LE(unique)
+    this.send(request(FuseOp.INTERRUPT, 0, 1_000_000n + unique, body))
+    for (const run of this.timers.splice(0)) run()
+    await turns()
+  }
+
+  errnosOf(unique: bigint): number[] {
+    return this.answers.filter((one) => one.unique === unique).map(({ errno }) => errno)
+  }
+
   /** The answer to a request of these bytes behind the header. */
   async ask(opcode: number, node: number, ...parts: readonly (Buffer | string)[]): Promise<Answer> {
     const body = Buffer.concat(parts.map((part) => Buffer.from(part as string)))
     const unique = this.#unique++
     this.send(request(opcode, node, unique, body))
-    for (let turn = 0; turn < 20; turn++) await Promise.resolve()
+    await turns()
     const found = this.answers.filter((one) => one.unique === unique)
     if (found.length !== 1) throw new Error(`${found.length} answers to opcode ${opcode}`)
     return found[0]!
@@ -60,8 +93,12 @@ class Rig {
 
   async start(): Promise<void> {
     this.send(INIT)
-    for (let turn = 0; turn < 20; turn++) await Promise.resolve()
+    await turns()
   }
+}
+
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 20; turn++) await Promise.resolve()
 }
 
 function request(opcode: number, node: number, unique: bigint, body: Buffer): Buffer {
@@ -257,4 +294,125 @@ test('the memory of a write is not given back before it has ended', async (t) =>
   finish?.(0, 2)
   t.is(rig.released, before + 1)
   t.is(rig.answers.at(-1)?.unique, 7n)
+})
+
+test('who gets a signal while no sheep answers need not wait; what came too late is given back', async (t) => {
+  let finish: (() => void) | undefined
+  const later = new Promise<void>((resolve) => {
+    finish = resolve
+  })
+  let closed = 0
+  const slow = memoryFile(Buffer.alloc(4))
+  const open = async (): Promise<OpenFile> => {
+    await later
+    return { ...(await slow.open({ writes: true })), close: async () => void closed++ }
+  }
+  const rig = new Rig(tree({ ...slow, open }))
+  await rig.start()
+  const node = (await rig.ask(FuseOp.LOOKUP, 1, 'disk.raw\0')).body.readUInt32LE(0)
+  const opening = await rig.begin(FuseOp.OPEN, node, numbers([4, 2], [4, 0]))
+  t.deepEqual(rig.errnosOf(opening), [])
+  await rig.interrupt(opening)
+  t.deepEqual(rig.errnosOf(opening), [Errno.EINTR])
+  finish?.()
+  await turns()
+  t.deepEqual(rig.errnosOf(opening), [Errno.EINTR], 'one answer')
+  t.is(closed, 1, 'and nothing stays open, or locked')
+  t.is(rig.session.unanswered, 0)
+})
+
+test('a look-up that was given up counts for nothing', async (t) => {
+  let finish: (() => void) | undefined
+  const file = memoryFile(Buffer.alloc(4))
+  let isSlow = true
+  const slow: FileNode = {
+    ...file,
+    facts: async () => {
+      if (isSlow) {
+        await new Promise<void>((resolve) => {
+          finish = resolve
+        })
+      }
+      return file.facts()
+    },
+  }
+  const rig = new Rig(tree(slow))
+  await rig.start()
+  const looking = await rig.begin(FuseOp.LOOKUP, 1, 'disk.raw\0')
+  await rig.interrupt(looking)
+  isSlow = false
+  finish?.()
+  await turns()
+  t.deepEqual(rig.errnosOf(looking), [Errno.EINTR])
+  const node = (await rig.ask(FuseOp.LOOKUP, 1, 'disk.raw\0')).body.readUInt32LE(0)
+  rig.send(request(FuseOp.FORGET, node, 3n, numbers([8, 1])))
+  t.is((await rig.ask(FuseOp.GETATTR, node, Buffer.alloc(16))).errno, Errno.ENOENT)
+})
+
+test('a signal is no reason to say that a write was not done', async (t) => {
+  let finish: ((errno: number, written: number) => void) | undefined
+  const slow = memoryFile(Buffer.alloc(4), {
+    write: (_offset, _data, done) => {
+      finish = done
+    },
+  })
+  const rig = new Rig(tree(slow))
+  await rig.start()
+  const { node, handle } = await openDisk(rig)
+  const write = numbers([8, handle], [8, 0], [4, 2], [4, 0], [8, 0], [4, 0], [4, 0])
+  const writing = await rig.begin(FuseOp.WRITE, node, write, 'ab')
+  await rig.interrupt(writing)
+  t.deepEqual(rig.errnosOf(writing), [])
+  finish?.(0, 2)
+  t.deepEqual(rig.errnosOf(writing), [0])
+})
+
+test('what is renamed keeps its number, and its old name is free for something else', async (t) => {
+  const children = new Map<string, TreeNode>([
+    ['before', tree(memoryFile(Buffer.from('old')))],
+    ['other', tree(memoryFile(Buffer.from('other')))],
+  ])
+  const root: Directory = {
+    ...fixedDirectory(new Map(), 0),
+    child: async (name) => children.get(name),
+    rename: async (name, newName, mayReplace) => {
+      if (children.has(newName) && !mayReplace) throw new SheepError(Code.VDI_EXIST)
+      children.set(newName, children.get(name)!)
+      children.delete(name)
+    },
+  }
+  const rig = new Rig(root)
+  await rig.start()
+  const numberOf = async (parent: number, name: string): Promise<number> =>
+    (await rig.ask(FuseOp.LOOKUP, parent, `${name}\0`)).body.readUInt32LE(0)
+  const before = await numberOf(1, 'before')
+  const disk = await numberOf(before, 'disk.raw')
+  const names = 'before\0after\0'
+  t.is((await rig.ask(FuseOp.RENAME2, 1, numbers([8, 1], [4, 2], [4, 0]), names)).errno, 22)
+  const kept = numbers([8, 1], [4, 1], [4, 0])
+  t.is((await rig.ask(FuseOp.RENAME2, 1, kept, 'before\0other\0')).errno, Errno.EEXIST)
+  t.is((await rig.ask(FuseOp.RENAME, 1, numbers([8, 9]), names)).errno, Errno.EPERM, 'elsewhere')
+  t.is((await rig.ask(FuseOp.RENAME2, 1, kept, names)).errno, 0)
+  children.set('before', tree(memoryFile(Buffer.from('new'))))
+  t.is(await numberOf(1, 'after'), before)
+  t.is(await numberOf(before, 'disk.raw'), disk)
+  const fresh = await numberOf(1, 'before')
+  t.not(fresh, before)
+  t.not(await numberOf(fresh, 'disk.raw'), disk)
+})
+
+test('another file of the same name gets another number', async (t) => {
+  let identity = 1
+  const root: Directory = {
+    ...fixedDirectory(new Map(), 0),
+    child: async () => ({ ...memoryFile(Buffer.alloc(1)), identity }),
+  }
+  const rig = new Rig(root)
+  await rig.start()
+  const numberOf = async (): Promise<number> =>
+    (await rig.ask(FuseOp.LOOKUP, 1, 'disk.raw\0')).body.readUInt32LE(0)
+  const first = await numberOf()
+  t.is(await numberOf(), first)
+  identity = 2
+  t.not(await numberOf(), first)
 })

@@ -114,6 +114,8 @@ export const SEEK_HOLE = 4
 export const FALLOC_KEEP_SIZE = 1
 export const FALLOC_PUNCH_HOLE = 2
 export const FALLOC_ZERO_RANGE = 16
+/** rename(2). */
+export const RENAME_NOREPLACE = 1
 
 export const S_IFDIR = 0o040000
 export const S_IFREG = 0o100000

@@ -1,6 +1,6 @@
 /** A cluster mounted by a real sheepfs; unmounted with the test, whatever its end. */
 
-import { mkdir, readFile } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, readFile } from 'node:fs/promises'
 import type { TestCluster } from './cluster.js'
 import type { Owner } from './owner.js'
 import { SHEEPFS } from './paths.js'
@@ -57,4 +57,14 @@ export async function mountCluster(
     return (await readFile('/proc/self/mounts', 'utf8')).includes(` ${at} fuse.sheepfs`)
   })
   return new Mount(at, running)
+}
+
+/** Closed with the test, whatever has become of the mount by then. */
+export async function opened(t: Owner, path: string, flags: string): Promise<FileHandle> {
+  const file = await open(path, flags)
+  t.teardown(async () => {
+    // It may wait for sheep that are not there any more; the end of the mount ends that.
+    if (file.fd >= 0) void file.close().catch(() => undefined)
+  })
+  return file
 }
