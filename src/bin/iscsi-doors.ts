@@ -1,8 +1,10 @@
 /** The iSCSI doors of a process: at the sockets it was passed, and where its options say besides. */
 import type { Log } from '../base/log.js'
+import { elsewhere } from '../doors/iscsi/paths.js'
 import { iscsiShared, startIscsiServer } from '../doors/iscsi/server.js'
 import type { TargetBook } from '../doors/iscsi/targets.js'
-import type { ObjectAccess } from '../model/access.js'
+import type { PassedInitiators } from '../doors/sheepdog/context.js'
+import type { ObjectAccess, VdiAccess } from '../model/access.js'
 import { attributeValues } from '../sheep/attribute-values.js'
 import type { SheepNode } from '../sheep/node.js'
 import type { VolumeSource } from '../volume/volume.js'
@@ -24,14 +26,18 @@ export interface IscsiDoors {
   readonly options: SheepOptions
   /** Each one is put there as soon as it is open, so that it can be closed whatever happens to the next. */
   readonly doors: { close(): Promise<void> }[]
+  readonly vdis: VdiAccess
+  /** Where initiators arrive that other nodes pass on. */
+  readonly passed: PassedInitiators
 }
 
 /** Rejects with an Error for people. */
 export async function openIscsiDoors(parts: IscsiDoors): Promise<void> {
-  const { world, log, node, objects, source, book, options, doors } = parts
+  const { world, log, node, objects, source, book, options, doors, vdis } = parts
   const values = attributeValues(node, objects)
   const shared = iscsiShared({
-    ...{ source, log, book },
+    ...{ source, log, book, elsewhere: elsewhere(node, world, vdis) },
+    life: world.random.bytes(8).toString('hex'),
     store: {
       load: (name) => values.load(name, RESERVATIONS_KEY),
       save: (name, value) => values.save(name, RESERVATIONS_KEY, value),
@@ -42,6 +48,7 @@ export async function openIscsiDoors(parts: IscsiDoors): Promise<void> {
   const open = async (address: Address | PassedSocket): Promise<Address> => {
     const door = await startIscsiServer({ world, log, shared, address })
     doors.push(door)
+    parts.passed.take ??= (connection, via) => door.take(connection, via)
     return door.address
   }
   const passed: Address[] = []

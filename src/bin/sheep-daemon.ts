@@ -5,6 +5,7 @@ import { resolve } from 'node:path'
 import { LOG_LEVELS } from '../base/log.js'
 import type { ClusterDriver } from '../cluster/driver.js'
 import { NbdHall } from '../doors/nbd/hall.js'
+import type { PassedInitiators } from '../doors/sheepdog/context.js'
 import type { LogLevelControl } from '../doors/sheepdog/log-level.js'
 import { startSheepdogServer } from '../doors/sheepdog/server.js'
 import { defaultZone, type SdNode } from '../model/node.js'
@@ -140,6 +141,7 @@ async function start(
     },
   })
   await learnFromDisk(node.state.vids, store, log)
+  const passed: PassedInitiators = { take: undefined }
   const hall = new NbdHall(world.clock, options.nbdLimits)
   const server = await named(
     `port ${options.port}`,
@@ -156,6 +158,7 @@ async function start(
         kill: () => over.resolve({ reason: undefined, again: false }),
         logLevel: logLevelControl(options, log),
         nbd: hall,
+        iscsi: passed,
       },
     }),
   )
@@ -188,16 +191,18 @@ async function start(
   try {
     checkPort(options.sockets.sheepdog, server.addresses, options.port)
     const objects = countedAccess(new PatientAccess(node), node.stats)
+    const vdis = vdiAccess(node)
     const volumes = volumeSource({
       objects,
-      vdis: vdiAccess(node),
+      vdis,
       clock: world.clock,
       log,
     })
     const source = untilJoined(volumes, isIn.promise)
     await openNbdDoors({ ...{ world, log, source, rules: book, hall }, options, doors })
     const { targets } = book
-    await openIscsiDoors({ world, log, node, objects, source, book: targets, options, doors })
+    const parts = { world, log, node, objects, source, book: targets, options, doors }
+    await openIscsiDoors({ ...parts, vdis, passed })
     const joined = node.join().then(() => {
       status.joined(node)
       isIn.resolve()

@@ -4,6 +4,7 @@
  * the node at the other end may already have sent them again.
  */
 import type { NodeKey } from '../model/node.js'
+import type { Connection } from '../world/world.js'
 import type { NodeState } from './state.js'
 
 /** The connection, for those who must end it or wait for what came over it. */
@@ -11,6 +12,8 @@ export interface CallerLink {
   cut(): void
   /** Calls `fn` once nothing that came over it can change anything any more. */
   whenIdle(fn: () => void): void
+  /** After the next answer the connection is somebody else's. False: more is under way on it. */
+  handOver?(to: (connection: Connection) => void): boolean
 }
 
 export class Caller {

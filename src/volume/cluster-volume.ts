@@ -8,14 +8,15 @@ import { Code, type Done, SheepError } from '../base/codes.js'
 import type { Log } from '../base/log.js'
 import type { ObjectAccess, VdiAccess } from '../model/access.js'
 import type { Clock } from '../world/world.js'
-import { byPieces, type Cut, cutRange, type Piece, type PieceStep } from './cut.js'
+import { byPieces, type Cut, cutRange, type Piece, type PieceStep, piecesOf } from './cut.js'
 import { Flusher } from './flusher.js'
 import { ALL_ZERO, SlotChanges } from './slot-changes.js'
 import { SlotGate } from './slot-gate.js'
 import { SlotTable } from './slot-table.js'
+import { updateSlots } from './slot-update.js'
 import { spread } from './spread.js'
 import type { VdiImage } from './vdi-reading.js'
-import type { ByteRange, Extent, OwnedExtent, Volume, ZeroOptions } from './volume.js'
+import type { ByteRange, Decide, Extent, OwnedExtent, Volume, ZeroOptions } from './volume.js'
 import { WorkingVdi } from './working-vdi.js'
 
 /** Slots of one update of the inode. */
@@ -183,6 +184,11 @@ export class ClusterVolume implements Volume {
     return cut.partial.every(
       ({ slot }) => this.#table.vid(slot) === 0 && !this.#gate.isClaimed(slot),
     )
+  }
+
+  update(range: ByteRange, decide: Decide, fua: boolean, done: Done): void {
+    const parts = { objects: this.#objects, table: this.#table, changes: this.#changes }
+    updateSlots(parts, { pieces: piecesOf(range, this.objectBytes), decide, fua }, done)
   }
 
   discard(range: ByteRange, fua: boolean, done: Done): void {

@@ -42,6 +42,18 @@ function pieceOf(from: number, until: number, objectBytes: number): Piece {
   return { slot, at: from - slot * objectBytes, length: until - from }
 }
 
+/** The objects a range lies in, in order. */
+export function piecesOf({ offset, length }: ByteRange, objectBytes: number): Piece[] {
+  const pieces: Piece[] = []
+  for (let from = offset; from < offset + length; ) {
+    const slot = Math.floor(from / objectBytes)
+    const until = Math.min(offset + length, (slot + 1) * objectBytes)
+    pieces.push(pieceOf(from, until, objectBytes))
+    from = until
+  }
+  return pieces
+}
+
 /** Work on a part of one object: `part` is memory shared with the request's. */
 export type PieceStep = (slot: number, at: number, part: Uint8Array, done: Done) => void
 

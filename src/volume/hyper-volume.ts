@@ -7,11 +7,13 @@ import { Code, codeOf, type Done, SheepError } from '../base/codes.js'
 import type { ObjectAccess, ObjectRef, VdiAccess } from '../model/access.js'
 import type { InodeHeader } from '../model/inode.js'
 import { dataOid, type Vid } from '../model/oid.js'
-import { byPieces, cutRange, type Piece, type PieceStep } from './cut.js'
+import { byPieces, cutRange, type Piece, type PieceStep, piecesOf } from './cut.js'
 import type { HyperIndex } from './hyper-index.js'
+import type { Content } from './slot-changes.js'
 import { SlotGate } from './slot-gate.js'
+import { inTurn } from './slot-update.js'
 import { spread } from './spread.js'
-import type { ByteRange, Extent, OwnedExtent, Volume, ZeroOptions } from './volume.js'
+import type { ByteRange, Decide, Extent, OwnedExtent, Volume, ZeroOptions } from './volume.js'
 
 const ZERO_WRITE_BYTES_MAX = 4 * 1024 * 1024
 const ZEROED_AT_ONCE_MAX = 4
@@ -83,6 +85,51 @@ export class HyperVolume implements Volume {
       else this.#writeZeros(piece, fua, ended)
     }
     spread(cut.partial.length + 1, 1, step, done)
+  }
+
+  update(range: ByteRange, decide: Decide, fua: boolean, done: Done): void {
+    const pieces = piecesOf(range, this.objectBytes)
+    const [first, end] = [pieces[0]!.slot, pieces.at(-1)!.slot + 1]
+    const found = Buffer.allocUnsafe(range.length)
+    this.#gate.claim(first, end, () => {
+      const ended: Done = (code) => {
+        this.#gate.release(first, end)
+        done(code)
+      }
+      const read = (i: number, at: number, onward: Done): void =>
+        this.#readAlone(pieces[i]!, found.subarray(at, at + pieces[i]!.length), onward)
+      inTurn(pieces, read, (code) => {
+        const next = code === Code.SUCCESS ? decide(found) : undefined
+        if (next === undefined) {
+          ended(code)
+          return
+        }
+        const write = (i: number, at: number, onward: Done): void =>
+          this.#writeAlone(pieces[i]!, next.subarray(at, at + pieces[i]!.length), fua, onward)
+        inTurn(pieces, write, ended)
+      })
+    })
+  }
+
+  /** The slot is claimed. */
+  #readAlone(piece: Piece, into: Uint8Array, done: Done): void {
+    const { slot, at } = piece
+    const again = (): void => this.#readAlone(piece, into, done)
+    if (this.#index.isUnsure) {
+      this.#index.settle().then(again, (error: unknown) => done(codeOf(error)))
+    } else if (this.#index.vid(slot) !== 0) this.#objects.read(this.#ref(slot), at, into, done)
+    else if (!this.#objects.isSure()) this.#objects.whenSure(again, done)
+    else {
+      into.fill(0)
+      done(Code.SUCCESS)
+    }
+  }
+
+  /** The slot is claimed. */
+  #writeAlone({ slot, at }: Piece, data: Uint8Array, fua: boolean, done: Done): void {
+    if (this.#index.vid(slot) === this.#vid) {
+      this.#objects.write(this.#ref(slot), at, data, fua, done)
+    } else this.#make(slot, { at, data, overOld: true }, done)
   }
 
   discard(range: ByteRange, _fua: boolean, done: Done): void {
@@ -187,19 +234,18 @@ export class HyperVolume implements Volume {
   }
 
   /** Gives a slot an object of its own. */
-  #allocate(
-    slot: number,
-    content: { readonly at: number; readonly data: Uint8Array; readonly overOld: boolean },
-    done: Done,
-  ): void {
-    this.#change(slot, done, (ended) => {
-      const old = this.#index.vid(slot)
-      const source = content.overOld && old !== 0 ? this.#ref(slot) : undefined
-      const ref = this.#objects.ref(dataOid(this.#vid, slot))
-      this.#objects.create(ref, content.at, content.data, source, (code) => {
-        if (code === Code.SUCCESS) this.#setIndex(slot, this.#vid, ended)
-        else ended(code)
-      })
+  #allocate(slot: number, content: Content, done: Done): void {
+    this.#change(slot, done, (ended) => this.#make(slot, content, ended))
+  }
+
+  /** The slot is claimed. */
+  #make(slot: number, content: Content, done: Done): void {
+    const old = this.#index.vid(slot)
+    const source = content.overOld && old !== 0 ? this.#ref(slot) : undefined
+    const ref = this.#objects.ref(dataOid(this.#vid, slot))
+    this.#objects.create(ref, content.at, content.data, source, (code) => {
+      if (code === Code.SUCCESS) this.#setIndex(slot, this.#vid, done)
+      else done(code)
     })
   }
 

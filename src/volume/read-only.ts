@@ -40,6 +40,10 @@ class ReadOnlyVolume implements Volume {
     done(Code.READONLY)
   }
 
+  update(_range: ByteRange, _decide: unknown, _fua: boolean, done: Done): void {
+    done(Code.READONLY)
+  }
+
   discard(_range: ByteRange, _fua: boolean, done: Done): void {
     done(Code.READONLY)
   }

@@ -1,6 +1,6 @@
 /** One user's share of a volume that several use: closing it twice counts once. */
 import { Code, type Done } from '../base/codes.js'
-import type { ByteRange, Extent, OwnedExtent, Volume, ZeroOptions } from './volume.js'
+import type { ByteRange, Decide, Extent, OwnedExtent, Volume, ZeroOptions } from './volume.js'
 
 export class SharedVolume implements Volume {
   readonly name: string
@@ -39,6 +39,11 @@ export class SharedVolume implements Volume {
 
   zero(range: ByteRange, options: ZeroOptions, done: Done): void {
     if (this.#isOpen) this.#under.zero(range, options, done)
+    else done(Code.SHUTDOWN)
+  }
+
+  update(range: ByteRange, decide: Decide, fua: boolean, done: Done): void {
+    if (this.#isOpen) this.#under.update(range, decide, fua, done)
     else done(Code.SHUTDOWN)
   }
 

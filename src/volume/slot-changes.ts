@@ -31,7 +31,7 @@ export interface Content {
 
 export const ALL_ZERO: Content = { at: 0, data: noBytes(), overOld: false }
 
-interface Change {
+export interface Change {
   readonly first: number
   readonly end: number
   /** Does the work; the slots are claimed and the change is open until `finish`. */
@@ -58,16 +58,19 @@ export class SlotChanges {
    * has to decide anew. `fua`: the slot is durable before `done`; the object always is.
    */
   allocate(slot: number, content: Content, fua: boolean, again: () => void, done: Done): void {
-    const act = (vid: Vid, finish: Done): void => {
-      const old = this.#table.vid(slot)
-      const source = content.overOld && old !== 0 ? this.#table.ref(slot) : undefined
-      const ref = this.#objects.ref(dataOid(vid, slot))
-      this.#objects.create(ref, content.at, content.data, source, (code) => {
-        if (code === Code.SUCCESS) this.#setSlots(vid, slot, Uint32Array.of(vid), fua, finish)
-        else finish(code)
-      })
-    }
+    const act = (vid: Vid, finish: Done): void => this.make(vid, slot, content, fua, finish)
     this.#run({ first: slot, end: slot + 1, act, again, done })
+  }
+
+  /** The same inside of a change that has the slot. */
+  make(vid: Vid, slot: number, content: Content, fua: boolean, finish: Done): void {
+    const old = this.#table.vid(slot)
+    const source = content.overOld && old !== 0 ? this.#table.ref(slot) : undefined
+    const ref = this.#objects.ref(dataOid(vid, slot))
+    this.#objects.create(ref, content.at, content.data, source, (code) => {
+      if (code === Code.SUCCESS) this.#setSlots(vid, slot, Uint32Array.of(vid), fua, finish)
+      else finish(code)
+    })
   }
 
   /** Turns [first, end) into holes. */
@@ -80,7 +83,7 @@ export class SlotChanges {
       if (from === until) finish(Code.SUCCESS)
       else this.#setSlots(vid, from, new Uint32Array(until - from), fua, finish)
     }
-    this.#orLater({ first, end, act, again: () => this.unmap(first, end, fua, done), done })
+    this.alone({ first, end, act, again: () => this.unmap(first, end, fua, done), done })
   }
 
   /** True when a slot is not a hole yet, or not for good. */
@@ -93,18 +96,22 @@ export class SlotChanges {
    * was put into the slot by one that did not.
    */
   settle(slot: number, done: Done): void {
-    const act = (vid: Vid, finish: Done): void => {
-      if (this.#table.isLoose(slot)) {
-        this.#setSlots(vid, slot, this.#table.copy(slot, slot + 1), true, finish)
-      } else {
-        finish(Code.SUCCESS)
-      }
-    }
+    const act = (vid: Vid, finish: Done): void => this.firm(vid, slot, finish)
     const again = (): void => this.settle(slot, done)
-    this.#orLater({ first: slot, end: slot + 1, act, again, done })
+    this.alone({ first: slot, end: slot + 1, act, again, done })
   }
 
-  #orLater(change: Change): void {
+  /** The same inside of a change that has the slot. */
+  firm(vid: Vid, slot: number, finish: Done): void {
+    if (this.#table.isLoose(slot)) {
+      this.#setSlots(vid, slot, this.#table.copy(slot, slot + 1), true, finish)
+    } else {
+      finish(Code.SUCCESS)
+    }
+  }
+
+  /** Does the change when nobody else uses its slots; now, or when changes are possible again. */
+  alone(change: Change): void {
     if (this.#working.changesHeld) this.#working.hold(change.again, change.done)
     else this.#run(change)
   }

@@ -53,6 +53,9 @@ export interface ZeroOptions {
   readonly fastOnly: boolean
 }
 
+/** What a range becomes; undefined: it stays. */
+export type Decide = (found: Buffer) => Uint8Array | undefined
+
 export interface Volume {
   /** As asked for: `Alice`, `Alice@tag`, `Alice@1`. */
   readonly name: string
@@ -67,6 +70,13 @@ export interface Volume {
   /** `fua`: durable on every copy before `done`. */
   write(offset: number, data: Uint8Array, fua: boolean, done: Done): void
   zero(range: ByteRange, options: ZeroOptions, done: Done): void
+  /**
+   * Reads the range and writes what `decide` makes of it, as one step: no other change of these bytes through the same
+   * volume comes between, whoever makes it. `decide` may keep nothing of what it gets; it returns as many bytes, or
+   * undefined to leave the range as it is, and is asked again when nothing could be written yet. A power cut may leave
+   * a part of it written, as of `write`.
+   */
+  update(range: ByteRange, decide: Decide, fua: boolean, done: Done): void
   /** Gives whole objects inside the range back; the rest of the range stays as it is. */
   discard(range: ByteRange, fua: boolean, done: Done): void
   /** Every write completed before this call is durable on every copy before `done`. */

@@ -340,6 +340,7 @@ function zeroVolume(end: (done: Done) => void, close: () => void): Volume {
       inside(offset, length)
       end(done)
     },
+    update: (_range, _decide, _fua, done) => done(Code.NO_SUPPORT),
     discard: ({ offset, length }, _fua, done) => {
       inside(offset, length)
       end(done)

@@ -30,6 +30,8 @@ function after(...requests: Partial<ProutRequest>[]): Reservations {
 const A = { nexus: 'a', newKey: 1n }
 const B = { nexus: 'b', newKey: 2n }
 
+const KEEPER = { group: 7, life: 'ab' }
+
 test('who may read and write under each type: holder, registrant, stranger', (t) => {
   const table: Record<number, string> = {}
   for (const type of [1, 3, 5, 6, 7, 8]) {
@@ -110,9 +112,9 @@ test('what is kept comes back as it was; what is nothing of ours does not', (t) 
       ...{ action: ProutAction.RESERVE, nexus: 'a', key: 1n, type: 8 },
     },
   )
-  t.deepEqual(decodeReservations(encodeReservations(state)), state)
+  t.deepEqual(decodeReservations(encodeReservations(state, KEEPER)), { state, keeper: KEEPER })
   const none = after({ ...A, aptpl: true })
-  t.deepEqual(decodeReservations(encodeReservations(none)), none)
+  t.deepEqual(decodeReservations(encodeReservations(none, KEEPER)), { state: none, keeper: KEEPER })
   for (const text of ['', 'null', '{}', '{"registrations":[{}],"generation":1}', '[1']) {
     t.is(decodeReservations(Buffer.from(text)), undefined, text)
   }

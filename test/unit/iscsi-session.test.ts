@@ -1,5 +1,6 @@
 // Sessions of the iSCSI door: commands and their data in every way it may come, order, aborts, ends, and rude initiators.
 import test from 'ava'
+import { Code } from '../../src/base/codes.js'
 import { Answer, ISCSI_LIMITS, LoginStatus, Op } from '../../src/wire/iscsi/constants.js'
 import {
   INITIATOR,
@@ -210,30 +211,96 @@ test('an ORDERED command waits for those before it, and those after wait for it'
   t.is(held.length, 1)
 })
 
-test('COMPARE AND WRITE is one step against writes of other sessions', async (t) => {
+test('COMPARE AND WRITE writes what it was compared for, and says where that differs', async (t) => {
+  const { one, volume } = await ready()
+  volume.write(512, Buffer.alloc(512, 1), false, () => undefined)
+  const compare = (flags: number, expected: number, next: number) => ({
+    cdb: [0x89, flags, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0],
+    ...{
+      write: 1024,
+      immediate: Buffer.concat([Buffer.alloc(512, expected), Buffer.alloc(512, next)]),
+    },
+  })
+  t.is(await one.outcome(compare(0, 2, 3)), 'check e/1d00')
+  volume.recording = true
+  t.is(await one.outcome(compare(0, 1, 3)), 'good')
+  t.is(await one.outcome(compare(8, 3, 4)), 'good')
+  t.deepEqual(
+    volume.calls.filter((call) => call.startsWith('write')),
+    ['write 512+512', 'write 512+512 fua'],
+  )
+})
+
+test('what is read with FUA, or verified, is made durable first', async (t) => {
+  const { one, volume } = await ready()
+  volume.recording = true
+  const fua = [0x28, 8, ...read10(0, 1).slice(2)]
+  t.is(await one.outcome({ cdb: fua, read: 512 }), 'good')
+  t.is(await one.outcome({ cdb: read10(0, 1), read: 512 }), 'good')
+  t.is(await one.outcome({ cdb: [0x2f, ...read10(0, 1).slice(1)] }), 'good')
+  t.deepEqual(volume.calls, ['flush', 'read 0+512', 'read 0+512', 'flush', 'read 0+512'])
+  volume.tap = (verb, go, done) => (verb === 'flush' ? done(Code.EIO) : go())
+  t.is(await one.outcome({ cdb: fua, read: 512 }), 'check 3/0c00')
+})
+
+test('what a lost session has left under way ends before anybody changes the same blocks', async (t) => {
   const { one, connect, volume } = await ready()
   const two = connect()
   await two.login({}, '400000000002')
   await two.outcome({ cdb: TEST_UNIT_READY })
-  const held: { verb: string; go: () => void }[] = []
-  volume.tap = (verb, go) => void held.push({ verb, go })
-  const compare = [0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]
-  const immediate = Buffer.concat([Buffer.alloc(512), Buffer.alloc(512, 1)])
-  await one.raw(one.commandPdu({ cdb: compare, write: 1024, immediate }))
-  const other = Buffer.alloc(512, 2)
-  await two.raw(two.commandPdu({ cdb: write10(0, 1), write: 512, immediate: other }))
-  const verbs: string[] = []
-  while (held.length > 0) {
-    const { verb, go } = held.shift()!
-    verbs.push(verb)
-    go()
-    await settle()
+  const held: (() => void)[] = []
+  volume.tap = (_verb, go) => void held.push(go)
+  const write = (who: Initiator, lba: number, byte: number) => {
+    const immediate = Buffer.alloc(512, byte)
+    return who.raw(who.commandPdu({ cdb: write10(lba, 1), write: 512, immediate }))
   }
-  t.deepEqual(verbs, ['read', 'write', 'write'])
-  t.deepEqual([...one.answers(), ...two.answers()].map(outcomeOf), ['good', 'good'])
+  await write(one, 0, 1)
+  one.wire.destroy()
+  await settle()
+  await write(two, 0, 2)
+  t.is(held.length, 1, 'the same block waits')
+  await write(two, 1, 3)
+  t.is(held.length, 2, 'another one does not')
+  const waiting = two.tag
+  await write(two, 0, 4)
+  await two.manage(1, waiting)
+  t.deepEqual(
+    two.answers().map(({ header }) => header[2]),
+    [0],
+    'what waits can be aborted',
+  )
+  held.shift()!()
+  await settle()
+  for (const go of held.splice(0)) go()
+  await settle()
+  t.deepEqual(two.answers().map(outcomeOf), ['good', 'good'])
   volume.tap = (_verb, go) => go()
-  const [answer] = await one.ask({ cdb: read10(0, 1), read: 512 })
-  t.true(answer!.data.equals(other))
+  const [answer] = await two.ask({ cdb: read10(0, 1), read: 512 })
+  t.true(answer!.data.equals(Buffer.alloc(512, 2)))
+})
+
+test('no task management is answered before what was aborted earlier has ended, too', async (t) => {
+  const { one, connect, volume } = await ready()
+  const two = connect()
+  await two.login({}, '400000000002')
+  await two.outcome({ cdb: TEST_UNIT_READY })
+  let go: () => void = () => undefined
+  volume.tap = (_verb, run) => {
+    go = run
+  }
+  const tag = one.tag
+  await one.raw(one.commandPdu({ cdb: write10(0, 1), write: 512, immediate: Buffer.alloc(512) }))
+  await one.manage(1, tag)
+  await one.manage(1, tag)
+  await one.manage(2)
+  await two.manage(5)
+  t.deepEqual([...one.answers(), ...two.answers()], [])
+  go()
+  await settle()
+  t.deepEqual(
+    [...one.answers(), ...two.answers()].map(({ opcode, header }) => [opcode, header[2]]),
+    new Array(4).fill([Answer.TASK_MANAGEMENT, 0]),
+  )
 })
 
 test('a session that logs in anew begins when nothing of the former one can happen any more', async (t) => {

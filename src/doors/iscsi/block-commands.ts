@@ -1,11 +1,10 @@
 /** Commands that read, write and compare blocks (SBC-3, 5). */
-import { Code } from '../../base/codes.js'
 import type { ByteRange } from '../../volume/volume.js'
 import { ISCSI_LIMITS } from '../../wire/iscsi/constants.js'
 import { type BlockRange, lba64, range6, range10, range12, range16 } from '../../wire/scsi/cdb.js'
 import { Asc, Opcode, SCSI_LIMITS, SenseKey } from '../../wire/scsi/constants.js'
 import { check, GOOD, INVALID_FIELD, type Outcome } from '../../wire/scsi/sense.js'
-import { type End, type LogicalUnit, outcomeOf } from './logical-unit.js'
+import type { End, LogicalUnit } from './logical-unit.js'
 import { bytesOf, type Command, end, type Issue, isOutcome, type Plan } from './plan.js'
 
 const PROTECT = 0xe0
@@ -47,7 +46,8 @@ function read(opcode: number, size: Size): Command {
       const range = rangeOf(issue, size)
       if (isOutcome(range)) return end(range)
       if (range.length === 0) return end(GOOD)
-      return { kind: 'read', offset: range.offset, length: range.length }
+      const fua = size !== 6 && (issue.cdb[1]! & FUA) !== 0
+      return { kind: 'read', offset: range.offset, length: range.length, fua }
     },
   }
 }
@@ -64,7 +64,7 @@ function write(opcode: number, size: Size): Command {
       const { unit } = issue
       const run = (data: Buffer, ended: End): void =>
         unit.write(range.offset, wholeBlocks(unit, data), fua, ended)
-      return { kind: 'take', bytes: range.length, run }
+      return { kind: 'take', bytes: range.length, change: range, run }
     },
   }
 }
@@ -84,16 +84,24 @@ function verify(opcode: number, size: Size): Command {
       if (isOutcome(range)) return end(range)
       if (how === 2) return end(INVALID_FIELD)
       if (range.length === 0) return end(GOOD)
-      if (how === 0) return { kind: 'run', run: (ended) => scan(unit, range, undefined, ended) }
+      if (how === 0) return { kind: 'run', run: (ended) => examine(unit, range, undefined, ended) }
       const bytes = how === 1 ? range.length : unit.blockBytes
       // Fewer bytes than announced by the CDB are compared as far as they go; one block with all.
       const run = (data: Buffer, ended: End): void => {
         const length = how === 1 ? data.length : range.length
-        scan(unit, { offset: range.offset, length }, data, ended)
+        examine(unit, { offset: range.offset, length }, data, ended)
       }
       return { kind: 'take', bytes, run }
     },
   }
+}
+
+/** What is verified is what a power cut would leave (SBC-3, 4.15.2): what is newer goes there first. */
+function examine(unit: LogicalUnit, range: ByteRange, data: Buffer | undefined, ended: End): void {
+  unit.flush((flushed) => {
+    if (flushed === GOOD) scan(unit, range, data, ended)
+    else ended(flushed)
+  })
 }
 
 /** Reads the range and compares it with `data`, over and over when that is shorter; undefined: only reads. */
@@ -149,7 +157,7 @@ function writeVerify(opcode: number, size: Size): Command {
           else scan(unit, written, how === 1 ? data : undefined, ended)
         })
       }
-      return { kind: 'take', bytes: range.length, run }
+      return { kind: 'take', bytes: range.length, change: range, run }
     },
   }
 }
@@ -189,27 +197,23 @@ const COMPARE_AND_WRITE: Command = {
       ISCSI_LIMITS.transferBytesMax,
     )
     if (isOutcome(range)) return end(range)
-    const { offset, length } = range
+    const { length } = range
     // More or less than it compares and writes: whoever sends that means something else.
     if (dataBytes !== 2 * length) return end(INVALID_FIELD)
     if (length === 0) return end(GOOD)
-    const fua = (cdb[1]! & FUA) !== 0 || !unit.writeCache
+    const fua = (cdb[1]! & FUA) !== 0
     const run = (data: Buffer, ended: End): void => {
-      const found = Buffer.allocUnsafe(length)
-      const body = (done: End): void =>
-        unit.volume.read(offset, found, (code) => {
-          const differs =
-            code === Code.SUCCESS ? firstDifference(found, data.subarray(0, length), 0) : -1
-          if (code !== Code.SUCCESS) done(outcomeOf(code, true))
-          else if (differs >= 0) done(check(SenseKey.MISCOMPARE, Asc.MISCOMPARE, differs))
-          else
-            unit.volume.write(offset, data.subarray(length), fua, (written) =>
-              done(outcomeOf(written, false)),
-            )
-        })
-      unit.alone(range, body, ended)
+      let differs = -1
+      const decide = (found: Buffer): Buffer | undefined => {
+        differs = firstDifference(found, data.subarray(0, length), 0)
+        return differs < 0 ? data.subarray(length) : undefined
+      }
+      unit.update(range, decide, fua, (outcome) => {
+        const isEqual = outcome !== GOOD || differs < 0
+        ended(isEqual ? outcome : check(SenseKey.MISCOMPARE, Asc.MISCOMPARE, differs))
+      })
     }
-    return { kind: 'take', bytes: 2 * length, run }
+    return { kind: 'take', bytes: 2 * length, change: range, run }
   },
 }
 
@@ -221,22 +225,18 @@ const ORWRITE: Command = {
     const range = rangeOf(issue, 16)
     if (isOutcome(range)) return end(range)
     if (range.length === 0) return end(GOOD)
-    const fua = (cdb[1]! & FUA) !== 0 || !unit.writeCache
+    const fua = (cdb[1]! & FUA) !== 0
     const run = (all: Buffer, ended: End): void => {
       const data = wholeBlocks(unit, all)
-      const found = Buffer.allocUnsafe(data.length)
-      const body = (done: End): void =>
-        unit.volume.read(range.offset, found, (code) => {
-          if (code !== Code.SUCCESS) {
-            done(outcomeOf(code, true))
-            return
-          }
-          for (let i = 0; i < found.length; i++) found[i] = found[i]! | data[i]!
-          unit.volume.write(range.offset, found, fua, (written) => done(outcomeOf(written, false)))
-        })
-      unit.alone(range, body, ended)
+      const decide = (found: Buffer): Buffer => {
+        for (let i = 0; i < found.length; i++) found[i] = found[i]! | data[i]!
+        return found
+      }
+      const { offset } = range
+      if (data.length === 0) ended(GOOD)
+      else unit.update({ offset, length: data.length }, decide, fua, ended)
     }
-    return { kind: 'take', bytes: range.length, run }
+    return { kind: 'take', bytes: range.length, change: range, run }
   },
 }
 

@@ -3,6 +3,7 @@
  * answers leave once a turn, and that units are handed back exactly once, when nothing is at work on them any more.
  *
  *   login --opened--> session --logout, shutdown--> ending --close--> gone
+ *        \--the volume is another node's--> passed --close--> gone
  */
 import { noBytes } from '../../base/bytes.js'
 import { Inbox } from '../../base/inbox.js'
@@ -10,11 +11,14 @@ import { describe, type Log } from '../../base/log.js'
 import { ReplyQueue } from '../../base/reply-queue.js'
 import { BHS_BYTES, ISCSI_LIMITS, LoginStatus } from '../../wire/iscsi/constants.js'
 import * as pdu from '../../wire/iscsi/pdu.js'
+import type { IscsiPath } from '../../wire/sheepdog/iscsi-path.js'
 import type { Clock, Connection, ConnectionEvents, Random } from '../../world/world.js'
 import type { LogicalUnit, Member } from './logical-unit.js'
-import { Login, type LoginStep, type Visit } from './login.js'
+import { Login, type LoginStep, type Visit, type Wanted, wantedTarget } from './login.js'
+import { portalOf, reasonOf } from './paths.js'
 import { Session } from './session.js'
 import { TargetRefused, type Targets } from './targets.js'
+import { Tunnel } from './tunnel.js'
 
 /** What the server knows of all its connections. */
 export interface Lobby {
@@ -30,6 +34,8 @@ export interface Lobby {
   coldReset(targetName: string): void
   /** Undefined: initiators cannot be told how to get here. */
   readonly port: number | undefined
+  /** Number of this node's target port group. */
+  readonly group: number
 }
 
 export interface ClientOptions {
@@ -38,11 +44,13 @@ export interface ClientOptions {
   readonly random: Random
   readonly log: Log
   readonly lobby: Lobby
+  /** Another node passes it on. */
+  readonly via?: IscsiPath | undefined
   /** The connection is closed and the units handed back. */
   gone(): void
 }
 
-type State = 'login' | 'session' | 'ending' | 'gone'
+type State = 'login' | 'session' | 'passed' | 'ending' | 'gone'
 
 export class IscsiClient implements ConnectionEvents {
   visit: Visit | undefined
@@ -55,6 +63,8 @@ export class IscsiClient implements ConnectionEvents {
   readonly #replies = new ReplyQueue()
   readonly #login: Login
   #session: Session | undefined
+  #tunnel: Tunnel | undefined
+  #isRouted: boolean
   #units: ReadonlyMap<number, LogicalUnit> = new Map()
   #state: State = 'login'
   #asking = false
@@ -70,15 +80,18 @@ export class IscsiClient implements ConnectionEvents {
 
   constructor(options: ClientOptions) {
     this.#options = options
-    const { connection, clock, random, lobby } = options
+    const { connection, clock, random, lobby, via } = options
     this.#connection = connection
+    // Nobody is sent around.
+    this.#isRouted = via !== undefined
     this.over = new Promise((resolve) => {
       this.#isOver = resolve
     })
     this.#login = new Login({
       random,
-      admit: (visit) => lobby.targets.admit(visit, connection.remoteHost),
+      admit: (visit) => lobby.targets.admit(visit, this.#host),
       hasSession: (tsih) => lobby.hasSession(tsih),
+      group: via?.group ?? lobby.group,
     })
     this.#started = clock.monotonic()
     this.#heard = this.#started
@@ -92,10 +105,24 @@ export class IscsiClient implements ConnectionEvents {
 
   get nexus(): string {
     const { initiator = '', isid = '' } = this.visit ?? {}
-    return `${initiator},i,0x${isid}`
+    return `${initiator},i,0x${isid},t,0x${this.group.toString(16).padStart(4, '0')}`
+  }
+
+  /** Number of the target port group it came to. */
+  get group(): number {
+    return this.#options.via?.group ?? this.#options.lobby.group
+  }
+
+  get #host(): string | undefined {
+    const { via } = this.#options
+    return via === undefined ? this.#connection.remoteHost : via.host
   }
 
   data(chunk: Buffer): void {
+    if (this.#tunnel !== undefined) {
+      this.#tunnel.send(chunk)
+      return
+    }
     if (this.#state === 'ending' || this.#state === 'gone') return
     this.#heard = this.#options.clock.monotonic()
     this.#pinged = false
@@ -109,7 +136,8 @@ export class IscsiClient implements ConnectionEvents {
 
   drain(): void {
     this.#blocked = false
-    if (this.#state === 'gone') return
+    this.#tunnel?.drained()
+    if (this.#state === 'gone' || this.#state === 'passed') return
     this.#session?.drained()
     if (this.#state !== 'ending') this.#run()
   }
@@ -118,6 +146,7 @@ export class IscsiClient implements ConnectionEvents {
     if (this.#state === 'gone') return
     if (error !== undefined) this.#note('iscsi.connection.lost', error.message)
     this.#state = 'gone'
+    this.#tunnel?.close()
     this.#cancelTimer()
     this.#inbox.clear()
     // What is being opened is handed back when it is there.
@@ -126,7 +155,7 @@ export class IscsiClient implements ConnectionEvents {
 
   /** Ends in order: asks the initiator to log out, and goes when it does not. */
   shutdown(): void {
-    if (this.#state === 'login') this.#end()
+    if (this.#state === 'login' || this.#state === 'passed') this.#end()
     else if (this.#state === 'session') {
       this.#session!.askLogout()
       this.#flush()
@@ -175,9 +204,49 @@ export class IscsiClient implements ConnectionEvents {
       if (inbox.bytes < BHS_BYTES + pdu.padded(bytes)) return
       // Copied: it is kept until the next one.
       const header = Buffer.from(inbox.take(BHS_BYTES))
-      const data = bytes === 0 ? noBytes() : inbox.take(pdu.padded(bytes)).subarray(0, bytes)
-      this.#step(this.#login.receive(header, data))
+      const padded = bytes === 0 ? noBytes() : Buffer.from(inbox.take(pdu.padded(bytes)))
+      const target = this.#isRouted ? undefined : wantedTarget(header, padded.subarray(0, bytes))
+      this.#isRouted = true
+      if (target === undefined) {
+        this.#step(this.#login.receive(header, padded.subarray(0, bytes)))
+      } else {
+        this.#asking = true
+        void this.#route(target, header, padded, bytes)
+      }
     }
+  }
+
+  /** Passes the initiator on to the node that has the volume, or serves it here. Never rejects. */
+  async #route(target: Wanted, header: Buffer, padded: Buffer, bytes: number): Promise<void> {
+    const { lobby, log } = this.#options
+    let far: Connection | undefined
+    try {
+      far = await lobby.targets.elsewhere(target.name, { ...target, host: this.#host })
+    } catch (error) {
+      // It is tried here then, where the volume may be free by now.
+      log.warn('iscsi.path.failed', { remote: this.remote, reason: reasonOf(error) })
+    }
+    this.#asking = false
+    if (this.#state === 'gone') {
+      far?.destroy()
+      this.#release()
+    } else if (this.#state !== 'login') far?.destroy()
+    else if (far === undefined) {
+      this.#step(this.#login.receive(header, padded.subarray(0, bytes)))
+      this.#run()
+    } else {
+      log.info('iscsi.passed', { remote: this.remote, target: target.name, to: far.remote })
+      this.#pass(far, Buffer.concat([header, padded, this.#inbox.take(this.#inbox.bytes)]))
+    }
+  }
+
+  #pass(far: Connection, early: Buffer): void {
+    this.#state = 'passed'
+    this.#cancelTimer()
+    this.#tunnel = new Tunnel(this.#connection, far)
+    this.#tunnel.send(early)
+    if (this.#paused) this.#connection.resume()
+    this.#paused = false
   }
 
   #step(step: LoginStep): void {
@@ -202,7 +271,7 @@ export class IscsiClient implements ConnectionEvents {
     const { target } = visit
     this.visit = visit
     const member: Member = {
-      nexus: this.nexus,
+      ...{ nexus: this.nexus, group: this.group },
       abort: async (unit, by) => this.#session?.jobs.abortOf(unit, by),
     }
     this.#member = member
@@ -211,8 +280,7 @@ export class IscsiClient implements ConnectionEvents {
     try {
       await lobby.replace(visit, this)
       if (target !== undefined && this.#state === 'login') {
-        const { remoteHost } = this.#connection
-        this.#units = await lobby.targets.open({ ...visit, target }, remoteHost, member)
+        this.#units = await lobby.targets.open({ ...visit, target }, this.#host, member)
       }
     } catch (error) {
       const isRefused = error instanceof TargetRefused
@@ -235,12 +303,13 @@ export class IscsiClient implements ConnectionEvents {
     const login = this.#login
     this.tsih = lobby.nextTsih()
     const last = login.opened(this.tsih)
-    const { target } = visit
-    const { remoteHost: host, localHost } = this.#connection
-    const { initiator } = visit
-    const portal = portalOf(localHost, lobby.port)
+    const { target, initiator } = visit
+    const { group } = this
+    const host = this.#host
+    const { via } = this.#options
+    const portal = via === undefined ? portalOf(this.#connection.localHost, lobby) : undefined
     this.#session = new Session({
-      ...{ agreed: login.agreed, nexus: this.nexus, targetName: target, units: this.#units },
+      ...{ agreed: login.agreed, nexus: this.nexus, group, targetName: target, units: this.#units },
       ...{ replies: this.#replies, cmdSn: login.cmdSn, statSn: login.statSn },
       targets: (wanted) => this.#listTargets(wanted, { initiator, host }, portal),
       coldReset: () => lobby.coldReset(target ?? ''),
@@ -271,8 +340,7 @@ export class IscsiClient implements ConnectionEvents {
       const name = wanted === '' ? own : wanted
       const shown = wanted === 'All' ? all : all.filter((one) => one === name)
       return shown.flatMap((target): [string, string][] => {
-        const address: [string, string][] =
-          portal === undefined ? [] : [['TargetAddress', `${portal},1`]]
+        const address: [string, string][] = portal === undefined ? [] : [['TargetAddress', portal]]
         return [['TargetName', target], ...address]
       })
     } catch (error) {
@@ -394,10 +462,4 @@ export class IscsiClient implements ConnectionEvents {
     const { initiator, target } = this.visit ?? {}
     this.#options.log.warn(event, { remote: this.remote, initiator, target, reason })
   }
-}
-
-function portalOf(host: string | undefined, port: number | undefined): string | undefined {
-  if (host === undefined || port === undefined) return undefined
-  const numeric = host.replace(/^::ffff:/, '')
-  return numeric.includes(':') ? `[${numeric}]:${port}` : `${numeric}:${port}`
 }

@@ -62,16 +62,18 @@ function designator(codeSet: number, kind: number, value: Buffer): Buffer {
   return Buffer.concat([Buffer.from([codeSet, kind, 0, value.length]), value])
 }
 
-function identification({ unit, targetName }: Issue): Buffer {
+function identification({ unit, group, targetName }: Issue): Buffer {
   const iscsi = 0x50
-  const name = Buffer.from(`${targetName},t,0x0001\0`)
+  const port = Buffer.alloc(4)
+  port.writeUInt16BE(group, 2)
+  const name = Buffer.from(`${targetName},t,0x${port.toString('hex', 2)}\0`)
   const paddedName = Buffer.concat([name, Buffer.alloc((4 - (name.length % 4)) % 4)])
   return Buffer.concat([
     designator(1, 0x03, unit.options.naa),
     designator(2, 0x01, Buffer.from(`${VENDOR}${serial(unit)}`)),
-    // Relative target port 1, target port group 1, and the port's name.
-    designator(iscsi | 1, 0x94, Buffer.from([0, 0, 0, 1])),
-    designator(iscsi | 1, 0x95, Buffer.from([0, 0, 0, 1])),
+    // Relative target port, target port group (each has one), and the port's name.
+    designator(iscsi | 1, 0x94, port),
+    designator(iscsi | 1, 0x95, port),
     designator(iscsi | 3, 0x98, paddedName),
   ])
 }

@@ -1,4 +1,6 @@
 /** The SCSI commands of one session: started, fed with data, ended, aborted. */
+
+import type { ByteRange } from '../../volume/volume.js'
 import {
   CommandFlag,
   FINAL,
@@ -19,6 +21,7 @@ import { Gathering, newTask, type Task } from './task.js'
 export interface JobsOptions {
   readonly agreed: Parameters
   readonly nexus: string
+  readonly group: number
   readonly targetName: string | undefined
   readonly units: ReadonlyMap<number, LogicalUnit>
   readonly output: Output
@@ -110,16 +113,15 @@ export class Jobs {
     else if (plan.kind === 'reply') this.#reply(task, plan.data)
     else if (plan.kind === 'read') this.#admit(task, plan.length, () => this.#read(task, plan))
     else if (plan.kind === 'run') {
-      task.state = 'running'
-      plan.run((outcome) => this.#end(task, outcome, 0))
+      this.#start(task, plan.change, () => plan.run((outcome) => this.#end(task, outcome, 0)))
     } else {
       const want = Math.min(plan.bytes, dataBytes)
       const gathering = new Gathering({ want, expected: dataBytes }, agreed, came.data, came.isOpen)
       task.gathering = gathering
-      const run = (): void => {
-        task.state = 'running'
-        plan.run(gathering.data, (outcome) => this.#end(task, outcome, plan.bytes))
-      }
+      const run = (): void =>
+        this.#start(task, plan.change, () =>
+          plan.run(gathering.data, (outcome) => this.#end(task, outcome, plan.bytes)),
+        )
       task.run = run
       if (gathering.isComplete) run()
       else
@@ -130,11 +132,22 @@ export class Jobs {
     }
   }
 
+  /** What a session that is gone has left under way ends before the same bytes are changed again. */
+  #start(task: Task, change: ByteRange | undefined, go: () => void): void {
+    const start = (): void => {
+      task.state = 'running'
+      go()
+    }
+    task.change = change
+    if (change === undefined) start()
+    else task.unit!.leftBehind.begin(change, start)
+  }
+
   #plan(task: Task, dataBytes: number): Plan {
-    const { nexus, targetName = '' } = this.#options
+    const { nexus, group, targetName = '' } = this.#options
     const { unit, cdb } = task
     if (unit === undefined) return planOfNobody(cdb, this.#luns)
-    return planOf({ unit, nexus, cdb, dataBytes, targetName, luns: this.#luns })
+    return planOf({ unit, nexus, group, cdb, dataBytes, targetName, luns: this.#luns })
   }
 
   #reply(task: Task, data: Buffer): void {
@@ -150,19 +163,32 @@ export class Jobs {
 
   #read(
     task: Task,
+    plan: { readonly offset: number; readonly length: number; readonly fua: boolean },
+  ): void {
+    task.state = 'running'
+    if (!plan.fua) this.#readNow(task, plan)
+    else
+      task.unit!.flush((outcome) => {
+        if (outcome === GOOD) this.#readNow(task, plan)
+        else this.#end(task, outcome, 0)
+      })
+  }
+
+  #readNow(
+    task: Task,
     { offset, length }: { readonly offset: number; readonly length: number },
   ): void {
     const { agreed, output } = this.#options
-    const unit = task.unit!
     const bytes = Math.min(length, task.isRead ? task.expected : 0)
-    task.state = 'running'
-    const isOne = bytes <= agreed.sendBytesMax && bytes <= agreed.burstBytesMax
-    const into = isOne ? output.reserveRead(task, bytes) : Buffer.allocUnsafeSlow(bytes)
     if (bytes === 0) {
       this.#end(task, GOOD, length)
       return
     }
-    unit.read(offset, into, (outcome) => {
+    const isOne = bytes <= agreed.sendBytesMax && bytes <= agreed.burstBytesMax
+    const into = isOne ? output.reserveRead(task, bytes) : Buffer.allocUnsafeSlow(bytes)
+    task.unit!.read(offset, into, (outcome) => {
+      const isSent = outcome === GOOD && task.fate === 'answer'
+      if (isOne && !isSent) output.forgoRead(task)
       if (outcome !== GOOD) this.#end(task, outcome, 0)
       else
         this.#finish(task, () => {
@@ -231,6 +257,7 @@ export class Jobs {
   #finish(task: Task, answer: () => void): void {
     if (task.state === 'over') throw new Error('a command ended twice')
     const { fate, over } = task
+    if (task.change !== undefined) task.unit!.leftBehind.ended(task.change)
     this.#forget(task)
     if (fate === 'answer') answer()
     else if (fate === 'aborted' && !this.#isEnded) {
@@ -258,16 +285,19 @@ export class Jobs {
   /** False: there is no such command. Resolves when it can do nothing any more. */
   async abortTask(tag: number): Promise<boolean> {
     const task = this.#tasks.get(tag)
-    if (task === undefined) return false
-    await this.#abort(task, 'silence')
-    return true
+    const dying = [...this.#dying].find((one) => one.tag === tag)
+    if (task !== undefined) await this.#abort(task, 'silence')
+    else if (dying !== undefined) await isOver(dying)
+    return task !== undefined || dying !== undefined
   }
 
   /** All commands to `unit`, because of something `by` did; others than their own initiator tell so. */
   async abortOf(unit: LogicalUnit, by: string): Promise<void> {
     const fate = by === this.#options.nexus ? 'silence' : 'aborted'
     const tasks = [...this.#tasks.values()].filter((task) => task.unit === unit)
-    await Promise.all(tasks.map((task) => this.#abort(task, fate)))
+    // Those that were aborted before may still be at work.
+    const dying = [...this.#dying].filter((task) => task.unit === unit)
+    await Promise.all([...tasks.map((task) => this.#abort(task, fate)), ...dying.map(isOver)])
   }
 
   /** Commands that wait for their turn or for data. */
@@ -279,6 +309,9 @@ export class Jobs {
   /** Nobody hears answers any more; resolves when no command can do anything any more. */
   async end(): Promise<void> {
     this.#isEnded = true
+    for (const { state, change, unit } of [...this.#tasks.values(), ...this.#dying]) {
+      if (state === 'running' && change !== undefined) unit!.leftBehind.add(change)
+    }
     for (const task of [...this.#tasks.values()]) void this.#abort(task, 'silence')
     await this.idle()
   }
@@ -304,10 +337,13 @@ export class Jobs {
         this.#tasks.delete(task.tag)
         this.#dying.add(task)
       }
-      return new Promise((resolve) => task.over.push(resolve))
+      return isOver(task)
     }
-    if (task.state === 'gathering') this.#finish(task, () => undefined)
-    else {
+    if (task.state === 'gathering') {
+      // It may have all its data, and wait for what somebody has left behind.
+      if (task.change !== undefined) task.unit!.leftBehind.drop(task.change)
+      this.#finish(task, () => undefined)
+    } else {
       // Leaves the unit's order when its turn comes.
       this.#forget(task)
       if (fate === 'aborted') {
@@ -318,6 +354,11 @@ export class Jobs {
     }
     return Promise.resolve()
   }
+}
+
+/** Resolves when the command, which is at work, can do nothing any more. */
+function isOver(task: Task): Promise<void> {
+  return new Promise((resolve) => task.over.push(resolve))
 }
 
 /** Of a command that moved nothing. */

@@ -3,11 +3,11 @@
  * told of, the order between commands, and the settings of mode pages. Lives as long as the server; its volume is open
  * while somebody has a session with it.
  */
-import { Code, type Done } from '../../base/codes.js'
-import type { ByteRange, Volume, ZeroOptions } from '../../volume/volume.js'
+import { Code } from '../../base/codes.js'
+import { LeftBehind } from '../../volume/left-behind.js'
+import type { ByteRange, Decide, Volume, ZeroOptions } from '../../volume/volume.js'
 import { Asc, SCSI_LIMITS, SenseKey } from '../../wire/scsi/constants.js'
 import { check, GOOD, type Outcome, type Sense } from '../../wire/scsi/sense.js'
-import { type Hold, RangeGate } from './range-gate.js'
 import { NOTHING_RESERVED, type ProutResult, type Reservations } from './reservations.js'
 import { UnitOrder } from './unit-order.js'
 
@@ -16,6 +16,8 @@ export type End = (outcome: Outcome) => void
 /** A session that has this unit. */
 export interface Member {
   readonly nexus: string
+  /** Number of the target port group it came to. */
+  readonly group: number
   /** Gives up its commands to the unit; resolves when none of them can do anything any more. */
   abort(unit: LogicalUnit, by: string): Promise<void>
 }
@@ -23,11 +25,13 @@ export interface Member {
 export interface UnitOptions {
   /** Of the volume: `Alice`, `Alice@tag`. */
   readonly name: string
+  /** Number of the target port group of the node that has the volume. */
+  readonly group: number
   /** Eight bytes: the NAA identifier. */
   readonly naa: Buffer
   readonly blockBytes: number
   readonly readOnly: boolean
-  /** Makes reservations survive a restart; undefined forgets them. */
+  /** Keeps reservations with the volume, for the node that has it next; undefined forgets them. */
   keep(reservations: Reservations | undefined): Promise<void>
 }
 
@@ -36,6 +40,8 @@ export class LogicalUnit {
   readonly blockBytes: number
   readonly members = new Set<Member>()
   readonly order = new UnitOrder()
+  /** Changes of sessions that are gone: an initiator may send them again, over this path or another one. */
+  readonly leftBehind = new LeftBehind()
   reservations: Reservations = NOTHING_RESERVED
   /** Who holds it by RESERVE(6). */
   reservedBy: string | undefined
@@ -45,7 +51,6 @@ export class LogicalUnit {
   #volume: Volume | undefined
   #sizeBytes = 0
   #keeping: Promise<void> = Promise.resolve()
-  readonly #gate = new RangeGate()
   readonly #attentions = new Map<string, number[]>()
   /** Initiators that were told once that the unit has been powered on. */
   readonly #greeted = new Set<string>()
@@ -133,7 +138,8 @@ export class LogicalUnit {
       const result = decide()
       const { next } = result
       try {
-        if (next.aptpl || before.aptpl) await this.options.keep(next.aptpl ? next : undefined)
+        const isEmpty = next.registrations.length === 0 && !next.aptpl
+        if (next !== before) await this.options.keep(isEmpty ? undefined : next)
       } catch {
         end(check(SenseKey.ABORTED_COMMAND, Asc.INSUFFICIENT_RESOURCES))
         return
@@ -159,52 +165,27 @@ export class LogicalUnit {
   }
 
   read(offset: number, into: Uint8Array, end: End): void {
-    this.#shared(offset, into.length, end, (done) => this.volume.read(offset, into, done), true)
+    this.volume.read(offset, into, (code) => end(outcomeOf(code, true)))
   }
 
   write(offset: number, data: Uint8Array, fua: boolean, end: End): void {
     const durable = fua || !this.writeCache
-    this.#shared(offset, data.length, end, (done) => this.volume.write(offset, data, durable, done))
+    this.volume.write(offset, data, durable, (code) => end(outcomeOf(code, false)))
+  }
+
+  /** As one step, also in the eyes of other doors that have the volume. */
+  update(range: ByteRange, decide: Decide, fua: boolean, end: End): void {
+    const durable = fua || !this.writeCache
+    this.volume.update(range, decide, durable, (code) => end(outcomeOf(code, false)))
   }
 
   zero(range: ByteRange, mayUnmap: boolean, end: End): void {
     const options: ZeroOptions = { fua: !this.writeCache, mayUnmap, fastOnly: false }
-    this.#shared(range.offset, range.length, end, (done) => this.volume.zero(range, options, done))
+    this.volume.zero(range, options, (code) => end(outcomeOf(code, false)))
   }
 
   flush(end: End): void {
     this.volume.flush((code) => end(outcomeOf(code, false)))
-  }
-
-  /** Alone on the range: `body` works on the volume itself and ends once. */
-  alone({ offset, length }: ByteRange, body: (end: End) => void, end: End): void {
-    const hold: Hold = {
-      ...{ from: offset, until: offset + length, isAlone: true },
-      go: () =>
-        body((outcome) => {
-          this.#gate.leave(hold)
-          end(outcome)
-        }),
-    }
-    this.#gate.enter(hold)
-  }
-
-  #shared(
-    offset: number,
-    length: number,
-    end: End,
-    work: (done: Done) => void,
-    isRead = false,
-  ): void {
-    const hold: Hold = {
-      ...{ from: offset, until: offset + length, isAlone: false },
-      go: () =>
-        work((code) => {
-          this.#gate.leave(hold)
-          end(code === Code.SUCCESS ? GOOD : outcomeOf(code, isRead))
-        }),
-    }
-    this.#gate.enter(hold)
   }
 }
 

@@ -40,6 +40,8 @@ export interface LoginOptions {
   admit(visit: Visit): Admission
   /** A session with this handle exists. */
   hasSession(tsih: number): boolean
+  /** Number of the target port group the initiator came to. */
+  readonly group: number
 }
 
 export type LoginStep =
@@ -170,7 +172,7 @@ export class Login {
     const visit = this.#visit ?? this.#begin(pairs)
     const isDiscovery = visit.target === undefined
     const answers: [string, string][] = []
-    if (isFirst && !isDiscovery) answers.push(['TargetPortalGroupTag', '1'])
+    if (isFirst && !isDiscovery) answers.push(['TargetPortalGroupTag', `${this.#options.group}`])
     if (this.#stage === Stage.SECURITY) answers.push(...this.#secure(pairs))
     else if (!this.#authenticated) {
       throw new Refusal(LoginStatus.AUTHENTICATION_FAILED, 'no authentication, which is demanded')
@@ -276,5 +278,27 @@ export class Login {
     bytes.writeUInt16BE(status, 36)
     text.copy(bytes, BHS_BYTES)
     return bytes
+  }
+}
+
+export interface Wanted {
+  readonly initiator: string
+  /** The target's. */
+  readonly name: string
+}
+
+/** Who wants which target, by the first login request; undefined where that is not to be seen, or none is meant. */
+export function wantedTarget(header: Buffer, data: Buffer): Wanted | undefined {
+  if (pdu.opcodeOf(header) !== Op.LOGIN) return undefined
+  try {
+    const pairs = decodeText(data)
+    const [name, initiator] = [pairs.get('TargetName'), pairs.get('InitiatorName')]
+    const isNormal = pairs.get('SessionType') !== 'Discovery'
+    return isNormal && name !== undefined && initiator !== undefined
+      ? { initiator, name }
+      : undefined
+  } catch (error) {
+    if (error instanceof MalformedText) return undefined
+    throw error
   }
 }

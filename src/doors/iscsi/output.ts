@@ -81,6 +81,11 @@ export class Output {
     return room.reply.subarray(room.replyAt + head, room.replyAt + head + bytes)
   }
 
+  /** Nothing will be sent of a read there was room for. */
+  forgoRead(room: Room): void {
+    this.#replies.forgo(room)
+  }
+
   /** The read is done: data and GOOD in one PDU. */
   sendRead(room: Room, tag: number, bytes: number, residual: Residual): void {
     const flags = FINAL | DataFlag.STATUS | residual.flag

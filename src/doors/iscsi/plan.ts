@@ -10,6 +10,8 @@ import type { Access } from './reservations.js'
 export interface Issue {
   readonly unit: LogicalUnit
   readonly nexus: string
+  /** Number of the target port group it came to. */
+  readonly group: number
   /** Sixteen bytes. */
   readonly cdb: Buffer
   /** Bytes the initiator is about to send. */
@@ -19,14 +21,29 @@ export interface Issue {
   readonly targetName: string
 }
 
+/** `change`: the bytes it may change. */
 export type Plan =
   | { readonly kind: 'end'; readonly outcome: Outcome }
   /** Data for the initiator; it takes as much as it asked for. */
   | { readonly kind: 'reply'; readonly data: Buffer }
-  | { readonly kind: 'read'; readonly offset: number; readonly length: number }
+  /** `fua`: what a power cut would leave is what is read. */
+  | {
+      readonly kind: 'read'
+      readonly offset: number
+      readonly length: number
+      readonly fua: boolean
+    }
   /** Wants `bytes` of the initiator; `data` has fewer when it announced fewer. */
-  | { readonly kind: 'take'; readonly bytes: number; run(data: Buffer, end: End): void }
-  | { readonly kind: 'run'; run(end: End): void }
+  | {
+      readonly kind: 'take'
+      readonly bytes: number
+      readonly change?: ByteRange
+      run(data: Buffer, end: End): void
+    }
+  | { readonly kind: 'run'; readonly change?: ByteRange; run(end: End): void }
+
+/** The change of a command that says only with its data which blocks it changes. */
+export const ANYWHERE: ByteRange = { offset: 0, length: Number.POSITIVE_INFINITY }
 
 export interface Command {
   readonly name: string

@@ -12,7 +12,7 @@ import {
   type Outcome,
 } from '../../wire/scsi/sense.js'
 import type { End, LogicalUnit } from './logical-unit.js'
-import { bytesOf, type Command, end, isOutcome, type Plan, reply } from './plan.js'
+import { ANYWHERE, bytesOf, type Command, end, isOutcome, type Plan, reply } from './plan.js'
 
 const PROTECT = 0xe0
 const ANCHOR = 0x10
@@ -33,7 +33,7 @@ const UNMAP: Command = {
       if (Array.isArray(ranges)) unmapAll(unit, ranges, ended)
       else ended(ranges)
     }
-    return { kind: 'take', bytes, run }
+    return { kind: 'take', bytes, change: ANYWHERE, run }
   },
 }
 
@@ -78,7 +78,8 @@ function writeSame(opcode: number, size: 10 | 16): Command {
       if (isOutcome(range)) return end(range)
       const mayUnmap = (flags & UNMAP_BIT) !== 0
       if (size === 16 && (flags & NO_DATA) !== 0) {
-        return { kind: 'run', run: (ended) => unit.zero(range, mayUnmap, ended) }
+        const run = (ended: End): void => unit.zero(range, mayUnmap, ended)
+        return { kind: 'run', change: range, run }
       }
       if (dataBytes !== unit.blockBytes) return end(INVALID_FIELD)
       // Only zeros can be unmapped: what is read afterwards is what was written (SBC-3, 4.7.3.4).
@@ -86,7 +87,7 @@ function writeSame(opcode: number, size: 10 | 16): Command {
         if (data.equals(zeros(data.length))) unit.zero(range, mayUnmap, ended)
         else repeat(unit, range, data, ended)
       }
-      return { kind: 'take', bytes: unit.blockBytes, run }
+      return { kind: 'take', bytes: unit.blockBytes, change: range, run }
     },
   }
 }

@@ -1,6 +1,6 @@
 /**
  * Reservations of a logical unit as values and functions (SPC-4, 5.13; SPC-2 for RESERVE(6)). A nexus is an
- * initiator's port: `iqn...,i,0xISID`; there is one target port, so that this is all of an I_T nexus.
+ * initiator's port and a target port, of which each node has one: `iqn...,i,0xISID,t,0xGROUP`.
  */
 import { Asc, SCSI_LIMITS, SenseKey } from '../../wire/scsi/constants.js'
 import {
@@ -214,17 +214,29 @@ function tell(whom: readonly Registration[], code: number): { nexus: string; cod
   return whom.map(({ nexus }) => ({ nexus, code }))
 }
 
-/** For keeping beyond a restart: JSON, because people read it with `dog vdi getattr`. */
-export function encodeReservations(state: Reservations): Buffer {
+/** Who has kept reservations: a node, in one of its lives. */
+export interface Keeper {
+  /** Number of the node's target port group. */
+  readonly group: number
+  readonly life: string
+}
+
+export interface Kept {
+  readonly state: Reservations
+  readonly keeper: Keeper
+}
+
+/** For keeping them with the volume: JSON, because people read it with `dog vdi getattr`. */
+export function encodeReservations(state: Reservations, keeper: Keeper): Buffer {
   const registrations = state.registrations.map(({ nexus, key }) => ({
     nexus,
     key: key.toString(16),
   }))
-  return Buffer.from(JSON.stringify({ ...state, registrations }), 'utf8')
+  return Buffer.from(JSON.stringify({ ...state, registrations, keeper }), 'utf8')
 }
 
 /** Undefined for what is nothing of ours. */
-export function decodeReservations(bytes: Buffer): Reservations | undefined {
+export function decodeReservations(bytes: Buffer): Kept | undefined {
   let value: unknown
   try {
     value = JSON.parse(bytes.toString('utf8'))
@@ -233,7 +245,7 @@ export function decodeReservations(bytes: Buffer): Reservations | undefined {
     throw error
   }
   if (!isRecord(value) || !Array.isArray(value.registrations)) return undefined
-  const { generation, held } = value
+  const { generation, held, keeper } = value
   const registrations: Registration[] = []
   for (const one of value.registrations.slice(0, SCSI_LIMITS.registrationsMax)) {
     if (!isRecord(one) || typeof one.nexus !== 'string' || typeof one.key !== 'string')
@@ -242,12 +254,15 @@ export function decodeReservations(bytes: Buffer): Reservations | undefined {
     registrations.push({ nexus: one.nexus, key: BigInt(`0x${one.key}`) })
   }
   if (typeof generation !== 'number' || !Number.isSafeInteger(generation)) return undefined
-  const base = { generation: generation >>> 0, aptpl: true, registrations }
-  if (held === undefined) return { ...base, held: undefined }
+  if (!isRecord(keeper) || typeof keeper.group !== 'number' || typeof keeper.life !== 'string')
+    return undefined
+  const of = { group: keeper.group, life: keeper.life }
+  const base = { generation: generation >>> 0, aptpl: value.aptpl === true, registrations }
+  if (held === undefined) return { state: { ...base, held: undefined }, keeper: of }
   if (!isRecord(held) || typeof held.nexus !== 'string' || typeof held.type !== 'number')
     return undefined
   if (!TYPES.includes(held.type)) return undefined
-  return { ...base, held: { nexus: held.nexus, type: held.type } }
+  return { state: { ...base, held: { nexus: held.nexus, type: held.type } }, keeper: of }
 }
 
 function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -89,7 +89,9 @@ function fullStatus(unit: LogicalUnit): Buffer {
 }
 
 function fullEntry({ reservations }: LogicalUnit, { nexus, key }: Registration): Buffer {
-  const name = Buffer.from(`${nexus}\0`)
+  // An initiator's port and a target's (connection.ts).
+  const [initiator = '', group = '1'] = nexus.split(',t,0x')
+  const name = Buffer.from(`${initiator}\0`)
   const paddedName = Buffer.concat([name, Buffer.alloc((4 - (name.length % 4)) % 4)])
   const entry = Buffer.alloc(24 + 4 + paddedName.length)
   bytesOfKey(key).copy(entry)
@@ -97,7 +99,7 @@ function fullEntry({ reservations }: LogicalUnit, { nexus, key }: Registration):
     entry[12] = 1
     entry[13] = reservations.held?.type ?? 0
   }
-  entry.writeUInt16BE(1, 18)
+  entry.writeUInt16BE(Number.parseInt(group, 16), 18)
   entry.writeUInt32BE(4 + paddedName.length, 20)
   // TransportID of an iSCSI initiator's port.
   entry[24] = 0x45

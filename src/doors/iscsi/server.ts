@@ -2,9 +2,11 @@
 import type { Log } from '../../base/log.js'
 import type { VolumeSource } from '../../volume/volume.js'
 import { ISCSI_LIMITS } from '../../wire/iscsi/constants.js'
+import type { IscsiPath } from '../../wire/sheepdog/iscsi-path.js'
 import type { Address, Connection, PassedSocket, World } from '../../world/world.js'
 import { IscsiClient, type Lobby } from './connection.js'
 import type { Visit } from './login.js'
+import { type Elsewhere, ONLY_GROUP } from './paths.js'
 import { NO_TARGET_RULES } from './target-rules.js'
 import { type TargetBook, Targets } from './targets.js'
 import { type ReservationStore, Units } from './units.js'
@@ -17,6 +19,8 @@ export interface IscsiShared {
   readonly units: Units
   /** Of all doors: an initiator that comes back by another one takes the place of its own session. */
   readonly clients: Set<IscsiClient>
+  readonly group: number
+  readonly elsewhere: Elsewhere | undefined
 }
 
 export function iscsiShared(options: {
@@ -24,10 +28,17 @@ export function iscsiShared(options: {
   readonly store: ReservationStore
   readonly log: Log
   readonly book?: TargetBook
+  /** Undefined: there are no other nodes. */
+  readonly elsewhere?: Elsewhere | undefined
+  /** Of this process, unlike any other's. */
+  readonly life: string
   identity(): string
 }): IscsiShared {
-  const { source, store, book = { current: NO_TARGET_RULES } } = options
-  return { source, store, book, units: new Units(options), clients: new Set() }
+  const { source, store, elsewhere, book = { current: NO_TARGET_RULES } } = options
+  const group = elsewhere?.group ?? ONLY_GROUP
+  const isPresent = (one: number): boolean => elsewhere?.isPresent(one) ?? false
+  const units = new Units({ ...options, group, isPresent })
+  return { source, store, book, units, group, elsewhere, clients: new Set() }
 }
 
 export interface IscsiServerOptions {
@@ -54,6 +65,8 @@ export interface IscsiServer {
    */
   close(): Promise<void>
   sessions(): IscsiSessionInfo[]
+  /** An initiator another node passes on. */
+  take(connection: Connection, via: IscsiPath): void
 }
 
 /** Rejects when the address cannot be listened at. */
@@ -69,12 +82,13 @@ export async function startIscsiServer(options: IscsiServerOptions): Promise<Isc
 
   const lobby: Lobby = {
     targets: new Targets({ ...shared, log }),
+    group: shared.group,
     get port() {
       return port
     },
     hasSession: (tsih) => [...clients].some((client) => client.tsih === tsih),
     replace: async (visit, by) => {
-      const former = [...clients].filter((one) => one !== by && isSamePort(one.visit, visit))
+      const former = [...clients].filter((one) => one !== by && isSamePort(one, by, visit))
       for (const one of former) one.drop('its initiator logged in anew')
       await Promise.all(former.map((one) => one.over))
       return former.length > 0
@@ -95,6 +109,10 @@ export async function startIscsiServer(options: IscsiServerOptions): Promise<Isc
       connection.destroy()
       return
     }
+    begin(connection)
+  }
+
+  const begin = (connection: Connection, via?: IscsiPath): void => {
     if (closing || own.size >= ISCSI_LIMITS.connectionsMax) {
       if (!closing) log.warn('iscsi.connections.full', { remote: connection.remote })
       connection.destroy()
@@ -104,7 +122,7 @@ export async function startIscsiServer(options: IscsiServerOptions): Promise<Isc
       clients.delete(client)
       own.delete(client)
     }
-    const client = new IscsiClient({ connection, clock, random, log, lobby, gone })
+    const client = new IscsiClient({ connection, clock, random, log, lobby, via, gone })
     clients.add(client)
     own.add(client)
   }
@@ -130,6 +148,7 @@ export async function startIscsiServer(options: IscsiServerOptions): Promise<Isc
       closed ??= shutDown()
       return closed
     },
+    take: begin,
     sessions: () =>
       [...own].flatMap(({ remote, visit, tsih }) =>
         visit === undefined || tsih === 0
@@ -140,8 +159,7 @@ export async function startIscsiServer(options: IscsiServerOptions): Promise<Isc
 }
 
 /** One initiator's port at one target: there is one session of it at a time (RFC 7143, section 6.3.5). */
-function isSamePort(one: Visit | undefined, other: Visit): boolean {
-  if (one === undefined || one.target === undefined) return false
-  const isPort = one.initiator === other.initiator && one.isid === other.isid
-  return isPort && one.target === other.target
+function isSamePort(one: IscsiClient, other: IscsiClient, visit: Visit): boolean {
+  if (one.visit?.target === undefined) return false
+  return one.nexus === other.nexus && one.visit.target === visit.target
 }

@@ -47,6 +47,8 @@ const broken = (reason: string): Verdict => ({ kind: 'broken', reason })
 export interface SessionOptions {
   readonly agreed: Parameters
   readonly nexus: string
+  /** Number of the target port group it came to. */
+  readonly group: number
   /** Undefined: a discovery session. */
   readonly targetName: string | undefined
   readonly units: ReadonlyMap<number, LogicalUnit>

@@ -3,8 +3,10 @@ import { codeName, codeOf } from '../../base/codes.js'
 import type { Log } from '../../base/log.js'
 import type { VolumeSource } from '../../volume/volume.js'
 import { LoginStatus } from '../../wire/iscsi/constants.js'
+import type { Connection } from '../../world/world.js'
 import type { LogicalUnit, Member } from './logical-unit.js'
 import type { Admission, Visit } from './login.js'
+import type { Elsewhere } from './paths.js'
 import {
   type Caller,
   grantOf,
@@ -24,6 +26,7 @@ export interface TargetsOptions {
   readonly book: TargetBook
   readonly units: Units
   readonly log: Log
+  readonly elsewhere?: Elsewhere | undefined
 }
 
 /** A target cannot be opened. The status is for the initiator. */
@@ -72,6 +75,22 @@ export class Targets {
       if (rule !== undefined && rule.luns === undefined) add(name)
     }
     return [...found]
+  }
+
+  /** The way to the node that has a LUN of the target; undefined: there is none but this. Rejects when it cannot be gone. */
+  async elsewhere(target: string, caller: Caller): Promise<Connection | undefined> {
+    const { book, elsewhere, units } = this.#options
+    const rules = book.current
+    const name = nameOfTarget(rules.prefix, target)
+    const rule = name === undefined ? undefined : grantOf(rules, name, caller)
+    if (elsewhere === undefined || name === undefined || rule === undefined) return undefined
+    for (const volume of rule.luns ?? [await this.#asItIs(name)]) {
+      const found = await elsewhere.connect(volume, caller.host)
+      if (found === undefined) continue
+      units.passedOn(volume)
+      return found
+    }
+    return undefined
   }
 
   /** Opens all LUNs of a target, or none. Rejects with TargetRefused. */

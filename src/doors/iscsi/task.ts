@@ -8,6 +8,7 @@
  */
 import { noBytes } from '../../base/bytes.js'
 import type { Room } from '../../base/reply-queue.js'
+import type { ByteRange } from '../../volume/volume.js'
 import { FINAL, NO_TAG } from '../../wire/iscsi/constants.js'
 import * as pdu from '../../wire/iscsi/pdu.js'
 import type { LogicalUnit } from './logical-unit.js'
@@ -29,6 +30,8 @@ export interface Task extends Room {
   /** Nobody is told how it ends, or that it was aborted. */
   fate: 'answer' | 'silence' | 'aborted'
   gathering: Gathering | undefined
+  /** The bytes it may change. */
+  change: ByteRange | undefined
   /** What is to be done when the data is complete. */
   run: (() => void) | undefined
   /** Bytes of memory it counts for. */
@@ -50,6 +53,7 @@ export function newTask(
       state: 'ordered',
       fate: 'answer',
       gathering: undefined,
+      change: undefined,
       run: undefined,
       held: 0,
       over: [],

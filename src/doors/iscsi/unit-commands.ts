@@ -97,18 +97,29 @@ const REPORT_TARGET_PORT_GROUPS: Command = {
   ...{ name: 'REPORT TARGET PORT GROUPS', opcode: Opcode.MAINTENANCE_IN, access: 'free' },
   action: ServiceAction.REPORT_TARGET_PORT_GROUPS,
   usage: [0xa3, 0x0a, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0],
-  plan: ({ cdb }: Issue) => {
+  plan: ({ unit, group, cdb }: Issue) => {
     if (cdb[1]! >> 5 !== 0) return end(INVALID_FIELD)
-    const data = Buffer.alloc(16)
-    data.writeUInt32BE(12, 0)
-    // One group, active and optimised, which is the only state it supports; one port.
-    data[4] = 0x80
-    data[5] = 0x01
-    data.writeUInt16BE(1, 6)
-    data[11] = 1
-    data.writeUInt16BE(1, 14)
-    return reply(data, cdb.readUInt32BE(6))
+    const own = unit.options.group
+    const others = [...unit.members].map((member) => member.group).filter((one) => one !== own)
+    const groups = [...new Set([own, group, ...others])].map((one) => portGroup(one, one === own))
+    const length = Buffer.alloc(4)
+    length.writeUInt32BE(groups.length * GROUP_BYTES)
+    return reply(Buffer.concat([length, ...groups]), cdb.readUInt32BE(6))
   },
+}
+
+const GROUP_BYTES = 12
+
+/** A group of one port: that of the node which has the volume, or one whose node passes on what it hears. */
+function portGroup(group: number, hasVolume: boolean): Buffer {
+  const data = Buffer.alloc(GROUP_BYTES)
+  // Preferred, active and optimised; or active and not optimised. Those two are what there is.
+  data[0] = hasVolume ? 0x80 : 0x01
+  data[1] = 0x03
+  data.writeUInt16BE(group, 2)
+  data[7] = 1
+  data.writeUInt16BE(group, 10)
+  return data
 }
 
 export const UNIT_COMMANDS: readonly Command[] = [

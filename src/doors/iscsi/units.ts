@@ -4,7 +4,12 @@ import { Code, codeOf } from '../../base/codes.js'
 import type { Log } from '../../base/log.js'
 import type { VolumeSource } from '../../volume/volume.js'
 import { LogicalUnit, type Member } from './logical-unit.js'
-import { decodeReservations, encodeReservations, NOTHING_RESERVED } from './reservations.js'
+import {
+  decodeReservations,
+  encodeReservations,
+  NOTHING_RESERVED,
+  type Reservations,
+} from './reservations.js'
 
 /** Where reservations are kept that survive restarts: with the volume, for whichever node serves it next. */
 export interface ReservationStore {
@@ -18,6 +23,11 @@ export interface UnitsOptions {
   readonly source: VolumeSource
   readonly store: ReservationStore
   readonly log: Log
+  readonly group: number
+  /** Of this process, unlike any other's. */
+  readonly life: string
+  /** Whether a node of this target port group is in the cluster. */
+  isPresent(group: number): boolean
   /** Of the cluster, for identifiers that are the same on every node. */
   identity(): string
 }
@@ -38,9 +48,16 @@ interface Entry {
 export class Units {
   readonly #options: UnitsOptions
   readonly #entries = new Map<string, Entry>()
+  /** Volumes whose initiators this node has passed on. */
+  readonly #passed = new Set<string>()
 
   constructor(options: UnitsOptions) {
     this.#options = options
+  }
+
+  /** Another node has it, and initiators come to this one: the disk they know is still the same when that one dies. */
+  passedOn(volumeName: string): void {
+    this.#passed.add(volumeName)
   }
 
   /** Rejects with a SheepError: NO_VDI, NO_TAG, VDI_LOCKED. */
@@ -89,36 +106,55 @@ export class Units {
   }
 
   #make({ name, blockBytes, readOnly }: UnitWish): LogicalUnit {
-    const { identity, store } = this.#options
+    const { identity, store, group, life } = this.#options
     const hash = createHash('sha256').update(`${identity()}\0${name}`).digest()
     const naa = Buffer.from(hash.subarray(0, 8))
     // NAA 3: assigned by whoever runs it; the rest is the hash.
     naa[0] = 0x30 | (naa[0]! & 0x0f)
     return new LogicalUnit({
-      ...{ name, naa, blockBytes, readOnly },
-      keep: (kept) => store.save(name, kept === undefined ? undefined : encodeReservations(kept)),
+      ...{ name, group, naa, blockBytes, readOnly },
+      keep: async (kept) => {
+        const keeper = { group, life }
+        // Nobody else has anything to do with those of what cannot be written.
+        if (readOnly || name.includes('@')) return
+        await store.save(name, kept === undefined ? undefined : encodeReservations(kept, keeper))
+      },
     })
   }
 
   async #open(unit: LogicalUnit): Promise<void> {
-    const { source, store, log } = this.#options
+    const { source, log } = this.#options
     const { name } = unit.options
     const volume = await source.open(name)
     try {
-      const kept = volume.readOnly ? undefined : await store.load(name)
-      const found = kept === undefined ? undefined : decodeReservations(kept)
-      if (kept !== undefined && found === undefined) {
-        log.error('iscsi.reservations.unreadable', { volume: name })
-      }
-      // Another node may have changed what is kept, or taken it away.
-      if (found !== undefined) unit.reservations = found
-      else if (unit.reservations.aptpl) unit.reservations = NOTHING_RESERVED
+      if (!volume.readOnly && !unit.options.readOnly) unit.reservations = await this.#kept(name)
       if (volume.sizeBytes < unit.blockBytes) log.warn('iscsi.volume.empty', { volume: name })
       unit.opened(volume)
     } catch (error) {
       await volume.close()
       throw error
     }
+  }
+
+  /**
+   * Reservations of a volume that is being opened. Those without APTPL end when the disk loses its power: with the process
+   * that kept them, unless another node went on showing the disk to initiators.
+   */
+  async #kept(name: string): Promise<Reservations> {
+    const { store, log, life, group, isPresent } = this.#options
+    const bytes = await store.load(name)
+    const isGoingOn = this.#passed.delete(name)
+    if (bytes === undefined) return NOTHING_RESERVED
+    const found = decodeReservations(bytes)
+    if (found === undefined) {
+      log.error('iscsi.reservations.unreadable', { volume: name })
+      return NOTHING_RESERVED
+    }
+    const { state, keeper } = found
+    const isOthers = keeper.group !== group && isPresent(keeper.group)
+    if (state.aptpl || isGoingOn || keeper.life === life || isOthers) return state
+    await store.save(name, undefined)
+    return NOTHING_RESERVED
   }
 }
 

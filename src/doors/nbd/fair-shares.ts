@@ -6,7 +6,7 @@
  * Work is counted in pieces of 64 KiB, begun ones whole. A connection that finds its export's part used up stops
  * reading and is called when there is room; which connection of one export goes first changes from time to time.
  */
-import { LeftBehind } from './left-behind.js'
+import { LeftBehind } from '../../volume/left-behind.js'
 
 /** Pieces at work for all exports together, while several are busy. */
 const WINDOW_PIECES = 64

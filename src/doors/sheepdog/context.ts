@@ -4,12 +4,20 @@ import type { Reply } from '../../sheep/answer.js'
 import type { Caller } from '../../sheep/caller.js'
 import type { SheepNode } from '../../sheep/node.js'
 import type { Frame } from '../../wire/sheepdog/frame.js'
+import type { IscsiPath } from '../../wire/sheepdog/iscsi-path.js'
 import type { NbdRecord } from '../../wire/sheepdog/nbd-statistics.js'
+import type { Connection } from '../../world/world.js'
 import type { LogLevelControl } from './log-level.js'
 
 export interface NbdFigures {
   /** Records from an id on, in the order of ids, at most `most`. */
   records(firstId: number, most: number): readonly NbdRecord[]
+}
+
+/** Initiators that other nodes pass on. */
+export interface PassedInitiators {
+  /** Undefined: this daemon has no iSCSI door. */
+  take: ((connection: Connection, path: IscsiPath) => void) | undefined
 }
 
 export interface DoorContext {
@@ -19,6 +27,7 @@ export interface DoorContext {
   readonly logLevel: LogLevelControl
   /** What the NBD door of this daemon has served. */
   readonly nbd: NbdFigures
+  readonly iscsi?: PassedInitiators
 }
 
 export interface Operation {

@@ -8,6 +8,7 @@ import { admitting } from './admission.js'
 import { CACHE_OPERATIONS } from './cache-ops.js'
 import type { DoorContext, OperationTable } from './context.js'
 import { Greetings } from './greetings.js'
+import { ISCSI_OPERATIONS } from './iscsi-ops.js'
 import { LOCK_OPERATIONS } from './lock-ops.js'
 import { NBD_OPERATIONS } from './nbd-ops.js'
 import { NODE_OPERATIONS } from './node-ops.js'
@@ -46,6 +47,7 @@ const OPERATIONS: OperationTable = new Map([
   ...LOCK_OPERATIONS,
   ...CACHE_OPERATIONS,
   ...NBD_OPERATIONS,
+  ...ISCSI_OPERATIONS,
 ])
 
 /** Rejects with the listen error (EADDRINUSE, EACCES, ...) when one of the addresses is not to be had. */

@@ -53,6 +53,8 @@ export class SheepdogSession implements Greeter {
   /** A HELLO is being answered: what is behind it may not be begun. */
   #greeting = false
   readonly #idle: (() => void)[] = []
+  /** Whose the connection is after the next answer. */
+  #heir: ((connection: Connection) => void) | undefined
 
   constructor(options: {
     readonly connection: Connection
@@ -104,6 +106,12 @@ export class SheepdogSession implements Greeter {
   whenIdle(fn: () => void): void {
     if (this.#changing === 0) fn()
     else this.#idle.push(fn)
+  }
+
+  handOver(to: (connection: Connection) => void): boolean {
+    if (this.#inFlight > 1 || !this.#reader.isEmpty) return false
+    this.#heir = to
+    return true
   }
 
   #received(chunk: Buffer): void {
@@ -162,6 +170,10 @@ export class SheepdogSession implements Greeter {
       stats.end(request.opcode, answer.body?.length ?? 0)
       if (isBetterUnsaid(request, answer.result)) this.cut()
       else this.#answer(request, answer)
+      if (this.#heir !== undefined) {
+        this.#pass(this.#heir)
+        return
+      }
       if (BORROWING.has(request.opcode)) request.release()
       this.#adjust()
       if (this.#closing && this.#inFlight === 0) this.#finish()
@@ -169,6 +181,12 @@ export class SheepdogSession implements Greeter {
     }
     this.#adjust()
     this.#perform(request, reply)
+  }
+
+  #pass(heir: (connection: Connection) => void): void {
+    this.#outbox.flush()
+    this.#over()
+    heir(this.#connection)
   }
 
   #perform(request: Frame, reply: Reply): void {

@@ -148,6 +148,12 @@ export class FrameReader {
     }
   }
 
+  /** Whether everything that has come was a frame that `next` gave. */
+  get isEmpty(): boolean {
+    const isDone = this.#at === this.#chunk.length && this.#later.length === 0
+    return isDone && this.#headFill === 0 && this.#body === undefined
+  }
+
   /** The next frame that is complete, else undefined. Throws MalformedFrame. */
   next(): Frame | undefined {
     for (;;) {

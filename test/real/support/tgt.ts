@@ -100,7 +100,7 @@ export class Path {
   #heard = ''
   #wake: () => void = () => undefined
 
-  constructor(t: Owner, { url }: Target) {
+  constructor(t: Owner, { url }: { readonly url: string }) {
     this.#process = start(['qemu-io', '-f', 'raw', '-t', 'none', url], { interactive: true })
     t.teardown(() => this.kill())
     const hear = (chunk: Buffer): void => {

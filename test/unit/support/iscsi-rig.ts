@@ -4,6 +4,7 @@
  */
 import { crc32c } from '../../../src/base/crc32c.js'
 import { silentLog } from '../../../src/base/log.js'
+import type { Elsewhere } from '../../../src/doors/iscsi/paths.js'
 import { type IscsiServer, iscsiShared, startIscsiServer } from '../../../src/doors/iscsi/server.js'
 import { NO_TARGET_RULES, type TargetRules } from '../../../src/doors/iscsi/target-rules.js'
 import type { ReservationStore } from '../../../src/doors/iscsi/units.js'
@@ -277,9 +278,16 @@ export interface Rig {
   connect(): Initiator
 }
 
+let lives = 0
+
 /** `store` outlives the rig where a restart is played. */
 export async function iscsiRig(
-  options: { rules?: TargetRules; store?: ReservationStore; sizeBytes?: number } = {},
+  options: {
+    rules?: TargetRules
+    store?: ReservationStore
+    sizeBytes?: number
+    elsewhere?: Elsewhere
+  } = {},
 ): Promise<Rig> {
   const volume = new MemoryVolume('v', { sizeBytes: options.sizeBytes ?? 64 * 1024 * 1024 })
   const source = new MemorySource(volume)
@@ -289,6 +297,7 @@ export async function iscsiRig(
     log: silentLog,
     shared: iscsiShared({
       ...{ source, log: silentLog, store: options.store ?? memoryStore() },
+      ...{ elsewhere: options.elsewhere, life: `${++lives}` },
       ...{ book: { current: options.rules ?? NO_TARGET_RULES }, identity: () => 'a cluster' },
     }),
     address: { host: '127.0.0.1', port: 3260 },

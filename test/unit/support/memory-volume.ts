@@ -6,6 +6,7 @@ import { Code, type Done, SheepError } from '../../../src/base/codes.js'
 import type { Vid } from '../../../src/model/oid.js'
 import type {
   ByteRange,
+  Decide,
   ExportInfo,
   Extent,
   OwnedExtent,
@@ -72,6 +73,15 @@ export class MemoryVolume implements Volume {
       this.calls.push(`zero ${range.offset}+${range.length}${how}`)
     }
     this.tap('zero', () => this.#zero(range, options, done), done)
+  }
+
+  update(range: ByteRange, decide: Decide, fua: boolean, done: Done): void {
+    const found = Buffer.alloc(range.length)
+    this.read(range.offset, found, (code) => {
+      const next = code === Code.SUCCESS ? decide(found) : undefined
+      if (next === undefined) done(code)
+      else this.write(range.offset, next, fua, done)
+    })
   }
 
   discard(range: ByteRange, fua: boolean, done: Done): void {

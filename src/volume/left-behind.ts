@@ -4,7 +4,7 @@
  * bytes. So what changes the same bytes waits until it has ended; what waits itself when its client goes is never begun.
  */
 
-/** Bytes of an export. */
+/** Bytes of a volume. */
 export interface Change {
   readonly offset: number
   readonly length: number
