@@ -45,8 +45,8 @@ fi
 
 node=$(command -v node) || { echo 'install.sh: node is not in the path' >&2; exit 1; }
 node=$(readlink -f -- "$node")
-sheep=$package/build/src/bin/sheep.cjs
-sheepfs=$package/build/src/bin/sheepfs.js
+sheep=$package/build/bin/sheep.cjs
+sheepfs=$package/build/bin/sheepfs.js
 [ -e "$sheep" ] || { echo "install.sh: $sheep is missing: run 'npm run setup' first" >&2; exit 1; }
 # Units do not see the home directories of users (ProtectHome=).
 case $node:$package in

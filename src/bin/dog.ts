@@ -3,7 +3,6 @@
 import { execFile, spawn } from 'node:child_process'
 import { lookup } from 'node:dns/promises'
 import { appendFile } from 'node:fs/promises'
-import { createRequire } from 'node:module'
 import { isatty } from 'node:tty'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -15,6 +14,7 @@ import { NodeClock } from '../world/node/clock.js'
 import { NodeImages } from '../world/node/images.js'
 import { NodeNbdKernel } from '../world/node/nbd-kernel.js'
 import { NodeNetwork } from '../world/node/network.js'
+import { packageVersion } from '../world/node/package.js'
 import { NodeRandom } from '../world/node/random.js'
 
 const COLUMNS_WITHOUT_TERMINAL = 80
@@ -45,7 +45,7 @@ const io: DogIo = {
   // A descriptor's kind is known without opening it.
   stdinIsTTY: isatty(0),
   columns: process.stdout.columns || COLUMNS_WITHOUT_TERMINAL,
-  version: version(),
+  version: packageVersion(),
   resolve: async (name) => {
     try {
       return (await lookup(name)).address
@@ -99,11 +99,6 @@ function onInterrupt(stop: () => void): () => void {
   return () => {
     for (const signal of signals) process.removeListener(signal, stop)
   }
-}
-
-function version(): string {
-  const about: { version: string } = createRequire(import.meta.url)('../../../package.json')
-  return about.version
 }
 
 // Each write reports its own failure; without a listener the stream would end the process first.

@@ -174,7 +174,7 @@ Attach its volume ${VOLUME} (${VOLUME_SIZE}), one at a time:
   a block device      sudo nbd-client -N ${VOLUME} 127.0.0.1 ${nbd} /dev/nbd0
   a copy in           nbdcopy disk.img ${uri}
 
-Look around:          node build/src/bin/dog.js node list -p ${sheep[0]}
+Look around:          node build/bin/dog.js node list -p ${sheep[0]}
 Stop:                 Ctrl-C here. Start again with the same --data to find everything as it was.
 `
 }

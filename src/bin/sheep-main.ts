@@ -1,7 +1,7 @@
 /** The process `sheep`: arguments, daemonising, signals, pid file, exit status. It is up when it is a member of its cluster. */
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
+import { packageVersion } from '../world/node/package.js'
 import { type Background, complain, daemonise, isBackground, report } from './daemonise.js'
 import { runFront } from './front.js'
 import { DOORS, forgetSockets, passedSockets } from './service/activation.js'
@@ -15,11 +15,6 @@ const SHEEP: Background = {
   entry: fileURLToPath(new URL('./sheep.cjs', import.meta.url)),
   mark: 'SHEEPDOG_DAEMON',
   logPlace: 'sheep.log',
-}
-
-function version(): string {
-  const about: { version: string } = createRequire(import.meta.url)('../../../package.json')
-  return about.version
 }
 
 function writePidFile(path: string): void {
@@ -81,7 +76,7 @@ async function run(options: SheepOptions): Promise<number> {
 }
 
 async function main(): Promise<number> {
-  const parsed = parseSheepOptions(process.argv.slice(2), version())
+  const parsed = parseSheepOptions(process.argv.slice(2), packageVersion())
   if (parsed.kind === 'exit') return parsed.status
   const isDaemon = isBackground(SHEEP)
   const { options } = parsed

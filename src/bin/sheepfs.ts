@@ -1,7 +1,6 @@
 #!/usr/bin/env node
 /** The process `sheepfs`: mounts, serves until it is unmounted or told to end. It is up when it has mounted. */
 import { lookup } from 'node:dns/promises'
-import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { silentLog } from '../base/log.js'
 import { dogMain } from '../dog/main.js'
@@ -14,6 +13,7 @@ import { mountFuse } from '../world/node/fuse.js'
 import { NodeImages } from '../world/node/images.js'
 import { type NodeLog, openLog } from '../world/node/log.js'
 import { NodeNetwork } from '../world/node/network.js'
+import { packageVersion } from '../world/node/package.js'
 import { NodeRandom } from '../world/node/random.js'
 import type { Address } from '../world/world.js'
 import { type Background, daemonise, isBackground, report } from './daemonise.js'
@@ -31,8 +31,6 @@ const SHEEPFS: Background = {
 const FIRST_ANSWER_MS = 10_000
 /** What is open gets this long to be flushed when the mount ends; no sheep may be there any more. */
 const END_MS = 10_000
-
-const about: { version: string } = createRequire(import.meta.url)('../../../package.json')
 
 /** Addresses of all sheep. The cluster must answer before anything is mounted: an empty tree would pass for an empty cluster. */
 async function members(volumes: RemoteVolumes, { host, port }: SheepfsOptions): Promise<Address[]> {
@@ -69,7 +67,7 @@ async function dogText(sheep: Address, words: readonly string[]): Promise<string
       stderr: { write: (text) => void said.push(String(text)) },
       stdin: nobody(),
       columns: 80,
-      version: about.version,
+      version: packageVersion(),
       resolve: async (name) => {
         const found = await lookup(name).catch(() => undefined)
         return found?.address
@@ -166,7 +164,7 @@ async function endInTime(fileSystem: FileSystem, log: NodeLog): Promise<boolean>
 }
 
 async function main(): Promise<number> {
-  const parsed = parseSheepfsOptions(process.argv.slice(2), about.version)
+  const parsed = parseSheepfsOptions(process.argv.slice(2), packageVersion())
   if (parsed.kind === 'exit') return parsed.status
   const isDaemon = isBackground(SHEEPFS)
   return parsed.options.foreground || isDaemon ? run(parsed.options, isDaemon) : daemonise(SHEEPFS)

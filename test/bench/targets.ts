@@ -40,7 +40,7 @@ async function startSheepTarget(
   top: string,
   mebibytes: number,
 ): Promise<Target> {
-  if (!existsSync(SHEEP)) throw new Error('no build/src/bin/sheep.cjs; npm run build')
+  if (!existsSync(SHEEP)) throw new Error('no build/bin/sheep.cjs; npm run build')
   const cluster = await startCluster(owner, { nodes, copies: nodes, top })
   await cluster.dog('vdi create', 'bench', `${mebibytes}M`)
   return { name, uri: cluster.uri('bench'), pids: cluster.nodes.map((node) => node.pid) }

@@ -127,7 +127,7 @@ WatchdogSec=3
 `
 
 const SCRIPT = `
-dog() { ${BOX_NODE} ${BOX_PROJECT}/build/src/bin/dog.js "$@"; }
+dog() { ${BOX_NODE} ${BOX_PROJECT}/build/bin/dog.js "$@"; }
 show() { systemctl show --value -p "$2" "$1"; }
 waits() { for i in $(seq 300); do if eval "$1"; then return 0; fi; sleep 0.1; done; echo "never: $1"; return 1; }
 sh ${BOX_PROJECT}/systemd/install.sh

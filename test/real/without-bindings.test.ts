@@ -66,7 +66,7 @@ needing()('what npm packs runs from anywhere, with units and without a compiler'
   await run([
     'grep',
     '-q',
-    `ExecStart=.* ${top}/build/src/bin/sheep.cjs -f`,
+    `ExecStart=.* ${top}/build/bin/sheep.cjs -f`,
     `${root}/etc/systemd/system/sheep.service`,
   ])
 
@@ -88,7 +88,7 @@ needing()('what npm packs runs from anywhere, with units and without a compiler'
   const left = await tryRun(['ls', `${top}/build/native/posix.node`])
   t.not(left.code, 0)
   t.regex(
-    (await run([process.execPath, `${top}/build/src/bin/sheep.cjs`, '--help'])).stdout,
+    (await run([process.execPath, `${top}/build/bin/sheep.cjs`, '--help'])).stdout,
     /^Usage:/m,
   )
 })

@@ -1,10 +1,10 @@
 /** The daemons of a quick-start cluster as child processes, and `dog` to talk to them. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
-import { fileURLToPath } from 'node:url'
+import { PACKAGE_ROOT } from '../../world/node/package.js'
 
-const SHEEP = fileURLToPath(new URL('../sheep.cjs', import.meta.url))
-const DOG = fileURLToPath(new URL('../dog.js', import.meta.url))
+const SHEEP = `${PACKAGE_ROOT}/build/bin/sheep.cjs`
+const DOG = `${PACKAGE_ROOT}/build/bin/dog.js`
 const WORDS_BYTES_MAX = 16_384
 const LOG_TAIL_LINES = 15
 const DOG_MS = 60_000

@@ -37,7 +37,7 @@ function taken(port: number, directory: string): string {
   return [
     `port ${port} is taken, and the nodes in ${directory} are known to each other by their ports.`,
     'Is this cluster running already? Then stop it with:',
-    `    node build/src/bin/dog.js cluster shutdown -p ${port}`,
+    `    node build/bin/dog.js cluster shutdown -p ${port}`,
     'If another program has the port, stop that one, or begin anew with another --data directory.',
   ].join('\n')
 }

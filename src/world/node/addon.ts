@@ -6,8 +6,9 @@
  * sees on a machine with a compiler what happens on one without.
  */
 import { createRequire } from 'node:module'
+import { PACKAGE_ROOT } from './package.js'
 
-export const ADDONS = ['posix', 'erasure', 'cpg', 'service'] as const
+export const ADDONS = ['posix', 'erasure', 'cpg', 'service', 'fuse', 'nbd'] as const
 export type AddonName = (typeof ADDONS)[number]
 
 /** What the binding exports, or why there is none. */
@@ -24,8 +25,7 @@ export function loadAddon(name: AddonName): Loaded {
     return { absent: `SHEEPDOG_WITHOUT hides the binding '${name}'` }
   }
   try {
-    // As seen from build/src/world/node.
-    return { binding: load(`../../../native/${name}.node`) as unknown }
+    return { binding: load(`${PACKAGE_ROOT}/build/native/${name}.node`) as unknown }
   } catch (error) {
     const reason = error instanceof Error ? error.message.split('\n', 1)[0] : String(error)
     return { absent: `the binding '${name}' is not built or does not load (${reason})` }

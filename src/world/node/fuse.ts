@@ -1,11 +1,8 @@
 /** FUSE of this machine, over native-bindings/fuse/fuse.c: mounts as root by mount(2), else by fusermount3. */
 import { spawnSync } from 'node:child_process'
 import { closeSync, statSync, writeFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import type { FuseDevice, FuseEvents } from '../fuse.js'
-
-/** build/native/fuse.node as seen from build/src/world/node. */
-const ADDON = '../../../native/fuse.node'
+import { loadAddon } from './addon.js'
 
 /** mount(2), umount2(2). */
 const MS_RDONLY = 1
@@ -66,14 +63,9 @@ const FLAG_BITS = {
 
 /** Throws an Error that names the remedy when the binding is missing or does not load. */
 function loadBinding(): Binding {
-  try {
-    return createRequire(import.meta.url)(ADDON) as Binding
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
-    throw new Error(`the FUSE binding does not load; run \`npm run build\` (${reason})`, {
-      cause: error,
-    })
-  }
+  const { binding, absent } = loadAddon('fuse')
+  if (absent === undefined) return binding as Binding
+  throw new Error(`sheepfs needs its FUSE binding; run \`npm run build\` (${absent})`)
 }
 
 /** Throws an Error with a sentence for people when it cannot be mounted. */

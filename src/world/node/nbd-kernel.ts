@@ -1,15 +1,12 @@
 /** The kernel's NBD client, over native-bindings/nbd/nbd.c, sysfs and the device nodes. */
 import { existsSync, constants as fsConstants } from 'node:fs'
 import { open, readdir, readFile } from 'node:fs/promises'
-import { createRequire } from 'node:module'
 import { endianness } from 'node:os'
-import { fileURLToPath } from 'node:url'
 import type { IoctlSettings, KernelDevice, NbdKernel } from '../nbd-kernel.js'
 import type { Connection } from '../world.js'
+import { loadAddon } from './addon.js'
 import { SocketConnection } from './connection.js'
 
-/** build/native/nbd.node as seen from build/src/world/node. */
-const ADDON = '../../../native/nbd.node'
 const SYSFS = '/sys/block'
 /** Sysfs counts in these, whatever the device's blocks are. */
 const SECTOR_BYTES = 512
@@ -34,12 +31,13 @@ let loaded: Binding | undefined
 function binding(): Binding {
   if (loaded !== undefined) return loaded
   if (endianness() !== 'LE') throw new Error('netlink is spoken on little-endian machines only')
-  if (!existsSync(fileURLToPath(new URL(ADDON, import.meta.url)))) {
+  const { binding: found, absent } = loadAddon('nbd')
+  if (absent !== undefined) {
     throw new Error(
-      'this dog was built without its NBD binding (Debian: apt-get install gcc libc6-dev, then npm run build)',
+      `this dog is without its NBD binding (Debian: apt-get install gcc libc6-dev, then npm run build): ${absent}`,
     )
   }
-  loaded = createRequire(import.meta.url)(ADDON) as Binding
+  loaded = found as Binding
   return loaded
 }
 

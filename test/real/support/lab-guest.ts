@@ -30,7 +30,7 @@ const CONSOLE_TAIL = 4000
 const BASE = ['bash', 'flock'] as const
 /** This project as the guest has it; never where the host has it, which may be below a mount point. */
 const GUEST_PROJECT = '/sheepdog'
-export const LAB_DOG = `node ${GUEST_PROJECT}/build/src/bin/dog.js`
+export const LAB_DOG = `node ${GUEST_PROJECT}/build/bin/dog.js`
 /**
  * Several runs of `dog`, one after the other, in one process, because an emulated machine takes seconds to start Node.
  * Lines on standard input: `STATUS words` is a run and the status it must end with, `! command` one of the shell.
@@ -47,11 +47,11 @@ for (const [index, line] of readFileSync(0, 'utf8').trim().split('\\n').entries(
     execSync('set -e; ' + words.join(' '), { stdio: ['ignore', 'inherit', 'inherit'], shell: '/usr/bin/bash' })
     continue
   }
-  process.argv = [process.argv[0], '${GUEST_PROJECT}/build/src/bin/dog.js', ...words]
+  process.argv = [process.argv[0], '${GUEST_PROJECT}/build/bin/dog.js', ...words]
   const status = await new Promise((resolve) => {
     process.exit = resolve
     // Another name makes it another module; what it imports is loaded once.
-    void import('${GUEST_PROJECT}/build/src/bin/dog.js?' + index)
+    void import('${GUEST_PROJECT}/build/bin/dog.js?' + index)
   })
   if (status === Number(expected)) continue
   console.error('status ' + status + ' of dog ' + words.join(' '))

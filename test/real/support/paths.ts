@@ -3,8 +3,8 @@ import { fileURLToPath } from 'node:url'
 
 /** The project's top directory, with a slash at its end. */
 export const PROJECT = fileURLToPath(new URL('../../../../', import.meta.url))
-export const SHEEP = `${PROJECT}build/src/bin/sheep.cjs`
-export const DOG = `${PROJECT}build/src/bin/dog.js`
-export const SHEEPFS = `${PROJECT}build/src/bin/sheepfs.js`
+export const SHEEP = `${PROJECT}build/bin/sheep.cjs`
+export const DOG = `${PROJECT}build/bin/dog.js`
+export const SHEEPFS = `${PROJECT}build/bin/sheepfs.js`
 /** Downloads and prepared things that outlive a run; not tracked. */
 export const CACHE = `${PROJECT}.cache/`
