@@ -79,6 +79,12 @@ export class ReplyQueue {
     this.#used += length
   }
 
+  /** What was reserved will be queued in so many parts (`add` each). */
+  divide({ reply }: Room, parts: number): void {
+    const block = this.#blockOf(reply)
+    if (block !== undefined) block.pending += parts - 1
+  }
+
   /** Nothing will be queued of what was reserved. */
   forgo({ reply }: Room): void {
     const block = this.#blockOf(reply)

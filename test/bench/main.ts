@@ -9,6 +9,7 @@
  *   --dir DIR       where all files lie (the system's temporary directory)
  *   --json FILE     also write every figure there
  *   --sheepdog      the sheepdog protocol's door instead (sheepdog.ts)
+ *   --iscsi         the iSCSI door instead, beside tgt (iscsi.ts)
  *   --coding        only the arithmetic of erasure coding: the native binding beside the portable twin
  *
  * The machine is shared and drifts, so rounds are interleaved and only ratios within one run mean much.
@@ -19,6 +20,7 @@ import { parseArgs } from 'node:util'
 import type { Owner } from '../real/support/owner.js'
 import { ensureTools } from '../real/support/packages.js'
 import { codingReport } from './coding.js'
+import { benchIscsiDoor, ISCSI_NAMES } from './iscsi.js'
 import { fill, JOBS, type Job, runJob, type Sample, transfer } from './jobs.js'
 import { memoryMebibytes } from './processes.js'
 import {
@@ -43,6 +45,12 @@ async function main(): Promise<void> {
   if (process.argv.includes('--sheepdog')) {
     await withOwner(options, async (owner) => {
       console.log(await benchSheepdogDoor(owner, { ...options, say }))
+    })
+    return
+  }
+  if (process.argv.includes('--iscsi')) {
+    await withOwner(options, async (owner) => {
+      console.log(await benchIscsiDoor(owner, { ...options, say }))
     })
     return
   }
@@ -83,6 +91,7 @@ function readOptions(): Options {
       dir: { type: 'string', default: tmpdir() },
       json: { type: 'string' },
       sheepdog: { type: 'boolean' },
+      iscsi: { type: 'boolean' },
     },
   })
   const number = (name: string, text: string, least: number) => {
@@ -91,9 +100,10 @@ function readOptions(): Options {
     throw new Error(`--${name} takes a number from ${least} up, not ${text}`)
   }
   const only = values.only.split(',').filter(Boolean)
+  const all = values.iscsi === true ? ISCSI_NAMES : [...TARGETS, ...JOBS].map(({ name }) => name)
   for (const word of only) {
-    const known = [...TARGETS, ...JOBS].some(({ name }) => name.includes(word))
-    if (!known) throw new Error(`--only: no server and no job is called ${word}`)
+    if (!all.some((name) => name.includes(word)))
+      throw new Error(`--only: no server and no job is called ${word}`)
   }
   return {
     runs: number('runs', values.runs, 1),

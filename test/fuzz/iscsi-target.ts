@@ -58,7 +58,7 @@ async function oneConnection(rig: Rig, dice: Dice, late: (() => void)[]): Promis
   for (let at = 0; at + 4 <= stream.length; at++) used.add(stream.readUInt32BE(at))
   for (const chunk of chunksOf(stream, dice)) {
     if (one.isClosed) break
-    one.wire.events?.data(Buffer.from(chunk))
+    one.wire.receive(chunk)
     if (dice.below(4) === 0) while (late.length > 0) late.splice(dice.below(late.length), 1)[0]!()
     if (dice.below(8) === 0) await settle()
   }

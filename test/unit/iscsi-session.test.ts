@@ -414,8 +414,8 @@ test('PREEMPT AND ABORT does not wait for a reservation request that waits for i
   }
   t.is(await one.outcome(prout(0, 0, 1)), 'good')
   t.is(await two.outcome(prout(0, 0, 2)), 'good')
-  one.wire.events?.data(one.commandPdu(prout(5, 1, 2)))
-  two.wire.events?.data(two.commandPdu(prout(1, 2, 0)))
+  one.wire.receive(one.commandPdu(prout(5, 1, 2)))
+  two.wire.receive(two.commandPdu(prout(1, 2, 0)))
   await settle()
   t.deepEqual(one.answers().map(outcomeOf), ['good'])
   // The other's was aborted by it, and says so.

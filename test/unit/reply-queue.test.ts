@@ -70,3 +70,20 @@ test('a connection with one request at a time answers from the same memory each 
   }
   t.deepEqual([...places], [0])
 })
+
+test('memory that is queued in parts, others between them, is used again when all of them have been sent', (t) => {
+  const queue = new ReplyQueue(new BufferPool({ scribble: true }))
+  const large = reserved(queue, 1000 * KIB)
+  large.reply.write('onetwo', 0, 'latin1')
+  queue.divide(large, 2)
+  queue.add(large.reply, 0, 3)
+  queued(queue, 'and')
+  const first = queue.take()
+  queue.add(large.reply, 3, 3)
+  const second = queue.take()
+  first.sent()
+  t.not(reserved(queue, 1000 * KIB).reply.buffer, large.reply.buffer)
+  t.deepEqual([...first.pieces, ...second.pieces].map(String), ['one', 'and', 'two'])
+  second.sent()
+  t.is(reserved(queue, 1000 * KIB).reply.buffer, large.reply.buffer)
+})

@@ -5,6 +5,7 @@
  *   login --opened--> session --logout, shutdown--> ending --close--> gone
  *        \--the volume is another node's--> passed --close--> gone
  */
+import type { BufferPool } from '../../base/buffer-pool.js'
 import { noBytes } from '../../base/bytes.js'
 import { Inbox } from '../../base/inbox.js'
 import { describe, type Log } from '../../base/log.js'
@@ -46,6 +47,8 @@ export interface ClientOptions {
   readonly lobby: Lobby
   /** Another node passes it on. */
   readonly via?: IscsiPath | undefined
+  /** For answers and the data of writes. */
+  readonly pool: BufferPool
   /** The connection is closed and the units handed back. */
   gone(): void
 }
@@ -60,7 +63,7 @@ export class IscsiClient implements ConnectionEvents {
   readonly #options: ClientOptions
   readonly #connection: Connection
   readonly #inbox = new Inbox()
-  readonly #replies = new ReplyQueue()
+  readonly #replies: ReplyQueue
   readonly #login: Login
   #session: Session | undefined
   #tunnel: Tunnel | undefined
@@ -84,6 +87,7 @@ export class IscsiClient implements ConnectionEvents {
     this.#connection = connection
     // Nobody is sent around.
     this.#isRouted = via !== undefined
+    this.#replies = new ReplyQueue(options.pool)
     this.over = new Promise((resolve) => {
       this.#isOver = resolve
     })
@@ -120,18 +124,24 @@ export class IscsiClient implements ConnectionEvents {
 
   data(chunk: Buffer): void {
     if (this.#tunnel !== undefined) {
-      this.#tunnel.send(chunk)
+      // It is borrowed, and may wait there.
+      this.#tunnel.send(Buffer.from(chunk))
       return
     }
     if (this.#state === 'ending' || this.#state === 'gone') return
     this.#heard = this.#options.clock.monotonic()
     this.#pinged = false
-    this.#inbox.push(chunk)
+    this.#inbox.push(chunk, true)
     if (!this.#stalled()) this.#run()
     else if (!this.#paused) {
       this.#paused = true
       this.#connection.pause()
     }
+    this.#inbox.keep()
+  }
+
+  room(): Buffer | undefined {
+    return this.#session?.room(this.#inbox)
   }
 
   drain(): void {
@@ -299,7 +309,7 @@ export class IscsiClient implements ConnectionEvents {
   #member: Member | undefined
 
   #begin(visit: Visit): void {
-    const { lobby, log, clock } = this.#options
+    const { lobby, log, clock, pool } = this.#options
     const login = this.#login
     this.tsih = lobby.nextTsih()
     const last = login.opened(this.tsih)
@@ -310,7 +320,7 @@ export class IscsiClient implements ConnectionEvents {
     const portal = via === undefined ? portalOf(this.#connection.localHost, lobby) : undefined
     this.#session = new Session({
       ...{ agreed: login.agreed, nexus: this.nexus, group, targetName: target, units: this.#units },
-      ...{ replies: this.#replies, cmdSn: login.cmdSn, statSn: login.statSn },
+      ...{ pool, replies: this.#replies, cmdSn: login.cmdSn, statSn: login.statSn },
       targets: (wanted) => this.#listTargets(wanted, { initiator, host }, portal),
       coldReset: () => lobby.coldReset(target ?? ''),
       late: this.#late,

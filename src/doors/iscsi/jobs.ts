@@ -1,5 +1,5 @@
 /** The SCSI commands of one session: started, fed with data, ended, aborted. */
-
+import type { BufferPool } from '../../base/buffer-pool.js'
 import type { ByteRange } from '../../volume/volume.js'
 import {
   CommandFlag,
@@ -12,11 +12,13 @@ import * as pdu from '../../wire/iscsi/pdu.js'
 import { Status } from '../../wire/scsi/constants.js'
 import { GOOD, INVALID_OPCODE, type Outcome } from '../../wire/scsi/sense.js'
 import { BAD_DATA, planOf, planOfNobody } from './commands.js'
+import { Gathering } from './gathering.js'
+import type { Incoming, Place } from './incoming.js'
 import type { LogicalUnit } from './logical-unit.js'
 import { NO_RESIDUAL, type Output, residualOf } from './output.js'
 import type { Parameters } from './parameters.js'
 import type { Plan } from './plan.js'
-import { Gathering, newTask, type Task } from './task.js'
+import { type Head, newHead, newTask, type Task } from './task.js'
 
 export interface JobsOptions {
   readonly agreed: Parameters
@@ -25,9 +27,13 @@ export interface JobsOptions {
   readonly targetName: string | undefined
   readonly units: ReadonlyMap<number, LogicalUnit>
   readonly output: Output
+  readonly pool: BufferPool
   late(): void
   isBlocked(): boolean
 }
+
+type ReadPlan = Extract<Plan, { kind: 'read' }>
+type TakePlan = Extract<Plan, { kind: 'take' }>
 
 const ABORTED_BY_OTHERS: Outcome = { status: Status.TASK_ABORTED }
 
@@ -46,6 +52,8 @@ export class Jobs {
   #transferTag = 0
   #idle: (() => void)[] = []
   #isEnded = false
+  /** Headers of commands that are over. */
+  readonly #heads: Head[] = []
 
   constructor(options: JobsOptions) {
     this.#options = options
@@ -57,79 +65,81 @@ export class Jobs {
     return this.#tasks.size + this.#dying.size
   }
 
+  /** Where the data behind a command's header is to go: at the beginning of all the command takes, if there is room. */
+  placeOfCommand(header: Buffer, bytes: number): Place | undefined {
+    const isWrite = (pdu.flagsOf(header) & CommandFlag.WRITE) !== 0
+    const expected = pdu.secondTag(header)
+    const isMore = isWrite && expected > bytes && expected <= ISCSI_LIMITS.transferBytesMax
+    if (!isMore || this.#waiting.length > 0 || !this.#hasRoom(expected)) return undefined
+    return { memory: this.#options.pool.take(expected), isOwn: true }
+  }
+
+  /** The same of a Data-Out PDU. */
+  placeOfData(header: Buffer, bytes: number): Place | undefined {
+    const task = this.#tasks.get(pdu.tagOf(header))
+    if (task?.state !== 'gathering') return undefined
+    const memory = task.gathering?.placeOf(header, bytes)
+    return memory === undefined ? undefined : { memory, isOwn: false }
+  }
+
   /** What is wrong with it, for those the connection does not survive. */
-  command(
-    header: Buffer,
-    data: Buffer,
-    how: { readonly isImmediate: boolean; readonly hasAhs: boolean },
-  ): string | undefined {
+  command(incoming: Incoming, isImmediate: boolean): string | undefined {
     const { agreed, units, output } = this.#options
+    const { hasAhs, bytes } = incoming
+    const { header } = incoming.head
     const flags = pdu.flagsOf(header)
     const isOpen = (flags & FINAL) === 0
-    const isRead = (flags & CommandFlag.READ) !== 0
     const isWrite = (flags & CommandFlag.WRITE) !== 0
-    const lun = pdu.lunOf(header)
-    const unit = lun === undefined ? undefined : units.get(lun)
-    const task = newTask(header, unit, { isRead, isCounted: !how.isImmediate })
-    if (this.#tasks.has(task.tag)) {
+    if (this.#tasks.has(pdu.tagOf(header))) {
       output.reject(header, RejectReason.INVALID_FIELD)
       return undefined
     }
-    const most = Math.min(agreed.firstBurstBytesMax, isWrite ? task.expected : 0)
-    if (data.length > 0 && !agreed.immediateData) return 'immediate data, which was not agreed on'
-    if (data.length > most) return 'more immediate data than agreed'
+    const expected = isWrite ? pdu.secondTag(header) : 0
+    if (bytes > 0 && !agreed.immediateData) return 'immediate data, which was not agreed on'
+    if (bytes > Math.min(agreed.firstBurstBytesMax, expected)) {
+      return 'more immediate data than agreed'
+    }
     if (isOpen && (agreed.initialR2t || !isWrite))
       return 'unsolicited data, which was not agreed on'
+    const lun = pdu.lunOf(header)
+    const unit = lun === undefined ? undefined : units.get(lun)
+    const isRead = (flags & CommandFlag.READ) !== 0
+    const memory = incoming.takeMemory()
+    const came = { isRead, isWrite, isCounted: !isImmediate, hasAhs, isOpen, memory, bytes }
+    const task = newTask(incoming.takeHead(this.#heads.pop() ?? newHead()), unit, came)
     this.#tasks.set(task.tag, task)
+    // There is room for more than what came.
+    if (memory.length > bytes) this.#hold(task, memory.length)
     if (task.isCounted) this.counted++
     else this.uncounted++
-    const begin = (): void => this.#begin(task, { data, isOpen, isWrite, hasAhs: how.hasAhs })
-    const attribute = flags & CommandFlag.ATTRIBUTE
-    if (unit === undefined) begin()
-    else unit.order.enter(attribute === TaskAttribute.ORDERED, begin)
+    const isOrdered = (flags & CommandFlag.ATTRIBUTE) === TaskAttribute.ORDERED
+    if (unit === undefined) this.#begin(task)
+    else unit.order.enter(isOrdered, () => this.#begin(task))
     return undefined
   }
 
   /** Its turn on the unit has come. */
-  #begin(
-    task: Task,
-    came: {
-      readonly data: Buffer
-      readonly isOpen: boolean
-      readonly isWrite: boolean
-      readonly hasAhs: boolean
-    },
-  ): void {
+  #begin(task: Task): void {
     if (task.state === 'over') {
       task.unit?.order.leave()
       return
     }
-    const { agreed } = this.#options
     task.state = 'gathering'
-    const dataBytes = came.isWrite ? task.expected : 0
-    const plan = came.hasAhs ? undefined : this.#plan(task, dataBytes)
+    const dataBytes = task.isWrite ? task.expected : 0
+    const plan = task.hasAhs ? undefined : this.#plan(task, dataBytes)
     if (plan === undefined) this.#end(task, INVALID_OPCODE, 0)
     else if (plan.kind === 'end') this.#end(task, plan.outcome, 0)
     else if (plan.kind === 'reply') this.#reply(task, plan.data)
-    else if (plan.kind === 'read') this.#admit(task, plan.length, () => this.#read(task, plan))
-    else if (plan.kind === 'run') {
+    else if (plan.kind === 'read') {
+      const bytes = Math.min(plan.length, task.isRead ? task.expected : 0)
+      if (bytes === 0) this.#end(task, GOOD, plan.length)
+      else if (this.#mayHold(bytes)) {
+        this.#hold(task, bytes)
+        this.#read(task, plan, bytes)
+      } else this.#admit(task, bytes, () => this.#read(task, plan, bytes))
+    } else if (plan.kind === 'run') {
       this.#start(task, plan.change, () => plan.run((outcome) => this.#end(task, outcome, 0)))
-    } else {
-      const want = Math.min(plan.bytes, dataBytes)
-      const gathering = new Gathering({ want, expected: dataBytes }, agreed, came.data, came.isOpen)
-      task.gathering = gathering
-      const run = (): void =>
-        this.#start(task, plan.change, () =>
-          plan.run(gathering.data, (outcome) => this.#end(task, outcome, plan.bytes)),
-        )
-      task.run = run
-      if (gathering.isComplete) run()
-      else
-        this.#admit(task, want, () => {
-          gathering.allocate()
-          this.#ask(task, gathering)
-        })
-    }
+    } else this.#take(task, plan, dataBytes)
   }
 
   /** What a session that is gone has left under way ends before the same bytes are changed again. */
@@ -145,7 +155,8 @@ export class Jobs {
 
   #plan(task: Task, dataBytes: number): Plan {
     const { nexus, group, targetName = '' } = this.#options
-    const { unit, cdb } = task
+    const { unit, head } = task
+    const { cdb } = head
     if (unit === undefined) return planOfNobody(cdb, this.#luns)
     return planOf({ unit, nexus, group, cdb, dataBytes, targetName, luns: this.#luns })
   }
@@ -154,51 +165,78 @@ export class Jobs {
     const room = task.isRead ? task.expected : 0
     const sent = data.subarray(0, room)
     if (sent.length === 0) this.#end(task, GOOD, data.length)
-    else this.#finish(task, () => this.#sendData(task, sent, data.length))
+    else {
+      if (this.#isOver(task)) {
+        this.#options.output.sendData(task.tag, sent, residualOf(data.length, task.expected))
+      }
+      this.#leave(task)
+    }
   }
 
-  #sendData(task: Task, sent: Buffer, moves: number): void {
-    this.#options.output.sendData(task.tag, sent, residualOf(moves, task.expected))
-  }
-
-  #read(
-    task: Task,
-    plan: { readonly offset: number; readonly length: number; readonly fua: boolean },
-  ): void {
+  #read(task: Task, plan: ReadPlan, bytes: number): void {
     task.state = 'running'
-    if (!plan.fua) this.#readNow(task, plan)
+    if (!plan.fua) this.#readNow(task, plan, bytes)
     else
       task.unit!.flush((outcome) => {
-        if (outcome === GOOD) this.#readNow(task, plan)
+        if (outcome === GOOD) this.#readNow(task, plan, bytes)
         else this.#end(task, outcome, 0)
       })
   }
 
-  #readNow(
-    task: Task,
-    { offset, length }: { readonly offset: number; readonly length: number },
-  ): void {
-    const { agreed, output } = this.#options
-    const bytes = Math.min(length, task.isRead ? task.expected : 0)
-    if (bytes === 0) {
-      this.#end(task, GOOD, length)
-      return
-    }
-    const isOne = bytes <= agreed.sendBytesMax && bytes <= agreed.burstBytesMax
-    const into = isOne ? output.reserveRead(task, bytes) : Buffer.allocUnsafeSlow(bytes)
+  #readNow(task: Task, { offset, length }: ReadPlan, bytes: number): void {
+    const { output } = this.#options
+    const into = output.reserveRead(task, bytes)
     task.unit!.read(offset, into, (outcome) => {
-      const isSent = outcome === GOOD && task.fate === 'answer'
-      if (isOne && !isSent) output.forgoRead(task)
-      if (outcome !== GOOD) this.#end(task, outcome, 0)
-      else
-        this.#finish(task, () => {
-          if (isOne) output.sendRead(task, task.tag, bytes, residualOf(length, task.expected))
-          else this.#sendData(task, into, length)
-        })
+      const isGood = outcome === GOOD
+      // Nobody is told: what was reserved for the answer is not needed.
+      if (!isGood || task.fate !== 'answer') output.forgoRead(task)
+      if (!isGood) {
+        this.#end(task, outcome, 0)
+        return
+      }
+      if (this.#isOver(task)) {
+        output.sendRead(task, task.tag, bytes, residualOf(length, task.expected))
+      }
+      this.#leave(task)
     })
   }
 
-  /** Data-Out of any command; of none when that has ended meanwhile, and passed over then. */
+  #take(task: Task, plan: TakePlan, dataBytes: number): void {
+    const { agreed, pool } = this.#options
+    const want = Math.min(plan.bytes, dataBytes)
+    const { memory, bytes, isOpen } = task
+    const ended = (outcome: Outcome): void => this.#end(task, outcome, plan.bytes)
+    if (bytes === want && !isOpen) {
+      const data = memory.length === want ? memory : memory.subarray(0, want)
+      this.#start(task, plan.change, () => plan.run(data, ended))
+      return
+    }
+    const options = { want, expected: dataBytes, agreed, pool, isOpen }
+    const gathering = new Gathering(options, memory, bytes)
+    task.gathering = gathering
+    const run = (): void => {
+      this.#allocate(task, gathering)
+      this.#start(task, plan.change, () => plan.run(gathering.data, ended))
+    }
+    task.run = run
+    if (gathering.isComplete) run()
+    else if (gathering.hasRoom) this.#ask(task, gathering)
+    else
+      this.#admit(task, want, () => {
+        this.#allocate(task, gathering)
+        this.#ask(task, gathering)
+      })
+  }
+
+  /** Sees that there is memory for all the command takes. */
+  #allocate(task: Task, gathering: Gathering): void {
+    const memory = gathering.allocate()
+    if (memory === task.memory) return
+    if (task.memory.length > 0) this.#options.pool.give(task.memory)
+    task.memory = memory
+  }
+
+  /** Data-Out of any command; of none when that has ended meanwhile, and passed over then. `data` is borrowed. */
   dataOut(header: Buffer, data: Buffer): void {
     const task = this.#tasks.get(pdu.tagOf(header))
     if (task === undefined) return
@@ -207,7 +245,7 @@ export class Jobs {
     const taken = gathering.take(header, data)
     if (taken === 'complete') task.run?.()
     else if (taken === 'wrong') this.#end(task, BAD_DATA, 0)
-    else if (task.held > 0) this.#ask(task, gathering)
+    else if (gathering.hasRoom) this.#ask(task, gathering)
   }
 
   #ask(task: Task, gathering: Gathering): void {
@@ -218,9 +256,23 @@ export class Jobs {
         return this.#transferTag
       })
       if (transfer === undefined) return
-      output.sendR2t(task.tag, task.header, transfer)
+      output.sendR2t(task.tag, task.head.header, transfer)
       this.#options.late()
     }
+  }
+
+  #hasRoom(bytes: number): boolean {
+    return this.#held === 0 || this.#held + bytes <= ISCSI_LIMITS.sessionBytesMax
+  }
+
+  /** Nobody waits, and there is memory. */
+  #mayHold(bytes: number): boolean {
+    return this.#waiting.length === 0 && this.#hasRoom(bytes) && !this.#options.isBlocked()
+  }
+
+  #hold(task: Task, bytes: number): void {
+    task.held += bytes
+    this.#held += bytes
   }
 
   /** Runs `go` when there is memory for it; the first of all always has it. */
@@ -230,45 +282,51 @@ export class Jobs {
   }
 
   grant(): void {
-    const { isBlocked } = this.#options
     for (;;) {
       const [first] = this.#waiting
-      if (first === undefined || isBlocked()) return
+      if (first === undefined || this.#options.isBlocked()) return
       const { task, bytes, go } = first
-      const isFull = this.#held > 0 && this.#held + bytes > ISCSI_LIMITS.sessionBytesMax
-      if (isFull) return
+      if (!this.#hasRoom(bytes)) return
       this.#waiting.shift()
       if (task.state === 'over') continue
-      task.held = Math.max(bytes, 1)
-      this.#held += task.held
+      this.#hold(task, bytes)
       go()
     }
   }
 
   #end(task: Task, outcome: Outcome, moves: number): void {
-    this.#finish(task, () => {
-      const residual =
-        outcome === GOOD || moves > 0 ? residualOf(moves, task.expected) : failed(task.expected)
-      this.#options.output.sendResponse(task.tag, outcome, residual)
-    })
+    if (this.#isOver(task)) {
+      const moved = outcome === GOOD || moves > 0 ? moves : 0
+      this.#options.output.sendResponse(task.tag, outcome, residualOf(moved, task.expected))
+    }
+    this.#leave(task)
   }
 
-  /** It is over: answered when somebody wants to know. */
-  #finish(task: Task, answer: () => void): void {
+  /** It is over. True: somebody wants to know how it ended. Then `leave`. */
+  #isOver(task: Task): boolean {
     if (task.state === 'over') throw new Error('a command ended twice')
-    const { fate, over } = task
+    // What data is received into while a command is aborted may be written to later: it is left to the collector.
+    const memory =
+      task.state === 'running' || task.gathering === undefined ? task.memory : undefined
     if (task.change !== undefined) task.unit!.leftBehind.ended(task.change)
     this.#forget(task)
-    if (fate === 'answer') answer()
-    else if (fate === 'aborted' && !this.#isEnded) {
+    if (memory !== undefined && memory.length > 0) this.#options.pool.give(memory)
+    if (task.fate === 'aborted' && !this.#isEnded) {
       this.#options.output.sendResponse(task.tag, ABORTED_BY_OTHERS, NO_RESIDUAL)
     }
-    task.over = []
-    for (const told of over) told()
+    return task.fate === 'answer'
+  }
+
+  #leave(task: Task): void {
+    const told = task.over
+    if (told !== undefined) {
+      task.over = undefined
+      for (const fn of told) fn()
+    }
     task.unit?.order.leave()
     this.#options.late()
-    this.grant()
-    this.#checkIdle()
+    if (this.#waiting.length > 0) this.grant()
+    if (this.#idle.length > 0) this.#checkIdle()
   }
 
   #forget(task: Task): void {
@@ -280,6 +338,7 @@ export class Jobs {
     task.held = 0
     task.gathering = undefined
     task.run = undefined
+    this.#heads.push(task.head)
   }
 
   /** False: there is no such command. Resolves when it can do nothing any more. */
@@ -330,6 +389,8 @@ export class Jobs {
   }
 
   #abort(task: Task, fate: 'silence' | 'aborted'): Promise<void> {
+    // The end of one before it may have let it go, and it is over.
+    if (task.state === 'over') return Promise.resolve()
     task.fate = fate
     if (task.state === 'running') {
       if (fate === 'silence') {
@@ -342,10 +403,12 @@ export class Jobs {
     if (task.state === 'gathering') {
       // It may have all its data, and wait for what somebody has left behind.
       if (task.change !== undefined) task.unit!.leftBehind.drop(task.change)
-      this.#finish(task, () => undefined)
+      this.#isOver(task)
+      this.#leave(task)
     } else {
       // Leaves the unit's order when its turn comes.
       this.#forget(task)
+      if (task.memory.length > 0) this.#options.pool.give(task.memory)
       if (fate === 'aborted') {
         this.#options.output.sendResponse(task.tag, ABORTED_BY_OTHERS, NO_RESIDUAL)
         this.#options.late()
@@ -358,10 +421,7 @@ export class Jobs {
 
 /** Resolves when the command, which is at work, can do nothing any more. */
 function isOver(task: Task): Promise<void> {
-  return new Promise((resolve) => task.over.push(resolve))
-}
-
-/** Of a command that moved nothing. */
-function failed(expected: number): ReturnType<typeof residualOf> {
-  return residualOf(0, expected)
+  return new Promise((resolve) => {
+    task.over = [...(task.over ?? []), resolve]
+  })
 }

@@ -36,13 +36,6 @@ export function residualOf(moves: number, expected: number): Residual {
     : { flag: DataFlag.UNDERFLOW, count: expected - moves }
 }
 
-interface Fields extends pdu.Head {
-  /** Written after the common fields; `at` is where the header begins. */
-  fill?(into: Buffer, at: number): void
-  /** Counts as an answer: takes a StatSN. */
-  readonly isStatus?: boolean
-}
-
 export interface OutputOptions {
   readonly agreed: Parameters
   readonly replies: ReplyQueue
@@ -74,56 +67,80 @@ export class Output {
     return this.#agreed.dataDigest && bytes > 0 ? pad + DIGEST_BYTES : pad
   }
 
-  /** Room for a read of one PDU; the result is where its data goes. */
-  reserveRead(room: Room, bytes: number): Buffer {
-    const head = this.#headBytes
-    this.#replies.reserve(head + bytes + this.#tailBytes(bytes), room)
-    return room.reply.subarray(room.replyAt + head, room.replyAt + head + bytes)
+  #isOnePdu(bytes: number): boolean {
+    const { sendBytesMax, burstBytesMax } = this.#agreed
+    return bytes <= sendBytesMax && bytes <= burstBytesMax
   }
 
-  /** Nothing will be sent of a read there was room for. */
+  /**
+   * Room for what a command reads: `sendRead` sends it, `forgoRead` gives it up. The result is where it goes; if it fits
+   * into one PDU, the room has place for the rest of that around it.
+   */
+  reserveRead(room: Room, bytes: number): Buffer {
+    if (this.#isOnePdu(bytes)) return this.#reserve(room, bytes)
+    this.#replies.reserve(bytes, room)
+    return room.reply.subarray(room.replyAt, room.replyAt + bytes)
+  }
+
   forgoRead(room: Room): void {
     this.#replies.forgo(room)
   }
 
-  /** The read is done: data and GOOD in one PDU. */
+  /** The read is done: data, and GOOD with the last of it. */
   sendRead(room: Room, tag: number, bytes: number, residual: Residual): void {
-    const flags = FINAL | DataFlag.STATUS | residual.flag
-    this.#head(room.reply, room.replyAt, {
-      ...{ opcode: Answer.DATA_IN, flags, tag, bytes, isStatus: true },
-      fill: (into, at) => {
-        into.writeUInt32BE(NO_TAG, at + 20)
-        into.writeUInt32BE(residual.count, at + 44)
-      },
-    })
-    this.#finish(room, bytes)
+    const { reply, replyAt } = room
+    if (this.#isOnePdu(bytes)) {
+      const flags = FINAL | DataFlag.STATUS | residual.flag
+      this.#open(reply, replyAt, { opcode: Answer.DATA_IN, flags, tag, bytes }, true)
+      reply.writeUInt32BE(NO_TAG, replyAt + 20)
+      reply.writeUInt32BE(residual.count, replyAt + 44)
+      this.#close(room, bytes)
+      return
+    }
+    this.#replies.divide(room, this.#pdusOf(bytes))
+    this.#sendParts(tag, reply, { from: replyAt, until: replyAt + bytes }, residual)
   }
 
-  /** Data of any length, and GOOD with the last of it. */
+  /** Data of any length, which is kept until it is sent, and GOOD with the last of it. */
   sendData(tag: number, data: Buffer, residual: Residual): void {
+    this.#sendParts(tag, data, { from: 0, until: data.length }, residual)
+  }
+
+  #pdusOf(bytes: number): number {
     const { sendBytesMax, burstBytesMax } = this.#agreed
-    let dataSn = 0
+    const perBurst = Math.ceil(burstBytesMax / sendBytesMax)
+    const bursts = Math.floor(bytes / burstBytesMax)
+    return bursts * perBurst + Math.ceil((bytes % burstBytesMax) / sendBytesMax)
+  }
+
+  #sendParts(
+    tag: number,
+    data: Buffer,
+    { from, until }: { readonly from: number; readonly until: number },
+    residual: Residual,
+  ): void {
+    const { sendBytesMax, burstBytesMax } = this.#agreed
+    const room = this.#room
     let burst = 0
-    for (let from = 0; from < data.length; dataSn++) {
-      const until = Math.min(data.length, from + Math.min(sendBytesMax, burstBytesMax - burst))
-      const isLast = until === data.length
-      burst += until - from
+    let serial = 0
+    for (let at = from; at < until; serial++) {
+      const bytes = Math.min(until - at, sendBytesMax, burstBytesMax - burst)
+      const isLast = at + bytes === until
+      burst += bytes
       const isBurstEnd = isLast || burst === burstBytesMax
       if (isBurstEnd) burst = 0
-      const status = isLast ? DataFlag.STATUS | residual.flag : 0
-      const [offset, serial] = [from, dataSn]
-      this.#headed({
-        ...{ opcode: Answer.DATA_IN, tag, bytes: until - from, isStatus: isLast },
-        flags: (isBurstEnd ? FINAL : 0) | status,
-        fill: (into, at) => {
-          into.writeUInt32BE(NO_TAG, at + 20)
-          into.writeUInt32BE(serial, at + 36)
-          into.writeUInt32BE(offset, at + 40)
-          if (isLast) into.writeUInt32BE(residual.count, at + 44)
-        },
-      })
-      this.#body(data, from, until)
-      from = until
+      const flags = (isBurstEnd ? FINAL : 0) | (isLast ? DataFlag.STATUS | residual.flag : 0)
+      this.#replies.reserve(this.#headBytes, room)
+      const { reply, replyAt } = room
+      this.#open(reply, replyAt, { opcode: Answer.DATA_IN, flags, tag, bytes }, isLast)
+      reply.writeUInt32BE(NO_TAG, replyAt + 20)
+      reply.writeUInt32BE(serial, replyAt + 36)
+      reply.writeUInt32BE(at - from, replyAt + 40)
+      if (isLast) reply.writeUInt32BE(residual.count, replyAt + 44)
+      this.#digestHead(reply, replyAt)
+      this.#replies.add(reply, replyAt, this.#headBytes)
+      this.#body(data, at, at + bytes)
+      at += bytes
     }
   }
 
@@ -131,47 +148,43 @@ export class Output {
   sendResponse(tag: number, outcome: Outcome, residual: Residual): void {
     const sense = outcome.sense === undefined ? noBytes() : encodeSense(outcome.sense)
     const data = sense.length === 0 ? sense : Buffer.concat([Buffer.from([0, SENSE_BYTES]), sense])
-    this.#small(data, {
-      ...{ opcode: Answer.SCSI_RESPONSE, flags: FINAL | residual.flag, tag, bytes: data.length },
-      isStatus: true,
-      fill: (into, at) => {
-        into[at + 3] = outcome.status
-        into.writeUInt32BE(residual.count, at + 44)
-      },
-    })
+    const flags = FINAL | residual.flag
+    const at = this.#small(data, { opcode: Answer.SCSI_RESPONSE, flags, tag }, true)
+    const { reply } = this.#room
+    reply[at + 3] = outcome.status
+    reply.writeUInt32BE(residual.count, at + 44)
+    this.#close(this.#room, data.length)
   }
 
   sendR2t(tag: number, header: Buffer, transfer: Transfer): void {
-    this.#small(noBytes(), {
-      ...{ opcode: Answer.R2T, flags: FINAL, tag, bytes: 0 },
-      fill: (into, at) => {
-        header.copy(into, at + 8, 8, 16)
-        into.writeUInt32BE(transfer.tag, at + 20)
-        into.writeUInt32BE(transfer.serial, at + 36)
-        into.writeUInt32BE(transfer.offset, at + 40)
-        into.writeUInt32BE(transfer.length, at + 44)
-      },
-    })
+    const at = this.#small(noBytes(), { opcode: Answer.R2T, flags: FINAL, tag }, false)
+    const { reply } = this.#room
+    header.copy(reply, at + 8, 8, 16)
+    reply.writeUInt32BE(transfer.tag, at + 20)
+    reply.writeUInt32BE(transfer.serial, at + 36)
+    reply.writeUInt32BE(transfer.offset, at + 40)
+    reply.writeUInt32BE(transfer.length, at + 44)
+    this.#close(this.#room, 0)
   }
 
   /** `data` is what the initiator sent. */
   answerPing(header: Buffer, data: Buffer): void {
-    this.#small(data, {
-      ...{ opcode: Answer.NOP_IN, flags: FINAL, tag: pdu.tagOf(header), bytes: data.length },
-      isStatus: true,
-      fill: (into, at) => {
-        header.copy(into, at + 8, 8, 16)
-        into.writeUInt32BE(NO_TAG, at + 20)
-      },
-    })
+    const at = this.#small(
+      data,
+      { opcode: Answer.NOP_IN, flags: FINAL, tag: pdu.tagOf(header) },
+      true,
+    )
+    const { reply } = this.#room
+    header.copy(reply, at + 8, 8, 16)
+    reply.writeUInt32BE(NO_TAG, at + 20)
+    this.#close(this.#room, data.length)
   }
 
   /** Asks whether the initiator is there. */
   ping(transferTag: number): void {
-    this.#small(noBytes(), {
-      ...{ opcode: Answer.NOP_IN, flags: FINAL, tag: NO_TAG, bytes: 0 },
-      fill: (into, at) => into.writeUInt32BE(transferTag, at + 20),
-    })
+    const at = this.#small(noBytes(), { opcode: Answer.NOP_IN, flags: FINAL, tag: NO_TAG }, false)
+    this.#room.reply.writeUInt32BE(transferTag, at + 20)
+    this.#close(this.#room, 0)
   }
 
   sendTaskResponse(tag: number, response: number): void {
@@ -183,59 +196,78 @@ export class Output {
   }
 
   sendText(tag: number, data: Buffer, transferTag: number): void {
-    const isMore = transferTag !== NO_TAG
-    this.#small(data, {
-      ...{ opcode: Answer.TEXT, flags: isMore ? TextFlag.CONTINUE : FINAL, tag },
-      ...{ bytes: data.length, isStatus: true },
-      fill: (into, at) => into.writeUInt32BE(transferTag, at + 20),
-    })
+    const flags = transferTag === NO_TAG ? FINAL : TextFlag.CONTINUE
+    const at = this.#small(data, { opcode: Answer.TEXT, flags, tag }, true)
+    this.#room.reply.writeUInt32BE(transferTag, at + 20)
+    this.#close(this.#room, data.length)
   }
 
   /** Asks the initiator to log out within `seconds`. */
   askLogout(seconds: number): void {
-    this.#small(noBytes(), {
-      ...{ opcode: Answer.ASYNC, flags: FINAL, tag: NO_TAG, bytes: 0, isStatus: true },
-      fill: (into, at) => {
-        into[at + 36] = AsyncEvent.LOGOUT_REQUESTED
-        into.writeUInt16BE(seconds, at + 42)
-      },
-    })
+    const at = this.#small(noBytes(), { opcode: Answer.ASYNC, flags: FINAL, tag: NO_TAG }, true)
+    const { reply } = this.#room
+    reply[at + 36] = AsyncEvent.LOGOUT_REQUESTED
+    reply.writeUInt16BE(seconds, at + 42)
+    this.#close(this.#room, 0)
   }
 
   reject(header: Buffer, reason: number): void {
-    this.#small(header, {
-      ...{ opcode: Answer.REJECT, flags: FINAL, tag: NO_TAG, bytes: header.length },
-      isStatus: true,
-      fill: (into, at) => {
-        into[at + 2] = reason
-      },
-    })
+    const at = this.#small(header, { opcode: Answer.REJECT, flags: FINAL, tag: NO_TAG }, true)
+    this.#room.reply[at + 2] = reason
+    this.#close(this.#room, header.length)
   }
 
   #coded(opcode: number, tag: number, response: number): void {
-    this.#small(noBytes(), {
-      ...{ opcode, flags: FINAL, tag, bytes: 0, isStatus: true },
-      fill: (into, at) => {
-        into[at + 2] = response
-      },
-    })
+    const at = this.#small(noBytes(), { opcode, flags: FINAL, tag }, true)
+    this.#room.reply[at + 2] = response
+    this.#close(this.#room, 0)
   }
 
-  #small(data: Buffer, fields: Fields): void {
+  /** Begins a PDU with little or no data in the room of this; the result is where its header is. Then `close`. */
+  #small(data: Buffer, head: Omit<pdu.Head, 'bytes'>, isStatus: boolean): number {
+    const { opcode, flags, tag } = head
     const room = this.#room
-    this.reserveRead(room, data.length).set(data)
-    this.#head(room.reply, room.replyAt, fields)
-    this.#finish(room, data.length)
+    const into = this.#reserve(room, data.length)
+    if (data.length > 0) into.set(data)
+    this.#open(room.reply, room.replyAt, { opcode, flags, tag, bytes: data.length }, isStatus)
+    return room.replyAt
   }
 
-  /** A header whose data follows in buffers of its own. */
-  #headed(fields: Fields): void {
-    const room = this.#room
-    this.#replies.reserve(this.#headBytes, room)
-    this.#head(room.reply, room.replyAt, fields)
-    this.#replies.add(room.reply, room.replyAt, this.#headBytes)
+  /** Room for a PDU; the result is where its data goes. */
+  #reserve(room: Room, bytes: number): Buffer {
+    const head = this.#headBytes
+    this.#replies.reserve(head + bytes + this.#tailBytes(bytes), room)
+    if (bytes === 0) return noBytes()
+    const from = room.replyAt + head
+    return room.reply.subarray(from, from + bytes)
   }
 
+  /** What all headers have. `isStatus`: it counts as an answer and takes a StatSN. */
+  #open(into: Buffer, at: number, head: pdu.Head, isStatus: boolean): void {
+    pdu.writeHeader(into, at, head)
+    const { expCmdSn, maxCmdSn } = this.#window()
+    pdu.writeNumbers(into, at, { statSn: this.statSn, expCmdSn, maxCmdSn })
+    if (isStatus) this.statSn = pdu.next(this.statSn)
+  }
+
+  #digestHead(into: Buffer, at: number): void {
+    if (!this.#agreed.headerDigest) return
+    into.writeUInt32LE(crc32c(into.subarray(at, at + BHS_BYTES)), at + BHS_BYTES)
+  }
+
+  /** Digests and padding around data that is in its place; it is queued. */
+  #close({ reply, replyAt }: Room, bytes: number): void {
+    this.#digestHead(reply, replyAt)
+    const from = replyAt + this.#headBytes
+    const end = from + pdu.padded(bytes)
+    if (end > from + bytes) reply.fill(0, from + bytes, end)
+    if (this.#agreed.dataDigest && bytes > 0) {
+      reply.writeUInt32LE(crc32c(reply.subarray(from, end)), end)
+    }
+    this.#replies.add(reply, replyAt, this.#headBytes + bytes + this.#tailBytes(bytes))
+  }
+
+  /** A part of `data` behind its header, with padding and digest. */
   #body(data: Buffer, from: number, until: number): void {
     this.#replies.add(data, from, until - from)
     const tail = this.#tailBytes(until - from)
@@ -250,28 +282,6 @@ export class Output {
       reply.writeUInt32LE(crc, replyAt + pad)
     }
     this.#replies.add(reply, replyAt, tail)
-  }
-
-  #head(into: Buffer, at: number, fields: Fields): void {
-    pdu.writeHeader(into, at, fields)
-    const { expCmdSn, maxCmdSn } = this.#window()
-    pdu.writeNumbers(into, at, { statSn: this.statSn, expCmdSn, maxCmdSn })
-    if (fields.isStatus === true) this.statSn = pdu.next(this.statSn)
-    fields.fill?.(into, at)
-    if (!this.#agreed.headerDigest) return
-    into.writeUInt32LE(crc32c(into.subarray(at, at + BHS_BYTES)), at + BHS_BYTES)
-  }
-
-  /** Padding and digest behind data that is in its place. */
-  #finish({ reply, replyAt }: Room, bytes: number): void {
-    const from = replyAt + this.#headBytes
-    const end = from + pdu.padded(bytes)
-    reply.fill(0, from + bytes, end)
-    if (this.#agreed.dataDigest && bytes > 0) {
-      reply.writeUInt32LE(crc32c(reply.subarray(from, end)), end)
-    }
-    const total = this.#headBytes + bytes + this.#tailBytes(bytes)
-    this.#replies.add(reply, replyAt, total)
   }
 }
 

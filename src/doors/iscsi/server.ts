@@ -1,4 +1,5 @@
 /** The iSCSI door: listens, and keeps the sessions of the initiators it let in. */
+import { BufferPool } from '../../base/buffer-pool.js'
 import type { Log } from '../../base/log.js'
 import type { VolumeSource } from '../../volume/volume.js'
 import { ISCSI_LIMITS } from '../../wire/iscsi/constants.js'
@@ -21,6 +22,8 @@ export interface IscsiShared {
   readonly clients: Set<IscsiClient>
   readonly group: number
   readonly elsewhere: Elsewhere | undefined
+  /** For answers and the data of writes. */
+  readonly pool: BufferPool
 }
 
 export function iscsiShared(options: {
@@ -32,13 +35,16 @@ export function iscsiShared(options: {
   readonly elsewhere?: Elsewhere | undefined
   /** Of this process, unlike any other's. */
   readonly life: string
+  /** Overwrite memory that is given back: for tests. */
+  readonly scribble?: boolean
   identity(): string
 }): IscsiShared {
   const { source, store, elsewhere, book = { current: NO_TARGET_RULES } } = options
+  const pool = new BufferPool({ scribble: options.scribble === true })
   const group = elsewhere?.group ?? ONLY_GROUP
   const isPresent = (one: number): boolean => elsewhere?.isPresent(one) ?? false
   const units = new Units({ ...options, group, isPresent })
-  return { source, store, book, units, group, elsewhere, clients: new Set() }
+  return { source, store, book, units, group, elsewhere, clients: new Set(), pool }
 }
 
 export interface IscsiServerOptions {
@@ -73,7 +79,7 @@ export interface IscsiServer {
 export async function startIscsiServer(options: IscsiServerOptions): Promise<IscsiServer> {
   const { world, log, shared } = options
   const { clock, random, network } = world
-  const { clients } = shared
+  const { clients, pool } = shared
   const own = new Set<IscsiClient>()
   let isTcp = 'port' in options.address
   let closing = false
@@ -122,7 +128,7 @@ export async function startIscsiServer(options: IscsiServerOptions): Promise<Isc
       clients.delete(client)
       own.delete(client)
     }
-    const client = new IscsiClient({ connection, clock, random, log, lobby, via, gone })
+    const client = new IscsiClient({ connection, clock, random, log, lobby, pool, via, gone })
     clients.add(client)
     own.add(client)
   }

@@ -6,13 +6,10 @@
  * outside of the window is passed over (RFC 7143, section 4.2.2.1). A digest that is wrong ends the connection too,
  * as error recovery level 0 has it.
  */
-import { noBytes } from '../../base/bytes.js'
-import { crc32c } from '../../base/crc32c.js'
+import type { BufferPool } from '../../base/buffer-pool.js'
 import type { Inbox } from '../../base/inbox.js'
 import type { ReplyQueue } from '../../base/reply-queue.js'
 import {
-  BHS_BYTES,
-  DIGEST_BYTES,
   ISCSI_LIMITS,
   LogoutReason,
   LogoutResponse,
@@ -21,6 +18,7 @@ import {
   RejectReason,
 } from '../../wire/iscsi/constants.js'
 import * as pdu from '../../wire/iscsi/pdu.js'
+import { Incoming, type Place } from './incoming.js'
 import { Jobs } from './jobs.js'
 import type { LogicalUnit } from './logical-unit.js'
 import { Output } from './output.js'
@@ -53,6 +51,8 @@ export interface SessionOptions {
   readonly targetName: string | undefined
   readonly units: ReadonlyMap<number, LogicalUnit>
   readonly replies: ReplyQueue
+  /** For the data of writes. */
+  readonly pool: BufferPool
   /** Of the next command, and of the next answer. */
   readonly cmdSn: number
   readonly statSn: number
@@ -69,6 +69,7 @@ export interface SessionOptions {
 export class Session {
   readonly jobs: Jobs
   readonly #options: SessionOptions
+  readonly #incoming: Incoming
   readonly #output: Output
   readonly #management: TaskManager
   readonly #text: TextAnswers
@@ -80,7 +81,9 @@ export class Session {
 
   constructor(options: SessionOptions) {
     this.#options = options
-    const { agreed, replies, statSn } = options
+    const { agreed, replies, pool, statSn } = options
+    const place = (header: Buffer, bytes: number): Place | undefined => this.#place(header, bytes)
+    this.#incoming = new Incoming({ agreed, pool, place })
     this.#expCmdSn = options.cmdSn
     const output = new Output({ agreed, replies, statSn, window: () => this.#window() })
     this.#output = output
@@ -121,38 +124,40 @@ export class Session {
     return verdict
   }
 
+  /** Where the next bytes belong, when many of some data are missing. */
+  room(inbox: Inbox): Buffer | undefined {
+    return this.#incoming.room(inbox)
+  }
+
   #receive(inbox: Inbox): Verdict {
-    const { agreed, replies } = this.#options
-    const digests = agreed.headerDigest ? DIGEST_BYTES : 0
+    const { replies } = this.#options
+    const incoming = this.#incoming
     for (;;) {
       if (this.#isGone) return STARVE
       if (this.#logout !== undefined) return this.#leave(this.#logout)
       if (replies.bytes > CORKED_BYTES_MAX) return CORKED
-      if (inbox.bytes < BHS_BYTES) return STARVE
-      inbox.frame(BHS_BYTES)
-      const ahs = pdu.ahsBytes(inbox.view, inbox.viewAt)
-      const bytes = pdu.dataBytes(inbox.view, inbox.viewAt)
-      if (bytes > ISCSI_LIMITS.segmentBytesMax) return broken('a segment longer than agreed')
-      const tail = agreed.dataDigest && bytes > 0 ? DIGEST_BYTES : 0
-      const headBytes = BHS_BYTES + ahs + digests
-      const dataBytes = pdu.padded(bytes) + tail
-      if (inbox.bytes < headBytes + dataBytes) return STARVE
-      const head = inbox.take(headBytes)
-      if (digests > 0 && !isRight(head)) return broken('a header digest that is wrong')
-      const body = dataBytes === 0 ? noBytes() : inbox.take(dataBytes)
-      if (tail > 0 && !isRight(body)) return broken('a data digest that is wrong')
-      const header = headBytes === BHS_BYTES ? head : head.subarray(0, BHS_BYTES)
-      const data = dataBytes === bytes ? body : body.subarray(0, bytes)
-      const reason = this.#handle(header, data, ahs > 0)
+      const what = incoming.receive(inbox)
+      if (what === 'starve') return STARVE
+      if (what === 'broken') return broken(incoming.reason)
+      const reason = this.#handle(incoming)
+      incoming.done()
       if (reason !== undefined) return broken(reason)
     }
   }
 
+  /** Where data is wanted that follows a header. */
+  #place(header: Buffer, bytes: number): Place | undefined {
+    const opcode = pdu.opcodeOf(header)
+    if (opcode === Op.SCSI_COMMAND) return this.jobs.placeOfCommand(header, bytes)
+    return opcode === Op.DATA_OUT ? this.jobs.placeOfData(header, bytes) : undefined
+  }
+
   /** What is wrong with it, for those the connection does not survive. */
-  #handle(header: Buffer, data: Buffer, hasAhs: boolean): string | undefined {
+  #handle(incoming: Incoming): string | undefined {
+    const { header } = incoming.head
     const opcode = pdu.opcodeOf(header)
     if (opcode === Op.DATA_OUT) {
-      this.jobs.dataOut(header, data)
+      this.jobs.dataOut(header, incoming.data)
       return undefined
     }
     const isImmediate = pdu.isImmediate(header)
@@ -160,21 +165,18 @@ export class Session {
       const isMuch = this.jobs.uncounted + this.#management.waiting >= ISCSI_LIMITS.immediateMax
       if (isMuch) return 'too many immediate requests'
     } else {
-      const place = this.#place(pdu.cmdSn(header))
+      const place = this.#order(pdu.cmdSn(header))
       if (place === 'outside') return undefined
       if (place === 'gap') return 'a gap in the order of commands'
       this.#expCmdSn = pdu.next(this.#expCmdSn)
     }
-    return this.#perform(opcode, header, data, { isImmediate, hasAhs })
+    return this.#perform(opcode, incoming, isImmediate)
   }
 
-  #perform(
-    opcode: number,
-    header: Buffer,
-    data: Buffer,
-    how: { readonly isImmediate: boolean; readonly hasAhs: boolean },
-  ): string | undefined {
+  #perform(opcode: number, incoming: Incoming, isImmediate: boolean): string | undefined {
     const isDiscovery = this.#options.targetName === undefined
+    const { header } = incoming.head
+    const { data } = incoming
     switch (opcode) {
       case Op.NOP_OUT:
         // Without a tag it answers our own question.
@@ -188,7 +190,7 @@ export class Session {
         return this.#logOut(header)
       case Op.SCSI_COMMAND:
         if (isDiscovery) break
-        return this.jobs.command(header, data, how)
+        return this.jobs.command(incoming, isImmediate)
       case Op.TASK_MANAGEMENT:
         if (isDiscovery) break
         this.#management.request(header)
@@ -204,7 +206,7 @@ export class Session {
     return { expCmdSn: this.#expCmdSn, maxCmdSn: (this.#expCmdSn + free - 1) >>> 0 }
   }
 
-  #place(serial: number): 'next' | 'gap' | 'outside' {
+  #order(serial: number): 'next' | 'gap' | 'outside' {
     const { maxCmdSn } = this.#window()
     if (pdu.isBefore(maxCmdSn, serial)) return 'outside'
     if (serial === this.#expCmdSn) return 'next'
@@ -235,10 +237,4 @@ export class Session {
     this.#logout = undefined
     return GOODBYE
   }
-}
-
-/** Whether the last four bytes are the digest of those before. */
-function isRight(bytes: Buffer): boolean {
-  const end = bytes.length - DIGEST_BYTES
-  return crc32c(bytes.subarray(0, end)) === bytes.readUInt32LE(end)
 }

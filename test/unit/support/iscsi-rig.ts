@@ -2,6 +2,7 @@
  * An iSCSI server without a network, and an initiator that says exactly what it is told: PDUs by hand, answers one by
  * one. Time passes only when a test says so.
  */
+import type { BufferPool } from '../../../src/base/buffer-pool.js'
 import { crc32c } from '../../../src/base/crc32c.js'
 import { silentLog } from '../../../src/base/log.js'
 import type { Elsewhere } from '../../../src/doors/iscsi/paths.js'
@@ -68,12 +69,32 @@ class Wire implements Connection {
   on(events: ConnectionEvents): void {
     this.events = events
   }
-  write(bytes: Uint8Array): boolean {
-    this.sent = Buffer.concat([this.sent, bytes])
+  write(bytes: Uint8Array, sent?: () => void): boolean {
+    return this.writeAll([bytes], sent)
+  }
+  writeAll(pieces: readonly Uint8Array[], sent?: () => void): boolean {
+    const now = Buffer.concat(pieces)
+    this.sent = Buffer.concat([this.sent, now])
+    setImmediate(() => {
+      // A kernel that takes them late would have sent something else.
+      if (!now.equals(Buffer.concat(pieces))) throw new Error('bytes changed before they were sent')
+      sent?.()
+    })
     return true
   }
-  writeAll(pieces: readonly Uint8Array[]): boolean {
-    return this.write(Buffer.concat(pieces))
+  /** Bytes arrive: where there is room, else in memory that is somebody else's afterwards. */
+  receive(bytes: Buffer): void {
+    for (let at = 0; at < bytes.length; ) {
+      const room = this.events?.room?.()
+      const count = Math.min(room?.length ?? Infinity, bytes.length - at)
+      const lent = Buffer.from(bytes.subarray(at, at + count))
+      room?.set(lent)
+      this.events?.data(
+        room === undefined ? lent : Buffer.from(room.buffer as ArrayBuffer, room.byteOffset, count),
+      )
+      lent.fill(0xd5)
+      at += count
+    }
   }
   pause(): void {}
   resume(): void {}
@@ -129,7 +150,7 @@ export class Initiator {
   /** Sends bytes as they are, in chunks of `chunkBytes`. */
   async raw(bytes: Buffer, chunkBytes = bytes.length): Promise<void> {
     for (let at = 0; at < bytes.length && !this.isClosed; at += chunkBytes) {
-      this.wire.events?.data(bytes.subarray(at, at + chunkBytes))
+      this.wire.receive(bytes.subarray(at, at + chunkBytes))
     }
     await settle()
   }
@@ -272,6 +293,7 @@ function digestOf(bytes: Buffer): Buffer {
 
 export interface Rig {
   readonly server: IscsiServer
+  readonly pool: BufferPool
   readonly volume: MemoryVolume
   readonly source: MemorySource
   readonly clock: ManualClock
@@ -293,13 +315,14 @@ export async function iscsiRig(
   const source = new MemorySource(volume)
   const clock = new ManualClock()
   let accept: (connection: Connection) => void = () => undefined
+  const shared = iscsiShared({
+    ...{ source, log: silentLog, store: options.store ?? memoryStore() },
+    ...{ elsewhere: options.elsewhere, life: `${++lives}` },
+    ...{ book: { current: options.rules ?? NO_TARGET_RULES }, identity: () => 'a cluster' },
+    scribble: true,
+  })
   const server = await startIscsiServer({
-    log: silentLog,
-    shared: iscsiShared({
-      ...{ source, log: silentLog, store: options.store ?? memoryStore() },
-      ...{ elsewhere: options.elsewhere, life: `${++lives}` },
-      ...{ book: { current: options.rules ?? NO_TARGET_RULES }, identity: () => 'a cluster' },
-    }),
+    ...{ log: silentLog, shared },
     address: { host: '127.0.0.1', port: 3260 },
     world: {
       clock,
@@ -319,7 +342,7 @@ export async function iscsiRig(
     accept(wire)
     return new Initiator(wire)
   }
-  return { server, volume, source, clock, connect }
+  return { server, volume, source, clock, pool: shared.pool, connect }
 }
 
 export function memoryStore(): ReservationStore & { readonly kept: Map<string, Buffer> } {
