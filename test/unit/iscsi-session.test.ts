@@ -1,7 +1,13 @@
 // Sessions of the iSCSI door: commands and their data in every way it may come, order, aborts, ends, and rude initiators.
 import test from 'ava'
 import { Code } from '../../src/base/codes.js'
-import { Answer, ISCSI_LIMITS, LoginStatus, Op } from '../../src/wire/iscsi/constants.js'
+import {
+  Answer,
+  ISCSI_LIMITS,
+  LoginStatus,
+  Op,
+  TaskFunction,
+} from '../../src/wire/iscsi/constants.js'
 import {
   INITIATOR,
   type Initiator,
@@ -193,6 +199,22 @@ test('ABORT TASK is answered when the write at work has ended, and the write is 
     one.answers().map(({ header }) => header[2]),
     [1],
   )
+})
+
+test('a command that ends while the one before it is aborted is counted out once', async (t) => {
+  const { one, connect } = await ready()
+  const two = connect()
+  await two.login({}, '400000000002')
+  // Waits for data, and the next one for its end.
+  await one.raw(one.commandPdu({ cdb: write10(0, 1), write: 512 }))
+  await one.raw(one.commandPdu({ cdb: TEST_UNIT_READY, attribute: 2 }))
+  one.answers()
+  await two.manage(TaskFunction.LUN_RESET)
+  const last = one.answers().at(-1)!
+  await one.outcome({ cdb: TEST_UNIT_READY })
+  const [answer = last] = await one.ask({ cdb: TEST_UNIT_READY })
+  const window = answer.header.readUInt32BE(32) - answer.header.readUInt32BE(28) + 1
+  t.is(window, ISCSI_LIMITS.windowCommands)
 })
 
 test('an ORDERED command waits for those before it, and those after wait for it', async (t) => {
