@@ -1,7 +1,7 @@
 /*
  * What Linux offers a storage server and Node does not: reads that never wait for the disk, space
  * reserved and given back, extended attributes, locks that die with their process, syncfs, holes,
- * syslog.
+ * where memory lies for direct I/O, syslog.
  *
  * N-API version 8 only: one build serves every Node from 16 on. No libuv, no state between calls,
  * so it may be loaded into any number of worker threads.
@@ -38,6 +38,8 @@
 #define ATTRIBUTE_BYTES_MAX 65536
 #define SYSLOG_LINE_MAX 8192
 #define ARGS_MAX 3
+/* What memory for direct I/O begins at multiples of: enough for every block size up to a page. */
+#define DIRECT_UNIT_BYTES 4096
 
 /* Answers of readNow that are not a count. */
 #define READ_WOULD_BLOCK (-1)
@@ -181,6 +183,18 @@ static napi_value write_now(napi_env env, napi_callback_info info) {
       return fail(env, errno, "pwrite");
   }
   return number_or_throw(env, (int64_t)moved);
+}
+
+/*
+ * directOffset(bytes: Uint8Array) -> how far behind a multiple of DIRECT_UNIT_BYTES its memory begins
+ * The memory of an ArrayBuffer stays where it is, so this need be asked once only.
+ */
+static napi_value direct_offset(napi_env env, napi_callback_info info) {
+  napi_value args[ARGS_MAX];
+  uint8_t *data;
+  size_t length;
+  if (!get_args(env, info, args) || !get_bytes(env, args[0], &data, &length)) return NULL;
+  return number_or_throw(env, (int64_t)((uintptr_t)data % DIRECT_UNIT_BYTES));
 }
 
 static napi_value seek(napi_env env, napi_callback_info info, int whence) {
@@ -431,6 +445,7 @@ NAPI_MODULE_INIT() {
   } functions[] = {
       {"readNow", read_now},
       {"writeNow", write_now},
+      {"directOffset", direct_offset},
       {"seekData", seek_data},
       {"seekHole", seek_hole},
       {"getAttribute", get_attribute},

@@ -16,7 +16,7 @@ export interface CachePlan {
   readonly sizeBytes: number
   /** Undefined: the store directory. */
   readonly directory: string | undefined
-  /** Asked for, and not done: the files are read and written through the page cache. */
+  /** Files of objects are read and written past the page cache. */
   readonly directio: boolean
 }
 
@@ -56,8 +56,8 @@ export function cacheOptions(
   metaDirectory: string,
 ): CacheOptions | undefined {
   if (plan === undefined) return undefined
-  const { sizeBytes, directory } = plan
-  return { sizeBytes, directory: resolve(directory ?? metaDirectory), boot: bootId() }
+  const { sizeBytes, directory, directio } = plan
+  return { sizeBytes, directory: resolve(directory ?? metaDirectory), directio, boot: bootId() }
 }
 
 /** '' where the kernel does not tell: then what a crash left in the cache is never pushed by itself. */

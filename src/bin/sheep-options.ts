@@ -176,7 +176,8 @@ function command(version: string, ignored: string[]): Command {
     )
     .option(
       '-w, --cache <options>',
-      'size=S[,dir=D][,directio]: cache objects of write-back clients on a disk of this machine',
+      'size=S[,dir=D][,directio]: cache objects of write-back clients on a disk of this machine ' +
+        '(directio: past its page cache)',
       cachePlan,
     )
     .option(
@@ -274,9 +275,6 @@ function optionsOf(program: Command, { file, used }: WithConfig, ignored: string
   }
   if (given.front !== undefined) checkFront(program, disks)
   const nbdTls = nbdTlsOf(given)
-  if (given.cache?.directio === true) {
-    ignored.push('-w directio: the files of the cache go through the page cache')
-  }
   for (const option of ignored) process.stderr.write(`warning: option ignored: ${option}\n`)
   const destination = given.log?.destination ?? 'default'
   return {

@@ -110,6 +110,12 @@ export interface OpenHow {
   /** With create: fail with EEXIST when the name is taken. */
   readonly exclusive?: boolean
   readonly truncate?: boolean
+  /**
+   * Past the page cache (O_DIRECT). For files of whole blocks of 4096 bytes that have their full size before they are written,
+   * one write at a time; `readNow` finds nothing, and `writeNow` is refused. Throws ENOTSUP where there is no
+   * memory for it, EINVAL where the file system has no such thing.
+   */
+  readonly direct?: boolean
 }
 
 /**

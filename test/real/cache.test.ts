@@ -1,6 +1,6 @@
 /** The object cache with real daemons: its files, `dog vdi cache`, and what a SIGKILL leaves of it. */
-import { existsSync } from 'node:fs'
-import { readdir } from 'node:fs/promises'
+import { constants, existsSync } from 'node:fs'
+import { readdir, readFile, readlink } from 'node:fs/promises'
 import { asVid, dataOid, inodeOid, type Vid } from '../../src/model/oid.js'
 import { SheepClient } from '../../src/peer/client.js'
 import { Flag, Op } from '../../src/wire/sheepdog/opcodes.js'
@@ -17,17 +17,22 @@ const WAIT_MS = 40_000
 const NO_CACHE = /has no object cache: start it with -w size=S/
 const realTest = needing()
 
-/** A gateway that caches in front of three nodes that store, and a volume of two objects. */
-async function withCache(t: Owner) {
+interface Wanted {
+  readonly options?: string
+  readonly objects?: number
+}
+
+/** A gateway that caches in front of three nodes that store, and a volume. */
+async function withCache(t: Owner, { options = 'size=64M', objects = 2 }: Wanted = {}) {
   const fast = await scratch(t)
   const cluster = await planCluster(t, {
     nodes: 4,
-    place: (index) => (index === 0 ? { options: ['-g', '-w', `size=64M,dir=${fast}`] } : {}),
+    place: (index) => (index === 0 ? { options: ['-g', '-w', `${options},dir=${fast}`] } : {}),
   })
   await cluster.startAll()
   await cluster.dog('cluster format', '-c', '2')
-  await cluster.dogAt(1, 'vdi create', ['Alice', '8M'])
-  const input = Buffer.alloc(2 * OBJECT, 1)
+  await cluster.dogAt(1, 'vdi create', ['Alice', `${4 * objects}M`])
+  const input = Buffer.alloc(objects * OBJECT, 1)
   await cluster.dogAt(1, 'vdi write', ['Alice', '0'], { input })
   const { stdout } = await cluster.dog('vdi list', '--json')
   const { vdis } = JSON.parse(stdout) as { vdis: readonly { vid: string }[] }
@@ -117,6 +122,68 @@ realTest('an orderly end sends everything, and other nodes see it at once before
   t.is((await cluster.node(0).stop())?.code, 0)
   t.is(await readsAt(cluster, 1, 4096), 11)
 })
+
+/** Open files of the volume's objects, by whether the kernel has them past its page cache (proc_pid_fdinfo(5)). */
+async function openObjects(pid: number, directory: string) {
+  const found: { readonly name: string; readonly direct: boolean }[] = []
+  for (const fd of await readdir(`/proc/${pid}/fd`)) {
+    const path = await readlink(`/proc/${pid}/fd/${fd}`).catch(() => '')
+    if (!path.startsWith(`${directory}/0`)) continue
+    const [, flags = ''] = /^flags:\s+(\d+)/m.exec(
+      await readFile(`/proc/${pid}/fdinfo/${fd}`, 'latin1'),
+    )!
+    const direct = (Number.parseInt(flags, 8) & constants.O_DIRECT) !== 0
+    found.push({ name: path.slice(directory.length + 1), direct })
+  }
+  return found
+}
+
+realTest(
+  'with directio objects are past the page cache, over a flush, a kill and an eviction',
+  async (t) => {
+    const plan = { options: 'size=10M,directio', objects: 4 }
+    const { cluster, vid, fast, cache } = await withCache(t, plan)
+    const client = await connect(cluster)
+    await cached(cluster, client, vid)
+    // Not where the device's blocks begin and end.
+    t.is(await put(client, vid, 3 * 512, Buffer.alloc(512, 3)), 0)
+    t.is(await put(client, vid, 65_536 - 512, Buffer.alloc(1024, 4)), 0)
+    const flush = await client.call(objectRequest({ opcode: Op.FLUSH_VDI, oid: inodeOid(vid) }))
+    t.is(flush.result, 0)
+    const place = `${cache}/${vid.toString(16).padStart(6, '0')}`
+    const objects = await openObjects(cluster.node(0).pid, place)
+    t.deepEqual(objects, [{ name: '0000000000000000', direct: true }])
+    await cluster.node(0).kill()
+    client.close()
+    await cluster.members(3, 1)
+    for (const at of [3 * 512, 65_536 - 512, 65_536]) {
+      t.is(await readsAt(cluster, 1, at), at < 4096 ? 3 : 4, 'flushed')
+    }
+    await cluster.node(0).start()
+    const second = await connect(cluster)
+    await cached(cluster, second, vid)
+    t.is(await put(second, vid, 5 * 512, Buffer.alloc(512, 5)), 0)
+    await cluster.node(0).kill()
+    second.close()
+    await cluster.members(3, 1)
+    await cluster.node(0).start()
+    await cluster.members(4)
+    const expected = [2, 2, 2, 2, 2, 5]
+    for (const [at, value] of expected.entries()) t.is(await readsAt(cluster, 0, at * 512), value)
+    t.is(await readsAt(cluster, 0, 65_536), 4)
+    // Two objects have room.
+    for (const slot of [0, 1, 2, 3, 1]) t.is(await readsAt(cluster, 0, slot * OBJECT + 4096), 1)
+    t.regex(await info(cluster), /Cache size 10 MB, used [48]\.0 MB, directio/)
+    await cluster.node(1).stop()
+    const again = cluster.node(1).command(['-w', `size=64M,dir=${fast}/other,directio`])
+    const { code, stderr } = await tryRun(['env', 'SHEEPDOG_WITHOUT=posix', ...again])
+    t.is(code, 1)
+    t.regex(
+      stderr,
+      /other\/cache takes no direct I\/O \(ENOTSUP.*native binding.*leave out directio/,
+    )
+  },
+)
 
 realTest('a cache nobody can use is refused before the daemon starts', async (t) => {
   const { cluster, fast } = await withCache(t)

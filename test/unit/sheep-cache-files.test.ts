@@ -57,11 +57,11 @@ class Owners {
   }
 }
 
-async function made(t: ExecutionContext, sizeBytes = 16 * OBJECT, objects = 4) {
+async function made(t: ExecutionContext, sizeBytes = 16 * OBJECT, objects = 4, directio = false) {
   const files = new FakeFiles()
   const owners = new Owners()
   const clock = new VirtualClock()
-  const options = { sizeBytes, directory: '/ssd', boot: 'one' }
+  const options = { sizeBytes, directory: '/ssd', directio, boot: 'one' }
   for (let i = 0; i < objects; i++) owners.objects.set(i, Buffer.alloc(OBJECT, 1))
   const cache = new ObjectCache(options, { files, log: silentLog })
   const open = () =>
@@ -255,6 +255,42 @@ test('a read the cache cannot serve from its disk is served by the owners', asyn
   t.deepEqual(await get(rig, 0), of(1))
   await put(rig, 0, of(2))
   t.is(await get(rig, 0), Code.EIO)
+})
+
+test('with directio nothing of an object goes through the page cache, and all else is as ever', async (t) => {
+  const rig = await made(t, 5 * OBJECT, 8, true)
+  await rig.cache.start()
+  t.is(await put(rig, BLOCK + 512, of(2, 2 * BLOCK)), Code.SUCCESS)
+  t.is(await put(rig, BLOCK + 1024, of(3)), Code.SUCCESS)
+  t.deepEqual(await get(rig, BLOCK + 512, 1024), Buffer.concat([of(2), of(3)]))
+  t.is(await rig.volume.push(), Code.SUCCESS)
+  t.deepEqual(rig.owners.objects.get(0)!.subarray(BLOCK + 1024, BLOCK + 1536), of(3))
+  for (let slot = 1; slot < 8; slot++) t.deepEqual(await get(rig, slot * OBJECT), of(1))
+  t.deepEqual(await get(rig, BLOCK + 1024), of(3), 'after it was evicted')
+  const ofObjects = /000abc\/0000/
+  t.is(rig.files.count('writeNow', ofObjects), 0)
+  t.true(rig.files.count('write', ofObjects) > 0)
+  t.false((await rig.files.readDir('/ssd/cache')).includes('directio'))
+})
+
+test('a directory that takes no direct I/O is refused before anything is cached', async (t) => {
+  const files = new FakeFiles()
+  const options = { sizeBytes: 4 * OBJECT, directory: '/ssd', directio: true, boot: 'one' }
+  for (const [operation, errno] of [
+    ['open', 'EINVAL'],
+    ['open', 'ENOTSUP'],
+    ['write', 'EINVAL'],
+  ] as const) {
+    const cache = new ObjectCache(options, { files, log: silentLog })
+    files.fault = (one, path) =>
+      one === operation && path.endsWith('directio') ? errno : undefined
+    await t.throwsAsync(cache.start(), {
+      message: new RegExp(`^/ssd/cache takes no direct I/O \\(${errno}.*or leave out directio$`),
+    })
+    files.fault = () => undefined
+    t.deepEqual(await files.readDir('/ssd/cache'), ['lock'])
+    cache.close()
+  }
 })
 
 test('one sheep a directory', async (t) => {

@@ -25,6 +25,8 @@ export interface ObjectHome {
   readonly objectBytes: number
   readonly blockBytes: number
   readonly backing: Backing
+  /** Files are past the page cache: nothing of them can be done at once. */
+  readonly isDirect: boolean
   /** Makes the object's file. False: there is no room, it is used without. */
   admit(object: CachedObject): Promise<boolean>
   /** The object's file, opened again if need be; throws errno errors. */
@@ -113,7 +115,8 @@ export class CachedObject {
     }
     this.#lane.enter(() => {
       const range = blocksTouched(offset, data.length, this.#home.blockBytes)
-      const isQuick = data.length <= WRITE_NOW_BYTES_MAX && this.#exists
+      const isSmall = data.length <= WRITE_NOW_BYTES_MAX && !this.#home.isDirect
+      const isQuick = isSmall && this.#exists
       if (!isQuick || !this.isAdmitted || !this.#valid.hasAll(range)) {
         void this.#writeSlowly({ ref, offset, data, durable }, written, done)
         return

@@ -37,6 +37,7 @@ export class CachedVolume implements ObjectHome {
   readonly objectBytes: number
   readonly blockBytes: number
   readonly backing: Backing
+  readonly isDirect: boolean
   readonly #cache: ObjectCache
   readonly #clock: Clock
   readonly #log: Log
@@ -56,6 +57,7 @@ export class CachedVolume implements ObjectHome {
     this.blockBytes = blockBytesOf(this.objectBytes)
     this.backing = options.backing
     this.#cache = options.cache
+    this.isDirect = options.cache.directio
     this.#clock = options.clock
     this.#log = options.log
     this.#dirtyFile = dirtyFile

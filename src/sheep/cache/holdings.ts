@@ -58,6 +58,7 @@ export class Holdings {
   /** What an earlier process left dirty is settled before anybody uses it here; call once, before serving. */
   async begin(): Promise<void> {
     const { cache, state } = this.#options
+    await cache.start()
     const left = await cache.found()
     for (const vid of left) this.#holdings.set(vid, new Holding(vid, 'closed'))
     const serve = (): void => {
@@ -165,7 +166,8 @@ export class Holdings {
         ? []
         : [{ vid, dirty: volume.dirtyCount, total: volume.objectCount }],
     )
-    return { sizeBytes: cache.sizeBytes, usedBytes: cache.usedBytes, volumes, directio: false }
+    const { sizeBytes, usedBytes, directio } = cache
+    return { sizeBytes, usedBytes, volumes, directio }
   }
 
   /** Gives everything back if it can (`pushes`); what stays dirty is left on disk for the next start. */

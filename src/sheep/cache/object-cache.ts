@@ -6,21 +6,26 @@
 import { Code } from '../../base/codes.js'
 import { describe, type Log } from '../../base/log.js'
 import type { Vid } from '../../model/oid.js'
-import type { Files, OpenFile } from '../../world/world.js'
+import { readAt, writeAt } from '../../store/file-io.js'
+import type { Files, OpenFile, OpenHow } from '../../world/world.js'
 import type { CachedObject } from './cached-object.js'
 
 const FULL_SHARE = 0.9
 const OPEN_FILES_MAX = 1024
 const PUSHED_AT_ONCE = 8
 const LOCK = 'lock'
+const PROBE = 'directio'
+const PROBE_BYTES = 4096
 /** What could not be pushed back in good faith is put here. */
 const ASIDE = 'aside'
 
-/** `sheep -w size=,dir=` */
+/** `sheep -w size=,dir=,directio` */
 export interface CacheOptions {
   readonly sizeBytes: number
   /** Files go below `<directory>/cache`. */
   readonly directory: string
+  /** Files of objects are read and written past the page cache. */
+  readonly directio: boolean
   /** Which start of the machine this is; '' when nobody can tell. */
   readonly boot: string
 }
@@ -34,6 +39,7 @@ export class ObjectCache {
   readonly sizeBytes: number
   readonly boot: string
   readonly directory: string
+  readonly directio: boolean
   readonly #files: Files
   readonly #log: Log
   readonly #release: () => void
@@ -52,6 +58,7 @@ export class ObjectCache {
     this.#log = log
     this.sizeBytes = options.sizeBytes
     this.boot = options.boot
+    this.directio = options.directio
     this.directory = `${options.directory}/cache`
     files.mkdir(this.directory)
     const lock = files.lock(`${this.directory}/${LOCK}`)
@@ -62,6 +69,23 @@ export class ObjectCache {
       )
     }
     this.#release = () => lock.release()
+  }
+
+  /** Rejects with an Error for people when the directory takes no direct I/O that was asked for. */
+  async start(): Promise<void> {
+    if (!this.directio) return
+    const path = `${this.directory}/${PROBE}`
+    try {
+      await this.#probe(path)
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      throw new Error(
+        `${this.directory} takes no direct I/O (${reason}): give the cache a directory of another ` +
+          'file system, as in -w size=20G,dir=/ssd,directio, or leave out directio',
+      )
+    } finally {
+      if (this.#files.exists(path)) await this.#files.unlink(path)
+    }
   }
 
   get usedBytes(): number {
@@ -95,7 +119,7 @@ export class ObjectCache {
     this.#take(object, place)
     let file: OpenFile | undefined
     try {
-      file = this.#files.open(place.path, { write: true, create: true, truncate: true })
+      file = this.#files.open(place.path, { ...this.#how, create: true, truncate: true })
       await file.allocate(place.bytes)
       this.#keepOpen(object, file)
       this.#isRefusing = false
@@ -120,7 +144,7 @@ export class ObjectCache {
     this.#byUse.add(object)
     if (object.file !== undefined) return object.file
     if (this.#isClosed) throw Object.assign(new Error('the cache is closed'), { code: 'EIO' })
-    const file = this.#files.open(this.#placeOf.get(object)!.path, { write: true })
+    const file = this.#files.open(this.#placeOf.get(object)!.path, this.#how)
     this.#keepOpen(object, file)
     return file
   }
@@ -167,6 +191,24 @@ export class ObjectCache {
     this.#isClosed = true
     for (const object of [...this.#open]) this.#close(object)
     this.#release()
+  }
+
+  get #how(): OpenHow {
+    return { write: true, direct: this.directio }
+  }
+
+  /** A block goes to the disk and comes back. */
+  async #probe(path: string): Promise<void> {
+    const file = this.#files.open(path, { ...this.#how, create: true, truncate: true })
+    try {
+      await file.allocate(PROBE_BYTES)
+      const [sent, found] = [Buffer.alloc(PROBE_BYTES, PROBE), Buffer.alloc(PROBE_BYTES)]
+      await writeAt(file, sent, 0)
+      await readAt(file, found, 0)
+      if (!found.equals(sent)) throw new Error('what was written does not come back')
+    } finally {
+      file.close()
+    }
   }
 
   #take(object: CachedObject, place: Place): void {

@@ -2,12 +2,13 @@
 import fs from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import type { FileLock, Files, OpenFile, OpenHow } from '../world.js'
+import { DIRECT_UNIT_BYTES, DirectFile, DirectMemory } from './direct-file.js'
 import { makeDirectories } from './directories.js'
 import type { Native } from './native.js'
 import { NodeFile } from './open-file.js'
 import { watchPath } from './watch.js'
 
-const { O_CREAT, O_DIRECTORY, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC }: typeof fs.constants =
+const { O_CREAT, O_DIRECT, O_DIRECTORY, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC }: typeof fs.constants =
   fs.constants
 /** stat(2): st_blocks counts in these, whatever the file system's own block is. */
 /** As sheepdog 1.0 makes them, before the umask: what is in a store is nobody else's business. */
@@ -18,6 +19,8 @@ const STAT_BLOCK_BYTES = 512
 /** Every error has the errno name in `code`. libuv opens everything with O_CLOEXEC. */
 export class NodeFiles implements Files {
   readonly #native: Native
+  /** Made when the first file wants it. */
+  #directMemory: DirectMemory | undefined
   /** Last writer of each path in the making: the order of the calls is the order of the renames. */
   readonly #writers = new Map<string, Promise<void>>()
 
@@ -30,7 +33,14 @@ export class NodeFiles implements Files {
     if (how.create === true) flags |= O_CREAT
     if (how.exclusive === true) flags |= O_EXCL
     if (how.truncate === true) flags |= O_TRUNC
+    if (how.direct === true) return this.#openDirect(path, flags)
     return new NodeFile(this.#native, fs.openSync(path, flags, FILE_MODE))
+  }
+
+  #openDirect(path: string, flags: number): OpenFile {
+    this.#directMemory ??= new DirectMemory(this.#native)
+    const fd = fs.openSync(path, flags | O_DIRECT, FILE_MODE)
+    return new DirectFile(new NodeFile(this.#native, fd, DIRECT_UNIT_BYTES), this.#directMemory)
   }
 
   readFile(path: string): Buffer {

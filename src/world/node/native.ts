@@ -13,6 +13,8 @@ export interface Native {
   readNow(fd: number, into: Uint8Array, position: number): number
   /** Bytes written: always all of them. */
   writeNow(fd: number, data: Uint8Array, position: number): number
+  /** How far behind a multiple of 4096 the memory begins. Throws ENOTSUP where nobody can tell. */
+  directOffset(bytes: Uint8Array): number
   /** Next offset holding data at or after `from`; -1 when only a hole follows. */
   seekData(fd: number, from: number): number
   /** Next offset inside a hole at or after `from` (the end of the file is one); -1 past the end. */

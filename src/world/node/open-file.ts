@@ -15,15 +15,18 @@ const ZERO_PIECE_BYTES = 1024 * 1024
 export class NodeFile implements OpenFile {
   readonly #native: Native
   readonly #fd: number
+  /** What the kernel moves at once ends at a multiple of this, but for the end of the file. */
+  readonly #unitBytes: number
   #pending = 0
   #closed = false
   /** False once the file system has said that it has no reads that do not wait. */
   #canReadNow = true
 
   /** Takes the descriptor over. */
-  constructor(native: Native, fd: number) {
+  constructor(native: Native, fd: number, unitBytes = 1) {
     this.#native = native
     this.#fd = fd
+    this.#unitBytes = unitBytes
   }
 
   readNow(into: Uint8Array, position: number): number {
@@ -41,7 +44,8 @@ export class NodeFile implements OpenFile {
     const next = (): void => {
       fs.read(fd, into, moved, into.length - moved, position + moved, (error, count) => {
         if (error === null) moved += count
-        if (error === null && count > 0 && moved < into.length) next()
+        const isEnd = count === 0 || count % this.#unitBytes !== 0
+        if (error === null && !isEnd && moved < into.length) next()
         else this.#end(done, error, moved)
       })
     }

@@ -160,6 +160,9 @@ export const portableNative: Native = {
   // -2: this file never can.
   readNow: () => -2,
   writeNow,
+  directOffset: () => {
+    throw unsupported('O_DIRECT')
+  },
   // All data up to the end, which is true of any file, if not the whole truth.
   seekData: (fd, from) => (from < fs.fstatSync(fd).size ? from : -1),
   seekHole: (fd, from) => {

@@ -136,7 +136,7 @@ export class FakeFiles implements Files {
     if (how.truncate) resize(inode, 0)
     this.openCount++
     this.openMost = Math.max(this.openMost, this.openCount)
-    return new FakeFile(this, inode, path)
+    return new FakeFile(this, inode, path, how.direct === true)
   }
 
   readFile(path: string): Buffer {
@@ -357,18 +357,20 @@ class FakeFile implements OpenFile {
   private readonly inode: Inode
   private readonly path: string
   private readonly era: number
+  private readonly isDirect: boolean
   private closed = false
 
-  constructor(files: FakeFiles, inode: Inode, path: string) {
+  constructor(files: FakeFiles, inode: Inode, path: string, isDirect: boolean) {
     this.files = files
     this.inode = inode
     this.path = path
+    this.isDirect = isDirect
     this.era = files.generation
   }
 
   readNow(into: Uint8Array, position: number): number {
     this.begin('readNow')
-    return this.files.cold ? -1 : readPages(this.inode, into, position)
+    return this.files.cold || this.isDirect ? -1 : readPages(this.inode, into, position)
   }
 
   read(into: Uint8Array, position: number, done: FileDone): void {
@@ -377,6 +379,7 @@ class FakeFile implements OpenFile {
 
   writeNow(data: Uint8Array, position: number): void {
     this.begin('writeNow')
+    if (this.isDirect) throw errnoError('ENOTSUP', this.path)
     writePages(this.inode, data, position)
     this.files.changed(this.path)
   }

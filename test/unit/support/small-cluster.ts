@@ -294,7 +294,9 @@ export class SmallCluster {
   #cache(index: number): CacheOptions | undefined {
     const sizeBytes = this.#options.cacheBytes?.(index)
     const boot = `boot ${this.machines[index]!.boots}`
-    return sizeBytes === undefined ? undefined : { sizeBytes, directory: META, boot }
+    if (sizeBytes === undefined) return undefined
+    // Every other one goes past the page cache.
+    return { sizeBytes, directory: META, directio: index % 2 === 1, boot }
   }
 
   /** The node ended by itself; its process follows. */
