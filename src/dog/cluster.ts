@@ -7,6 +7,7 @@ import { alterCluster } from './alter-copy.js'
 import { format } from './cluster-format.js'
 import { info } from './cluster-info.js'
 import { recover } from './cluster-recover.js'
+import { recycle } from './cluster-recycle.js'
 import { reweight } from './cluster-reweight.js'
 import type { Context, Noun, Subcommand } from './command.js'
 import { Exit, Failure } from './failure.js'
@@ -23,7 +24,7 @@ const shutdown: Subcommand = {
 
 export const cluster: Noun = {
   name: 'cluster',
-  subcommands: [info, format, shutdown, recover, reweight, clusterCheck, alterCluster],
+  subcommands: [info, format, shutdown, recover, reweight, recycle, clusterCheck, alterCluster],
 }
 
 async function runShutdown({ sheep }: Context): Promise<number> {

@@ -10,7 +10,8 @@ import { makeObjects } from './objects.js'
 import { vdiOption as option } from './options.js'
 import { parseSize, sizeText } from './sizes.js'
 
-const HYPER_BYTES_MAX = 2 ** 54
+/** 1.0's go up to 16 PiB; places beyond this are no whole numbers here. */
+const HYPER_BYTES_MAX = LIMITS.volumeBytesMax
 const HYPER_SHIFT = 22
 const DEFAULT_SHIFT = 22
 
@@ -43,7 +44,9 @@ async function runCreate(context: Context): Promise<number> {
   const name = newName(operands[0])
   if (operands[1] === undefined) throw misused('Please specify the VDI size')
   const sizeBytes = parseSize(operands[1])
-  if (sizeBytes > Number.MAX_SAFE_INTEGER) throw misused('VDI size is too large')
+  if (sizeBytes > HYPER_BYTES_MAX) {
+    throw misused(`VDI size is too large: no more than ${HYPER_BYTES_MAX} bytes can be addressed`)
+  }
   if (options.hyper && options.prealloc) {
     throw failed('Preallocating a hyper volume is not supported')
   }

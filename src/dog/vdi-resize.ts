@@ -9,7 +9,6 @@ import { parseSize } from './sizes.js'
 
 /** Where an inode keeps the size (objects spec, section 4.1). */
 const SIZE_OFFSET = 536
-const HYPER_BYTES_MAX = 2 ** 54
 
 export const resize: Subcommand = {
   name: 'resize',
@@ -26,8 +25,9 @@ async function runResize({ operands, out, sheep }: Context): Promise<number> {
   const sizeBytes = parseSize(size)
   const { header, vid } = await openVdi(sheep, name, WORKING)
   const hyper = isHyper(header)
-  const bytesMax = hyper ? HYPER_BYTES_MAX : 2 ** header.blockSizeShift * LIMITS.objectsPerVdiMax
-  if (sizeBytes > bytesMax || sizeBytes > Number.MAX_SAFE_INTEGER) {
+  const slotted = 2 ** header.blockSizeShift * LIMITS.objectsPerVdiMax
+  const bytesMax = Math.min(hyper ? LIMITS.volumeBytesMax : slotted, LIMITS.volumeBytesMax)
+  if (sizeBytes > bytesMax) {
     const stop = hyper ? '' : '.'
     throw misused(`New VDI size is too large${stop} This volume's max size is ${bytesMax}`)
   }

@@ -412,8 +412,10 @@ export class ClusterOps {
     const what = decodeVdiStateFields(request)
     if (!isSane(what)) return failed(Code.INVALID_PARMS)
     // Else what anybody sends would make a volume writable while its snapshot is being taken.
-    const isKnown = this.#options.state.vids.isInUse(what.newVid)
+    const { vids } = this.#options.state
+    const isKnown = vids.isInUse(what.newVid)
     if (isKnown && what.reopens !== true) return failed(Code.VDI_EXIST)
+    if (!isKnown) vids.born.add(what.newVid)
     this.#heardOf(what, sender)
     return OK
   }

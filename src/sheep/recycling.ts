@@ -2,8 +2,9 @@
  * RECYCLE_VID: ids of volumes that are deleted become free again. Anything left of the volume that had the id would pass for
  * the next one's: objects on a node that was away, an intent to remove some, blocks in a cache, the memory of a client. So
  *
- *   who is asked     every node that was a member at any time since the volume was made, or nothing becomes free
+ *   who is asked     every node that was a member at any time since the volume was made, or it stays
  *   when             recovery of the epoch is over on all, every deletion has given back what it could
+ *   first question   family by family: clients of a node that has started since come back within a minute, or never
  *   erase            an event all perform in order: whatever a node has of these ids goes, durably
  *   question         has everybody, and does no client of anybody remember one of the family?
  *   free             a second event, void in another epoch: the ids are unknown from then on
@@ -23,6 +24,7 @@ import type { Frame } from '../wire/sheepdog/frame.js'
 import { ClusterFlag } from '../wire/sheepdog/opcodes.js'
 import {
   decodeRecycling,
+  type KeptIds,
   RECYCLED_MAX,
   type RecyclingQuestion,
   type RecyclingStep,
@@ -50,6 +52,8 @@ const INTERVAL_MS_MAX = 160_000
 const RETURN_MS = 60_000
 const ANSWER_MS = 10_000
 const OBJECTS_AT_ONCE = 4096
+/** Families everybody is asked about in one turn; every volume operation of the cluster waits meanwhile. */
+const FAMILIES_MAX = 256
 
 export interface RecyclingOptions {
   readonly state: NodeState
@@ -72,6 +76,12 @@ export interface RecyclingOptions {
   readonly changed: (vid: Vid) => void
 }
 
+/** What a turn came to. */
+export interface RecyclingOutcome {
+  readonly freed: number
+  readonly kept: readonly KeptIds[]
+}
+
 export class Recycling {
   readonly users = new VidUsers()
   readonly #options: RecyclingOptions
@@ -80,6 +90,8 @@ export class Recycling {
   readonly #performed = new Map<NodeKey, number>()
   #cancel: (() => void) | undefined
   #intervalMs = INTERVAL_MS_MIN
+  /** Turns so far: no family is always the last one. */
+  #turns = 0
 
   constructor(options: RecyclingOptions) {
     this.#options = options
@@ -108,22 +120,29 @@ export class Recycling {
 
   /** Frees what may be; resolves when there is nothing more to do now. */
   async look(): Promise<void> {
-    const { state, ops, log } = this.#options
+    const { state, log } = this.#options
     const [first] = state.epochNodes
     const isMine = first !== undefined && state.isSelf(first)
-    if (!isMine || !this.isOn || !this.#isSettled || deadFamilies(state.vids).length === 0) return
-    await ops
-      .exclusively(() => this.#recycle())
-      .then(
-        () => {
-          this.#intervalMs = INTERVAL_MS_MIN
-        },
-        (error: unknown) => {
-          // Every volume operation of the cluster waits meanwhile: not too often.
-          this.#intervalMs = Math.min(this.#intervalMs * 2, INTERVAL_MS_MAX)
-          log.debug('vids.not-recycled', { reason: String(error) })
-        },
-      )
+    if (!isMine || !this.isOn || !this.#isQuiet || deadFamilies(state.vids).length === 0) return
+    try {
+      const { kept } = await this.now()
+      const isRefused = kept.some(({ why }) => why === 'refused')
+      // Every volume operation of the cluster waits meanwhile: not too often.
+      this.#intervalMs = isRefused ? this.#longer : INTERVAL_MS_MIN
+    } catch (error) {
+      this.#intervalMs = this.#longer
+      log.debug('vids.not-recycled', { reason: String(error) })
+    }
+  }
+
+  /** The same for whoever asks. Rejects with AGAIN while something is on its way between nodes. */
+  async now(): Promise<RecyclingOutcome> {
+    if (!this.#isQuiet) throw new SheepError(Code.AGAIN)
+    let outcome: RecyclingOutcome = { freed: 0, kept: [] }
+    await this.#options.ops.exclusively(async () => {
+      outcome = await this.#recycle()
+    })
+    return outcome
   }
 
   /** A step of another node, or of this one, at its place in the order of events. */
@@ -145,13 +164,19 @@ export class Recycling {
     const { isHeld } = this.#options
     if (asker === undefined) return Code.INVALID_PARMS
     if (serial !== 0 && this.#performed.get(asker) !== serial) return Code.AGAIN
-    if (!this.#isSettled) return Code.AGAIN
+    if (!this.#isQuiet || !this.#mayJudge(vids)) return Code.AGAIN
     return this.users.mayUse(vids) || vids.some(isHeld) ? Code.VDI_LOCKED : Code.SUCCESS
   }
 
-  /** And clients of an earlier life of this node have had the time to come back. */
-  get #isSettled(): boolean {
-    return this.#isQuiet && this.#options.clock.monotonic() - this.#startedMs >= RETURN_MS
+  get #longer(): number {
+    return Math.min(this.#intervalMs * 2, INTERVAL_MS_MAX)
+  }
+
+  /** No client of an earlier life of this node knew them, or all that did have had the time to come back. */
+  #mayJudge(vids: readonly Vid[]): boolean {
+    const { state, clock } = this.#options
+    const hasWaited = clock.monotonic() - this.#startedMs >= RETURN_MS
+    return hasWaited || vids.every((vid) => state.vids.born.has(vid))
   }
 
   /** Nothing is on its way between nodes, or to be removed. */
@@ -160,43 +185,89 @@ export class Recycling {
     return state.status === 'ok' && state.isSure() && recovery.isWhole && reclaim.backlog === 0
   }
 
-  async #recycle(): Promise<void> {
+  async #recycle(): Promise<RecyclingOutcome> {
     const { state, ops, locks, log } = this.#options
     const { epoch, vids } = state
-    const families: Vid[] = []
-    for (const family of deadFamilies(vids)) {
-      if (families.length + family.length > RECYCLED_MAX) break
-      if (await this.#isOver(family)) families.push(...family)
-    }
-    const ids = tails(vids, new Set(families))
-    if (ids.length === 0 || !this.#isQuiet) return
-    await this.#agreed({ serial: 0, vids: families })
+    const { free, kept } = await this.#judged(this.#someFamilies())
+    const ids = tails(vids, new Set(free))
+    const behind = free.length - ids.length
+    if (behind > 0)
+      kept.push({
+        vid: free.find((vid) => !ids.includes(vid))!,
+        ids: behind,
+        why: 'behind',
+        who: '',
+      })
+    if (ids.length === 0) return { freed: 0, kept }
+    if (!this.#isQuiet) throw new SheepError(Code.AGAIN)
     const serial = locks.nextSerial()
     const erased = await ops.broadcast(
       ...recyclingMessage({ step: 'erase', epoch, serial, vids: ids }),
     )
     if (erased.result !== Code.SUCCESS) throw new SheepError(erased.result)
-    await this.#agreed({ serial, vids: families })
-    const free = recyclingMessage({ step: 'free', epoch, serial, vids: ids })
-    const { result } = await ops.broadcast(...free)
+    const refusal = await this.#refusal({ serial, vids: free })
+    if (refusal !== undefined) throw new SheepError(refusal.code, refusal.reason)
+    const freeing = recyclingMessage({ step: 'free', epoch, serial, vids: ids })
+    const { result } = await ops.broadcast(...freeing)
     if (result !== Code.SUCCESS) throw new SheepError(result)
     log.info('vids.recycled', { epoch, ids: ids.length })
+    return { freed: ids.length, kept }
   }
 
-  /** Everything the family named has been given back, and all who may have something of it are here. */
-  async #isOver(family: readonly Vid[]): Promise<boolean> {
+  /** As many as a turn may take, beginning where the last one left off. */
+  #someFamilies(): Vid[][] {
+    const all = deadFamilies(this.#options.state.vids)
+    const start = all.length > FAMILIES_MAX ? (this.#turns++ * FAMILIES_MAX) % all.length : 0
+    const some: Vid[][] = []
+    let ids = 0
+    for (const family of [...all.slice(start), ...all.slice(0, start)]) {
+      ids += family.length
+      if (some.length === FAMILIES_MAX || ids > RECYCLED_MAX) break
+      some.push(family)
+    }
+    return some
+  }
+
+  /** Ids of families nobody has anything against, and what is against the others. */
+  async #judged(families: readonly Vid[][]): Promise<{ free: Vid[]; kept: KeptIds[] }> {
+    const kept: KeptIds[] = []
+    const over: Vid[][] = []
+    for (const family of families) {
+      const reason = await this.#notOver(family)
+      if (reason === undefined) over.push(family)
+      else kept.push({ vid: family[0]!, ids: family.length, ...reason })
+    }
+    if (over.length === 0) return { free: [], kept }
+    const all = await this.#refusal({ serial: 0, vids: over.flat() })
+    if (all === undefined) return { free: over.flat(), kept }
+    const free: Vid[] = []
+    for (const family of over) {
+      const refusal = await this.#refusal({ serial: 0, vids: family })
+      if (refusal === undefined) free.push(...family)
+      else {
+        const why = refusal.code === Code.VDI_LOCKED ? 'refused' : 'not-yet'
+        kept.push({ vid: family[0]!, ids: family.length, why, who: refusal.who })
+      }
+    }
+    return { free, kept }
+  }
+
+  /** Whether everything the family named has been given back, and all who may have something of it are here. */
+  async #notOver(family: readonly Vid[]): Promise<Pick<KeptIds, 'why' | 'who'> | undefined> {
     const { state, copies, epochLog, log } = this.#options
     let since = Number.POSITIVE_INFINITY
     for (const vid of family) {
       const headers: InodeHeader[] = (await copies.headers(vid)).map(readableHeader)
-      if (headers.some(({ name, sizeBytes }) => name !== '' || sizeBytes > 0)) return false
+      const isLeft = headers.some(({ name, sizeBytes }) => name !== '' || sizeBytes > 0)
+      if (isLeft) return { why: 'left', who: '' }
       since = Math.min(since, this.#madeAt(headers[0]))
     }
     const read = (epoch: number) => epochLog.read(epoch)
     const away = awaySince(since, epochLog.latest(), read, state.members)
-    if (away?.length === 0) return true
-    log.debug('vids.kept', { away: away?.join(' ') ?? 'unknown' })
-    return false
+    if (away?.length === 0) return undefined
+    const who = away?.join(' ') ?? ''
+    log.debug('vids.kept', { away: who || 'unknown' })
+    return { why: 'away', who }
   }
 
   /** In seconds. Where there is no inode any more, or a client has written nonsense, nothing says how old it was. */
@@ -205,17 +276,18 @@ export class Recycling {
     return seconds > this.#options.clock.now() / 1000 ? 0 : seconds
   }
 
-  /** Rejects with the first refusal. */
-  async #agreed(question: RecyclingQuestion): Promise<void> {
+  /** The first one; undefined when all agree. Rejects when the epoch is over. */
+  async #refusal(
+    question: RecyclingQuestion,
+  ): Promise<{ readonly code: Code; readonly who: NodeKey; readonly reason: string } | undefined> {
     const { state } = this.#options
     const { epoch, members } = state
     const codes = await Promise.all(members.map((node) => this.#ask(node, question)))
-    const refusal = codes.findIndex((code) => code !== Code.SUCCESS)
-    if (refusal >= 0) {
-      const reason = `${nodeKey(members[refusal]!)} says ${codeName(codes[refusal]!)}`
-      throw new SheepError(codes[refusal]!, reason)
-    }
     if (state.epoch !== epoch) throw new SheepError(Code.AGAIN)
+    const at = codes.findIndex((code) => code !== Code.SUCCESS)
+    if (at < 0) return undefined
+    const [code, who] = [codes[at]!, nodeKey(members[at]!)]
+    return { code, who, reason: `${who} says ${codeName(code)}` }
   }
 
   #ask(node: SdNode, question: RecyclingQuestion): Promise<Code> {

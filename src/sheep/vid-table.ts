@@ -9,6 +9,8 @@ export class VidTable {
   readonly deleted = Buffer.alloc(VID_LIMIT / 8)
   /** Who alone may cache a volume's objects (sheep/cache/rights.ts), also while it is away. */
   readonly cachedBy = new Map<Vid, CacheRight>()
+  /** Volumes whose making this node has witnessed in this life: no client of an earlier one can know them. */
+  readonly born = new Set<Vid>()
   readonly #states = new Map<Vid, VdiState>()
   readonly #children = new Map<Vid, Set<Vid>>()
 
@@ -130,6 +132,7 @@ export class VidTable {
       this.change(child, { parent: asVid(0) })
     this.#children.delete(vid)
     this.forget(vid)
+    this.born.delete(vid)
     this.cachedBy.delete(vid)
     this.inUse[vid >>> 3]! &= ~(1 << (vid & 7))
     this.deleted[vid >>> 3]! &= ~(1 << (vid & 7))
@@ -138,6 +141,7 @@ export class VidTable {
   clear(): void {
     this.inUse.fill(0)
     this.deleted.fill(0)
+    this.born.clear()
     this.#states.clear()
     this.#children.clear()
     this.cachedBy.clear()

@@ -85,6 +85,15 @@ const RECORDS: readonly (readonly [string, number, number])[] = [
   ['READ_DEL_VDIS', Op.READ_DEL_VDIS, 2_097_152],
 ]
 
+/** Where ids are not given out again, whatever room there is for the answer. */
+function recyclings(): RudeRequest[] {
+  return [0, 1, 0xffff_ffff].map((dataLength) => ({
+    name: `RECYCLE_NOW with room for ${dataLength} bytes`,
+    head: plainRequest({ opcode: Op.RECYCLE_NOW, dataLength }),
+    expected: [Code.NO_SUPPORT, Code.INVALID_PARMS, Code.BUFFER_SMALL],
+  }))
+}
+
 function smallRooms(): RudeRequest[] {
   return RECORDS.flatMap(([name, opcode, bytes]) =>
     [0, bytes - 1].map((dataLength) => ({
@@ -433,6 +442,7 @@ export function rudeRequests(target: Target): RudeRequest[] {
     ...unknownOpcodes(),
     ...smallRooms(),
     ...smallPayloads(),
+    ...recyclings(),
     ...objects(target),
     ...volumes(target),
     ...clusterwide(target),

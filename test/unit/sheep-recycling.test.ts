@@ -243,6 +243,9 @@ test('nodes may die at any step of it: an id is free on all or on none, and in t
     const cluster = await start({ nodes: 3, copies: 3, seed: step })
     const kept = await filled(cluster, 'Bob')
     const alice = await filled(cluster, 'Alice')
+    // Somebody remembers it, until all is quiet.
+    const qemu = await cluster.client(1)
+    await readObject(qemu, dataOid(alice, 0), 0, 5)
     await remove(cluster, 'Alice')
     await cluster.settle()
     await cluster.clock.sleep(30_000)
@@ -257,6 +260,7 @@ test('nodes may die at any step of it: an id is free on all or on none, and in t
     cluster.card(0).onSend = (to) => {
       if (isArmed && to !== 0 && ++sends === step) cluster.kill(victim, { power: step % 2 === 0 })
     }
+    qemu.close()
     await cluster.clock.sleep(LONG_MS)
     isArmed = false
     const isDead = cluster.up().length < 3

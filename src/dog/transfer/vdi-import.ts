@@ -96,7 +96,10 @@ async function targetOf({ context, name, original }: Import): Promise<Target> {
   if (there === undefined) {
     const blockSizeShift = await newShift(context, name)
     const sizeBytes = original.sizeBytes ?? 2 ** blockSizeShift * LIMITS.objectsPerVdiMax
-    if (sizeBytes > LIMITS.volumeBytesMax) throw misused('VDI size is too large')
+    if (sizeBytes > LIMITS.volumeBytesMax) {
+      const most = LIMITS.volumeBytesMax
+      throw misused(`VDI size is too large: no more than ${most} bytes can be addressed`)
+    }
     if (!options.hyper) checkPlainSize(sizeBytes, blockSizeShift)
     const redundancy = options.copies ?? { copies: 0, policy: 0 }
     const hyper = options.hyper ?? false

@@ -36,6 +36,7 @@ import { firstVidOf, setVolumesReply } from '../../wire/sheepdog/volume-list.js'
 import { lock } from './connection-locks.js'
 import type { DoorContext, Operation, OperationTable } from './context.js'
 import { DISK_OPERATIONS } from './disk-ops.js'
+import { recycleNow } from './recycle-ops.js'
 
 /** A body as far as the asker has room for all of it. */
 function whole(request: Frame, reply: Reply, body: Buffer): void {
@@ -304,6 +305,7 @@ export const NODE_OPERATIONS: OperationTable = new Map([
   [Op.NOTIFY_VDI_ADD, always(announce)],
   [Op.NOTIFY_VDI_DEL, always(notifyDeletion)],
   [Op.RECYCLE_VIDS, running(recycle)],
+  [Op.RECYCLE_NOW, running(recycleNow)],
   [Op.FLUSH_DEL_CACHE, running(nothing)],
   [Op.READ_VDIS, always(bitmap('inUse'))],
   [Op.READ_DEL_VDIS, always(bitmap('deleted'))],

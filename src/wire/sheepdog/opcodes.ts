@@ -85,6 +85,8 @@ export const Op = {
   GET_VNODES: 0xcd,
   /** Ours: may these ids become other volumes' (wire/sheepdog/recycling.ts)? */
   RECYCLE_VIDS: 0xd2,
+  /** Ours: free what ids may be, and tell which may not (wire/sheepdog/recycling.ts). */
+  RECYCLE_NOW: 0xd4,
   /** Ours: what the NBD door of the answering node has served (wire/sheepdog/nbd-statistics.ts). */
   NBD_STATISTICS: 0xd0,
   /** Ours: what follows is what an initiator says (wire/sheepdog/iscsi-path.ts). */
