@@ -1,12 +1,15 @@
-// Locks between QEMU 5.2 on the sheepdog protocol and NBD, over real daemons (README, "Locking").
+// Locks between QEMU 5.2 on the sheepdog protocol, NBD and iSCSI, over real daemons (README, "Locking").
 import type { ExecutionContext } from 'ava'
 import type { TestCluster } from './support/cluster.js'
 import { startLockingCluster } from './support/locking.js'
+import { freePort } from './support/ports.js'
 import { start, tryRun, until } from './support/run.js'
 import { img, io, OpenVolume, tryImg, vdiName } from './support/sheepdog-clients.js'
 import { needingQemu52 } from './support/suite.js'
 
 const test = needingQemu52('qemu-img', 'qemu-io')
+const ISCSI_DRIVER = '/usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so'
+const iscsiTest = needingQemu52('qemu-img', 'qemu-io', 'iscsi-inq', ISCSI_DRIVER)
 
 const LOCKED_BY_CLIENT =
   /Alice is locked by 127\.0\.0\.1:\d+ \(a client\).*dog vdi lock unlock Alice/
@@ -51,6 +54,62 @@ test('QEMU, NBD and QEMU on another node exclude each other, and are told by who
   await until('the end of its lock', 30_000, async () => (await holders(sheep)).length === 0)
   t.is((await tryImg('info', vdiName(sheep, 'Alice', 0))).code, 0)
 })
+
+iscsiTest(
+  'iSCSI is one of them: who has the disk there keeps it from all others, and the other way round',
+  async (t) => {
+    const port = await freePort()
+    const options = ['--iscsi', `127.0.0.1:${port}`]
+    const place = (index: number) => (index === 1 ? { options } : {})
+    const sheep = await startLockingCluster(t, { place })
+    await sheep.dog('vdi create', 'Alice', '64M')
+    const disk = `iscsi://127.0.0.1:${port}/iqn.2026-11.io.sheepdog:Alice/0`
+    const held = async (holder: string): Promise<void> => {
+      await until(`the lock of ${holder}`, 30_000, async () => `${await holders(sheep)}` === holder)
+    }
+    const hold = (url: string) => {
+      const words = ['-c', 'write -P 1 0 64k', '-c', 'flush', '-c', 'sleep 600000']
+      const client = start(['qemu-io', '-f', 'raw', ...words, url])
+      t.teardown(async () => client.kill('SIGKILL'))
+      return client
+    }
+    const isRefused = async (who: 'iscsi-inq' | 'qemu-img'): Promise<void> => {
+      const words = who === 'iscsi-inq' ? [who, disk] : [who, 'info', disk]
+      const { code, stderr } = await tryRun(words, { timeoutMs: 30_000 })
+      t.not(code, 0, who)
+      t.regex(stderr, /log ?in/i)
+    }
+
+    const session = hold(disk)
+    await held(`door ${sheep.node(1).port}`)
+    t.regex((await tryImg('info', vdiName(sheep, 'Alice', 0))).stderr, /locked/)
+    t.regex((await tryImg('info', vdiName(sheep, 'Alice', 1))).stderr, /locked/)
+    t.regex(await refusal(sheep, 2), /Alice is locked by/)
+    await t.throwsAsync(sheep.dogAt(0, 'vdi delete', ['Alice']), {
+      message: /VDI is already locked/,
+    })
+    session.kill('SIGKILL')
+    await held('')
+
+    const qemu = await OpenVolume.open(vdiName(sheep, 'Alice', 0))
+    await qemu.tell('read -P 1 0 64k', /read 65536\/65536/)
+    await isRefused('iscsi-inq')
+    await isRefused('qemu-img')
+    await qemu.close()
+    const nbd = hold(sheep.uri('Alice', 2))
+    await held(`door ${sheep.node(2).port}`)
+    await isRefused('iscsi-inq')
+    nbd.kill('SIGKILL')
+    await held('')
+
+    hold(disk)
+    await held(`door ${sheep.node(1).port}`)
+    await sheep.node(1).kill()
+    await held('')
+    t.is((await tryImg('info', vdiName(sheep, 'Alice', 0))).code, 0)
+    t.is(await refusal(sheep, 2), '')
+  },
+)
 
 test('a QEMU that was killed leaves its lock until it is taken away', async (t) => {
   const sheep = await cluster(t)

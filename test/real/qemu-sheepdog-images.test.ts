@@ -110,6 +110,13 @@ realTest(
     t.is((await tryImg('resize', '-f', 'raw', '--shrink', alice, '32M')).code, 1)
     await img('convert', '-f', 'raw', '-O', 'raw', vdiName(cluster, 'Alice', 1), at('copy'))
     await io(at('copy'), ['read -P 3 92M 4M'])
+
+    // Of zeros QEMU knows nothing here; of discards it sends what is a whole object.
+    const zeros = ['write -P 4 80M 8M', 'write -z 81M 1M', 'write -z -u 5120k 1000k', 'flush']
+    await io(alice, [...zeros, 'discard 84M 4M', 'read -P 4 80M 1M', 'read -P 4 82M 2M'])
+    await io(vdiName(cluster, 'Alice', 2), [
+      ...['read -P 0 81M 1M', 'read -P 0 5120k 1000k', 'read -P 0 84M 4M', 'read -P 3 92M 4M'],
+    ])
   },
 )
 
