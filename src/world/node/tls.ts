@@ -17,8 +17,14 @@ export interface TlsFiles {
 }
 
 const HANDSHAKE_MS = 10_000
-/** Suites without certificates come last; node leaves them out unless told. */
-const CIPHERS = `${tls.DEFAULT_CIPHERS}:PSK`
+/** Of TLS 1.2 those with forward secrecy only; of TLS 1.3 all have it. */
+const PSK_SUITES = 'kECDHEPSK'
+/** Suites that need no certificate. */
+export const PSK_CIPHERS =
+  'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:' +
+  `${PSK_SUITES}:!eNULL`
+/** Node's list forbids all of them, and what is forbidden cannot be added. They come behind those with certificates. */
+const CIPHERS = tls.DEFAULT_CIPHERS.replace(':!PSK', `:${PSK_SUITES}:!kPSK:!kDHEPSK:!kRSAPSK`)
 const KEY = /^([^:#]+):([0-9a-f]{2,256})$/i
 
 /** Throws an Error for people: what is missing or malformed, and where. */
@@ -90,7 +96,8 @@ function readCertificates(directory: string, verifyPeer: boolean): tls.TlsOption
   return verifyPeer ? { ...own, ca: file('ca-cert.pem') } : own
 }
 
-function readKeys(path: string): ReadonlyMap<string, Buffer> {
+/** Throws an Error for people. */
+export function readKeys(path: string): ReadonlyMap<string, Buffer> {
   const keys = new Map<string, Buffer>()
   for (const [index, line] of readFileSync(path, 'utf8').split('\n').entries()) {
     if (line.trim() === '' || line.startsWith('#')) continue
