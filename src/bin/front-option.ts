@@ -28,7 +28,7 @@ export function addFrontOption(program: Command): Command {
   return program.option(
     '--front <sheep>',
     'be no member: serve the disks of the cluster of these sheep, HOST[:PORT][,HOST[:PORT]...] ' +
-      `(port ${PORT_DEFAULT}), by NBD; PATH has the log only`,
+      `(port ${PORT_DEFAULT}), by NBD; PATH has the log and a socket for dog nbd list`,
     frontAddresses,
   )
 }
@@ -59,5 +59,5 @@ export function checkFront(program: Command, disks: readonly string[]): void {
     if (isGiven(name)) throw new Error(`--front is no member of the cluster: ${flag} is for those`)
   }
   if (disks.length > 0)
-    throw new Error('--front stores nothing: PATH is one directory, for its log')
+    throw new Error('--front stores nothing: PATH is one directory, for its log and a socket')
 }

@@ -3,6 +3,7 @@
  * flushes and what is sent again after a sheep died are the business of src/remote.
  */
 import { NbdHall } from '../doors/nbd/hall.js'
+import { startFiguresDoor } from '../doors/sheepdog/figures-door.js'
 import { type RemoteVolumes, remoteVolumes } from '../remote/remote-volumes.js'
 import { Op } from '../wire/sheepdog/opcodes.js'
 import { plainRequest } from '../wire/sheepdog/requests.js'
@@ -10,6 +11,7 @@ import { nodeWorld } from '../world/node/world.js'
 import type { World } from '../world/world.js'
 import { exportBook } from './export-book.js'
 import type { HostAndPort } from './front-option.js'
+import { named } from './listening.js'
 import { openNbdDoors } from './nbd-doors.js'
 import { type Answers, watchAnswers } from './service/answers.js'
 import type { SheepStatus } from './service/status-line.js'
@@ -34,7 +36,8 @@ export async function runFront(
   if (sockets.sheepdog.length + sockets.iscsi.length > 0) {
     throw new Error('--front speaks NBD only: pass in no sockets for sheepdog and iscsi')
   }
-  const log = openSheepLog(options, makeStoreDirectory(options.metaDirectory))
+  const directory = makeStoreDirectory(options.metaDirectory)
+  const log = openSheepLog(options, directory)
   const world = nodeWorld(log)
   const names = front.map(({ host, port }) => `${host}:${port}`).join(', ')
   status.doing(`Looking for a sheep at ${names}`)
@@ -54,8 +57,11 @@ export async function runFront(
     volumes.end()
   }
   try {
-    await firstAnswer(volumes, world, names)
     const hall = new NbdHall(world.clock, nbdLimits)
+    const address = { path: `${directory}/sock` }
+    const figures = startFiguresDoor({ world, log, figures: hall, address })
+    doors.push(await named(`socket ${address.path}`, figures))
+    await firstAnswer(volumes, world, names)
     await openNbdDoors({ world, log, source: volumes, rules: book, hall, options, doors })
   } catch (error) {
     await stop()

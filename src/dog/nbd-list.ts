@@ -1,5 +1,7 @@
-/** `dog nbd list`: what the NBD door of one sheep has served, and whom it serves. */
+/** `dog nbd list`: what the NBD door of one sheep, or of one front, has served, and whom it serves. */
 import { Code, codeText } from '../base/codes.js'
+import { SheepClient } from '../peer/client.js'
+import type { Frame } from '../wire/sheepdog/frame.js'
 import {
   decodeNbdRecords,
   type NbdConnectionRecord,
@@ -9,20 +11,27 @@ import {
   nbdStatisticsRequest,
   nextIdOf,
 } from '../wire/sheepdog/nbd-statistics.js'
-import type { Sheep } from './client.js'
 import type { Context, Subcommand } from './command.js'
-import { Exit, failed } from './failure.js'
+import { errnoText } from './errno.js'
+import { Exit, Failure, failed, misused } from './failure.js'
 import { attachedDevices, deviceJson, deviceTable } from './nbd-devices.js'
-import { nodeOption as option } from './options.js'
+import { type OptionSpec, nodeOption as option } from './options.js'
 import { padRight } from './output.js'
 import { sizeField } from './sizes.js'
 
 const PAGE_BYTES = 256 * 1024
 
+const front: OptionSpec = {
+  letter: 'F',
+  long: 'front',
+  valued: true,
+  help: 'ask the stand-alone front with this PATH on this host',
+}
+
 export const list: Subcommand = {
   name: 'list',
   summary: 'list NBD exports in use and their clients',
-  options: [option.address, option.port, option.raw, option.help, option.time, option.json],
+  options: [option.address, option.port, front, option.raw, option.help, option.time, option.json],
   synopsis: '',
   run: runList,
 }
@@ -32,8 +41,9 @@ const COMMANDS = {
   ...{ read: 0, write: 1, flush: 3, trim: 4, cache: 5, zero: 6, status: 7 },
 } as const
 
-async function runList({ out, options, sheep, world }: Context): Promise<number> {
-  const records = await allRecords(sheep)
+async function runList(context: Context): Promise<number> {
+  const { out, options, world } = context
+  const records = await recordsOf(context)
   const exports = records.filter((record) => record.kind === 'export')
   const connections = records.filter((record) => record.kind === 'connection')
   const devices = await attachedDevices(world)
@@ -60,11 +70,32 @@ async function runList({ out, options, sheep, world }: Context): Promise<number>
   return Exit.ok
 }
 
-async function allRecords(sheep: Sheep): Promise<NbdRecord[]> {
+async function recordsOf({ options, sheep, world }: Context): Promise<NbdRecord[]> {
+  const { front: directory } = options
+  if (directory === undefined) return await allRecords((head) => sheep.exchange(head))
+  if (options.address !== undefined || options.port !== undefined) {
+    throw misused('--front is asked at a socket in its PATH: -a and -p are for sheep')
+  }
+  const path = `${directory}/sock`
+  const noAnswer = (error: unknown): never => {
+    throw new Failure(Exit.system, [
+      `No front answers at ${path}: ${errnoText(error)}`,
+      'PATH is the directory that it was started with',
+    ])
+  }
+  const client = await SheepClient.connect(world, { path }).catch(noAnswer)
+  try {
+    return await allRecords((head) => client.call(head).catch(noAnswer))
+  } finally {
+    client.close()
+  }
+}
+
+async function allRecords(exchange: (head: Buffer) => Promise<Frame>): Promise<NbdRecord[]> {
   const records: NbdRecord[] = []
   let firstId = 0
   for (;;) {
-    const reply = await sheep.exchange(nbdStatisticsRequest(firstId, PAGE_BYTES))
+    const reply = await exchange(nbdStatisticsRequest(firstId, PAGE_BYTES))
     if (reply.result === Code.INVALID_PARMS) {
       throw failed('This sheep does not tell about its NBD door: it is of another release')
     }

@@ -77,6 +77,11 @@ export interface DogOptions {
   readonly persist?: boolean
   readonly foreground?: boolean
   readonly ioctl?: boolean
+  readonly front?: string
+  readonly tlsCertificates?: string
+  readonly tlsPsk?: string
+  readonly tlsUser?: string
+  readonly tlsHostname?: string
 }
 
 export function parsePort(text: string): number {

@@ -3,7 +3,7 @@ import type { ExecutionContext } from 'ava'
 import { nbdcopy, nbdcopyPaced, qemuIo } from './support/clients.js'
 import { startCluster, type TestCluster } from './support/cluster.js'
 import { makeImage, sameFiles } from './support/images.js'
-import { SHEEP } from './support/paths.js'
+import { DOG, SHEEP } from './support/paths.js'
 import { freePort } from './support/ports.js'
 import { type Running, run, start, tryRun, until } from './support/run.js'
 import { needing } from './support/suite.js'
@@ -13,12 +13,14 @@ const realTest = needing('qemu-io', 'nbdcopy', 'nbdinfo')
 
 class Front {
   readonly port: number
+  readonly directory: string
   readonly running: Running
 
   constructor(t: ExecutionContext, cluster: TestCluster, port: number, more: string[] = []) {
     this.port = port
     const sheep = cluster.nodes.map((node) => `${node.host}:${node.port}`).join(',')
     const directory = `${cluster.directory}/front-${port}`
+    this.directory = directory
     const where = ['--front', sheep, '--nbd', `127.0.0.1:${port}`, '-P', `${directory}.pid`]
     this.running = start([
       process.execPath,
@@ -48,6 +50,30 @@ async function startFront(t: ExecutionContext, cluster: TestCluster): Promise<Fr
 
 async function lockHolders(cluster: TestCluster, index: number): Promise<string> {
   return (await cluster.dogAt(index, 'vdi lock', ['list'])).stdout
+}
+
+/** What the front says of itself to `dog nbd list`. */
+async function figuresOf(
+  t: ExecutionContext,
+  { directory }: Front,
+  expected: { readonly name: string; readonly connections: number },
+): Promise<void> {
+  const list = [process.execPath, DOG, 'nbd', 'list', '--front', directory]
+  const { exports, connections } = JSON.parse((await run([...list, '--json'])).stdout) as {
+    readonly exports: readonly (typeof expected & { readonly operations: Operations })[]
+    readonly connections: readonly { readonly export: string | null }[]
+  }
+  const found = exports.find(({ name }) => name === expected.name)
+  t.like(found, expected)
+  // At least what was written a moment ago; the copies before it, as far as they were no zeros.
+  t.true(found!.operations.write.bytes >= 1536 * 1024, `${found!.operations.write.bytes} bytes`)
+  const open = connections.filter((one) => one.export === expected.name)
+  t.is(open.length, expected.connections)
+  t.regex((await run(list)).stdout, /^Alice +1\t/m)
+}
+
+interface Operations {
+  readonly write: { readonly count: number; readonly bytes: number }
 }
 
 realTest('a front outlives its sheep, follows snapshots, and gives its lock back', async (t) => {
@@ -91,6 +117,7 @@ realTest('a front outlives its sheep, follows snapshots, and gives its lock back
   await ask('flush', /qemu-io>/)
   await ask('read -P 0x22 1M 512k', /read 524288/)
   t.regex((await refused).stderr, /policy prevents/)
+  await figuresOf(t, front, { name: 'Alice', connections: 1 })
   client.child.stdin?.write('quit\n')
   await client.done
   await qemuIo(uri, ['read -P 0x22 1M 512k', 'read -P 0x11 1536k 512k'])
@@ -124,6 +151,9 @@ needing()('a front says what it cannot be', async (t) => {
   t.regex(await refusal(...front, '-g', '--nbd', '1'), /no member of the cluster: -g is for those/)
   t.regex(await refusal(...front, '--nbd', '1', '/a,/b'), /--front stores nothing/)
   t.regex(await refusal('--front', 'a:b'), /'a:b' is not HOST\[:PORT\]/)
+  const asked = await tryRun([process.execPath, DOG, 'nbd', 'list', '--front', '/nowhere'])
+  t.is(asked.code, 2)
+  t.regex(asked.stderr, /No front answers at \/nowhere\/sock: .*\nPATH is the directory/)
   const nothing = await refusal(...front, '-l', 'dst=stdout')
   t.regex(nothing, /--front serves nothing without --nbd/)
 })

@@ -126,7 +126,9 @@ export class TestConnection implements Connection {
   #close(): void {
     if (this.#closed) return
     this.#closed = true
-    this.events.close()
+    // Refused by who accepted it, it has nobody who listens.
+    const events: ConnectionEvents | undefined = this.events
+    events?.close()
   }
 }
 
