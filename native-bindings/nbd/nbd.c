@@ -495,6 +495,27 @@ static napi_value notice_death(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+/*
+ * pair() -> [number, number]: both ends of a stream connection within this process, which nobody else inherits
+ */
+static napi_value pair(napi_env env, napi_callback_info info) {
+  napi_value result, number;
+  int ends[2];
+  (void)info;
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) < 0)
+    return fail(env, errno, "socketpair");
+  if (napi_create_array_with_length(env, 2, &result) == napi_ok) {
+    uint32_t i = 0;
+    while (i < 2 && napi_create_int32(env, ends[i], &number) == napi_ok &&
+           napi_set_element(env, result, i, number) == napi_ok)
+      i++;
+    if (i == 2) return result;
+  }
+  close(ends[0]);
+  close(ends[1]);
+  return broken(env, "nbd: the pair cannot be told");
+}
+
 /* ---- module ----------------------------------------------------------------------------------- */
 
 NAPI_MODULE_INIT() {
@@ -503,7 +524,7 @@ NAPI_MODULE_INIT() {
     napi_callback call;
   } functions[] = {
       {"netlink", netlink}, {"watch", watch},   {"serve", serve},
-      {"hangUp", hang_up},  {"noticeDeath", notice_death},
+      {"hangUp", hang_up},  {"noticeDeath", notice_death}, {"pair", pair},
   };
   for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
     napi_value function;

@@ -16,6 +16,7 @@ import { NodeNbdKernel } from '../world/node/nbd-kernel.js'
 import { NodeNetwork } from '../world/node/network.js'
 import { packageVersion } from '../world/node/package.js'
 import { NodeRandom } from '../world/node/random.js'
+import { tlsClient } from '../world/node/tls-client.js'
 
 const COLUMNS_WITHOUT_TERMINAL = 80
 const SYSLOG_IDENT = 'sheepdog admin operation'
@@ -61,7 +62,10 @@ const io: DogIo = {
   },
   startBehind,
   ready: () => {
-    if (process.connected) tell({ ready: true }, () => process.disconnect())
+    if (!process.connected) return
+    // What was given as a relative path has been looked up; nobody's file system is held on to.
+    process.chdir('/')
+    tell({ ready: true }, () => process.disconnect())
   },
 }
 
@@ -75,7 +79,6 @@ function startBehind(more: readonly string[]): Promise<number> {
   const words = [fileURLToPath(import.meta.url), noun, sub, ...more, ...rest]
   const child = spawn(process.execPath, words, {
     detached: true,
-    cwd: '/',
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
   })
   child.stderr?.on('data', (bytes: Buffer) => process.stderr.write(bytes))
@@ -110,5 +113,6 @@ const world = {
   network: new NodeNetwork(silentLog),
   random: new NodeRandom(),
   nbdKernel: new NodeNbdKernel(),
+  tlsClient,
 }
 process.exit(await dogMain(process.argv.slice(2), process.env, io, world))

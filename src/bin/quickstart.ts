@@ -171,7 +171,8 @@ A sheepdog cluster of ${NODES} nodes is up on ports ${sheep.join(', ')}; its dat
 Attach its volume ${VOLUME} (${VOLUME_SIZE}), one at a time:
 
   a virtual machine   qemu-system-x86_64 -m 1G -drive file=nbd:127.0.0.1:${nbd}:exportname=${VOLUME},format=raw,if=virtio
-  a block device      sudo nbd-client -N ${VOLUME} 127.0.0.1 ${nbd} /dev/nbd0
+  a block device      sudo node build/bin/dog.js nbd attach --persist -s 127.0.0.1:${nbd} ${VOLUME}
+                      (outlives a restart of its sheep; sudo nbd-client -N ${VOLUME} 127.0.0.1 ${nbd} /dev/nbd0 does not)
   a copy in           nbdcopy disk.img ${uri}
 
 Look around:          node build/bin/dog.js node list -p ${sheep[0]}

@@ -1,6 +1,7 @@
 /** What a subcommand is: its words, options and texts, and the code that runs it. */
 import type { Images } from '../world/images.js'
 import type { NbdKernel } from '../world/nbd-kernel.js'
+import type { TlsClients } from '../world/tls-client.js'
 import type { World } from '../world/world.js'
 import type { Sheep } from './client.js'
 import type { DogOptions, OptionSpec } from './options.js'
@@ -39,6 +40,7 @@ export interface DogIo {
 export interface DogWorld extends Pick<World, 'clock' | 'network' | 'random'> {
   /** Absent where the kernel has none. */
   readonly nbdKernel?: NbdKernel
+  readonly tlsClient?: TlsClients
 }
 
 export type Environment = Readonly<Record<string, string | undefined>>

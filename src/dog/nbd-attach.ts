@@ -13,7 +13,8 @@ import { backendText, NBD_PORT, parseServer } from './nbd-backend.js'
 import { EBUSY, KernelRefused, NbdFamily, withoutModule } from './nbd-device.js'
 import { addressText } from './nbd-dial.js'
 import { Keeper } from './nbd-keeper.js'
-import { flagsOf, openAll, silenceMs, type Wish } from './nbd-open.js'
+import { keyOption, keysOf } from './nbd-keys.js'
+import { descriptorsOf, flagsOf, type Opened, openAll, type Wish } from './nbd-open.js'
 import type { OptionSpec } from './options.js'
 import { vdiOption as shared } from './options.js'
 
@@ -65,7 +66,7 @@ const option = {
   foreground: {
     letter: 'f',
     long: 'foreground',
-    help: 'with --persist: do not go to the background',
+    help: 'with --persist or TLS: do not go to the background',
   },
   ioctl: {
     long: 'ioctl',
@@ -78,6 +79,7 @@ export const attach: Subcommand = {
   summary: 'attach a VDI to /dev/nbdN of this host',
   options: [
     ...[option.server, option.connections, option.readOnly, option.timeout, option.persist],
+    ...[keyOption.certificates, keyOption.preSharedKeys, keyOption.user, keyOption.hostname],
     ...[option.foreground, option.ioctl, shared.address, shared.port, shared.help, shared.time],
     shared.json,
   ],
@@ -93,14 +95,20 @@ export interface Attached {
   readonly server: Address
   readonly sizeBytes: number
   readonly readOnly: boolean
+  /** Settles when this process carries nothing for the device any more. */
+  readonly relayed: Promise<unknown>
+  /** It was attached before; any of its connections may be dead. */
+  readonly isTakenOver: boolean
 }
 
 async function run(context: Context): Promise<number> {
   const { options, io } = context
   const wish = wishOf(context)
   const kernel = kernelOf(context.world)
-  const stays = options.persist === true || options.ioctl === true
-  if (options.foreground && !stays) throw misused('--foreground goes with --persist or --ioctl')
+  const stays = options.persist === true || options.ioctl === true || wish.tls !== undefined
+  if (options.foreground && !stays) {
+    throw misused('--foreground goes with --persist, --ioctl or TLS: nobody stays otherwise')
+  }
   if (options.ioctl && options.persist) {
     throw misused('--persist needs netlink: by ioctl a connection cannot be replaced')
   }
@@ -112,10 +120,12 @@ async function run(context: Context): Promise<number> {
   if (family === undefined) throw withoutModule()
   // Before there is a connection that could die.
   const keeper = options.persist ? new Keeper(context, { kernel, family, wish }) : undefined
-  const attached = await attachByNetlink(context, { kernel, family, wish })
+  const left = keeper && (await leftBehind(kernel, wish))
+  const attached = left ?? (await attachByNetlink(context, { kernel, family, wish }))
   await announce(context, attached)
-  if (keeper === undefined) return Exit.ok
-  return await keeper.run(attached)
+  if (keeper !== undefined) return await keeper.run(attached)
+  await attached.relayed
+  return Exit.ok
 }
 
 function wishOf({ operands, options, sheep }: Context): Wish {
@@ -135,6 +145,7 @@ function wishOf({ operands, options, sheep }: Context): Wish {
     readOnly: options.readOnly === true,
     timeoutSeconds: options.timeout ?? 0,
     deadSeconds: options.persist ? FOREVER_SECONDS : 0,
+    tls: keysOf(options),
   }
 }
 
@@ -161,7 +172,8 @@ async function attachByNetlink(
   { world }: Context,
   { kernel, family, wish }: Way,
 ): Promise<Attached> {
-  const { server, open } = await openAll(world, wish)
+  const opened = await openAll(world, wish)
+  const { server, open } = opened
   const { sizeBytes, blockBytes } = open[0]!
   const flags = flagsOf(open[0]!, wish)
   const backend = backendText(wish)
@@ -170,7 +182,7 @@ async function attachByNetlink(
     index = await family.connect({
       ...{ index: wish.index, sizeBytes, blockBytes, flags, backend },
       ...{ timeoutSeconds: wish.timeoutSeconds, deadSeconds: wish.deadSeconds },
-      sockets: open.map(({ connection }) => kernel.descriptor(connection, silenceMs(server))),
+      sockets: descriptorsOf(kernel, opened),
     })
   } catch (error) {
     if (!(error instanceof KernelRefused)) throw error
@@ -183,7 +195,22 @@ async function attachByNetlink(
   }
   await prove(kernel, index, () => family.disconnect(index))
   const readOnly = (flags & TransmissionFlag.READ_ONLY) !== 0
-  return { wish, index, server, sizeBytes, readOnly }
+  const relayed = relayedOf(opened)
+  return { wish, index, server, sizeBytes, readOnly, relayed, isTakenOver: false }
+}
+
+/** The device that was asked for, if it is attached to the same already and its keeper has died. */
+async function leftBehind(kernel: NbdKernel, wish: Wish): Promise<Attached | undefined> {
+  const device = (await kernel.devices()).find(({ index }) => index === wish.index)
+  if (device?.pid === undefined || device.pidLives) return undefined
+  if (device.backend !== backendText(wish)) return undefined
+  const { index, sizeBytes, readOnly } = device
+  const nothing = { relayed: Promise.resolve(), isTakenOver: true }
+  return { wish, index, server: wish.servers[0]!, sizeBytes, readOnly, ...nothing }
+}
+
+function relayedOf({ open }: Opened): Promise<unknown> {
+  return Promise.all(open.map(({ relayed }) => relayed))
 }
 
 /** Attached is what can be read; and partitions show when somebody opens the device. */
@@ -199,7 +226,8 @@ async function prove(kernel: NbdKernel, index: number, undo: () => Promise<void>
 /** Netlink leaves nobody behind; here this process is the device's life. */
 async function serveByIoctl(context: Context, kernel: NbdKernel, wish: Wish): Promise<number> {
   const index = await freeDevice(kernel, wish)
-  const { server, open } = await openAll(context.world, wish)
+  const opened = await openAll(context.world, wish)
+  const { server, open } = opened
   const { sizeBytes, blockBytes } = open[0]!
   const flags = flagsOf(open[0]!, wish)
   const { timeoutSeconds } = wish
@@ -207,7 +235,7 @@ async function serveByIoctl(context: Context, kernel: NbdKernel, wish: Wish): Pr
     .serve(
       index,
       { blockBytes, blocks: Math.floor(sizeBytes / blockBytes), flags, timeoutSeconds },
-      open.map(({ connection }) => kernel.descriptor(connection, silenceMs(server))),
+      descriptorsOf(kernel, opened),
     )
     .then(
       () => undefined,
@@ -222,8 +250,11 @@ async function serveByIoctl(context: Context, kernel: NbdKernel, wish: Wish): Pr
   for (const { connection } of open) connection.destroy()
   await prove(kernel, index, () => kernel.hangUp(index))
   const readOnly = (flags & TransmissionFlag.READ_ONLY) !== 0
-  await announce(context, { wish, index, server, sizeBytes, readOnly })
+  const relayed = relayedOf(opened)
+  const facts = { index, server, sizeBytes, readOnly }
+  await announce(context, { wish, ...facts, relayed, isTakenOver: false })
   const why = await over
+  await relayed
   if (why === undefined) return Exit.ok
   throw new Failure(Exit.system, [`/dev/nbd${index} has ended: ${why}`])
 }

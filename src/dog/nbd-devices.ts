@@ -53,7 +53,8 @@ function row(device: KernelDevice, raw: boolean): string {
 function sourceText({ backend }: KernelDevice): string {
   const source = parseBackend(backend ?? '')
   if (source === undefined) return backend ?? '?'
-  return `${source.exportName} at ${source.servers.map(addressText).join(', ')}`
+  const place = `${source.exportName} at ${source.servers.map(addressText).join(', ')}`
+  return source.tls === undefined ? place : `${place} (TLS)`
 }
 
 /** `keeper`: process that dials again, or holds the device by ioctl; null when there is none. */
@@ -64,6 +65,7 @@ export function deviceJson(device: KernelDevice): Record<string, unknown> {
     ...{ device: `/dev/nbd${index}`, sizeBytes, readOnly, keeper: pidLives ? pid : null },
     export: source?.exportName ?? null,
     servers: source?.servers.map(addressText) ?? [],
+    tls: source?.tls !== undefined,
     backend: backend ?? null,
   }
 }

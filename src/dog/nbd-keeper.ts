@@ -2,8 +2,8 @@
  * Stays with a device and gives the kernel a new connection for each that died. Requests that were not answered are sent
  * again by the kernel; who uses the device only sees that it takes long.
  *
- * The end of a keeper takes nothing away: the device goes on as long as its connections do. A keeper ends by itself when the
- * device is detached.
+ * The end of a keeper takes nothing away: the device goes on as long as its connections do, which is not long only where the
+ * keeper carries their bytes (TLS); another one may take it over. A keeper ends by itself when the device is detached.
  */
 import type { Address } from '../world/world.js'
 import type { Context } from './command.js'
@@ -13,7 +13,7 @@ import type { Attached, Way } from './nbd-attach.js'
 import { backendText } from './nbd-backend.js'
 import { KernelRefused } from './nbd-device.js'
 import { addressText, DialFailed, dial, type OpenExport } from './nbd-dial.js'
-import { silenceMs } from './nbd-open.js'
+import { descriptorsOf } from './nbd-open.js'
 
 /** How long after a failed dial the next one begins, at first and at last. */
 const REDIAL_MS_MIN = 200
@@ -31,6 +31,8 @@ export class Keeper {
   #wake: () => void = () => undefined
   #server: Address | undefined
   #sizeBytes = 0
+  /** What this process carries bytes for. */
+  readonly #relays = new Set<Promise<void>>()
   #lastWords = ''
 
   /** Listens from now on. Throws a Failure. */
@@ -45,7 +47,8 @@ export class Keeper {
   }
 
   /** Until the device is detached. */
-  async run({ index, server, sizeBytes }: Attached): Promise<number> {
+  async run({ index, server, sizeBytes, relayed, isTakenOver }: Attached): Promise<number> {
+    if (isTakenOver) this.#unsure = true
     this.#server = server
     this.#sizeBytes = sizeBytes
     const pid = await this.#pidOf(index)
@@ -59,8 +62,15 @@ export class Keeper {
         pauseMs = Math.min(2 * pauseMs, REDIAL_MS_MAX)
       }
     }
+    await Promise.all([relayed, ...this.#relays])
     await this.#say(index, 'detached')
     return Exit.ok
+  }
+
+  #carries({ relayed }: OpenExport): void {
+    if (relayed === undefined) return
+    this.#relays.add(relayed)
+    void relayed.finally(() => this.#relays.delete(relayed))
   }
 
   async #pidOf(index: number): Promise<number | undefined> {
@@ -84,6 +94,7 @@ export class Keeper {
       const taken = await this.#handOver(index, found)
       const left = (this.#dead.get(index) ?? 1) - 1
       this.#dead.set(index, taken ? Math.max(0, left) : 0)
+      if (taken) this.#carries(found)
       if (!taken) this.#unsure = false
       else void this.#say(index, `connected to ${addressText(this.#server!)}`)
       return true
@@ -101,7 +112,7 @@ export class Keeper {
     const grown = found.sizeBytes > this.#sizeBytes
     const taken = await family.replaceDead({
       ...{ index, backend: backendText(wish) },
-      sockets: [kernel.descriptor(found.connection, silenceMs(this.#server!))],
+      sockets: descriptorsOf(kernel, { server: this.#server!, open: [found] }),
       ...(grown ? { sizeBytes: found.sizeBytes } : {}),
     })
     if (taken && grown) this.#sizeBytes = found.sizeBytes
@@ -115,7 +126,7 @@ export class Keeper {
     const reasons: string[] = []
     for (const server of [this.#server!, ...others]) {
       try {
-        const found = await dial(this.#context.world, server, exportName)
+        const found = await dial(this.#context.world, server, this.#way.wish)
         if (found.sizeBytes < this.#sizeBytes) {
           found.connection.destroy()
           throw new DialFailed('refused', `${exportName} is smaller than the device: not connected`)

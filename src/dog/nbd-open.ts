@@ -1,26 +1,23 @@
 /** Opens an export as often as there shall be connections, at the first server that lets us. */
 
 import { TransmissionFlag } from '../wire/nbd/constants.js'
+import type { NbdKernel } from '../world/nbd-kernel.js'
 import type { Address } from '../world/world.js'
 import type { DogWorld } from './command.js'
 import { Exit, Failure, failed } from './failure.js'
 import type { Backend } from './nbd-backend.js'
-import { addressText, DialFailed, type DialTrouble, dial, type OpenExport } from './nbd-dial.js'
-
-const SILENCE_MS = 30_000
-
-/**
- * How long a server may be unheard of before its connection counts as dead: its host or network is gone then. What is on this
- * host cannot vanish without a word, and is only slow: giving up on it would send requests again that it still has
- * before it, and might execute after newer ones.
- */
-export function silenceMs(server: Address): number {
-  const isHere = 'path' in server || /^(127\.|::1$|localhost$)/.test(server.host)
-  return isHere ? 0 : SILENCE_MS
-}
+import {
+  addressText,
+  DialFailed,
+  type DialTrouble,
+  dial,
+  type OpenExport,
+  silenceMs,
+} from './nbd-dial.js'
 
 const REMEDIES: Partial<Record<DialTrouble, string>> = {
-  tls: "The kernel's client has none: attach through a gateway on this host (sheep -g), or with nbd-client",
+  tls: 'Say which keys: --tls-certificates DIRECTORY or --tls-psk FILE',
+  keys: 'What counts: --tls-certificates, --tls-psk, --tls-user, --tls-hostname',
   unreachable: 'Does the sheep there run with --nbd? --server HOST:PORT names another one',
 }
 
@@ -50,7 +47,7 @@ export async function openAll(world: DogWorld, wish: Wish): Promise<Opened> {
     const open: OpenExport[] = []
     try {
       while (open.length < wish.connections) {
-        open.push(await dial(world, server, wish.exportName))
+        open.push(await dial(world, server, wish))
         check(open, wish)
       }
       return { server, open }
@@ -84,4 +81,11 @@ function explain(exportName: string, server: Address, error: DialFailed): string
 /** Transmission flags for the kernel: the server's, and our own wish not to write. */
 export function flagsOf({ flags }: OpenExport, { readOnly }: Wish): number {
   return readOnly ? flags | TransmissionFlag.READ_ONLY : flags
+}
+
+/** Of the connections, for the kernel. Who carries bytes himself notices himself that a server is gone. */
+export function descriptorsOf(kernel: NbdKernel, { server, open }: Opened): number[] {
+  return open.map(({ connection, relayed }) =>
+    kernel.descriptor(connection, relayed === undefined ? silenceMs(server) : 0),
+  )
 }

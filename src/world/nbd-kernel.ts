@@ -43,6 +43,10 @@ export interface NbdKernel {
    * afterwards, which leaves the kernel's. TCP that hears nothing for `silenceMs` counts as dead; 0: as ever.
    */
   descriptor(connection: Connection, silenceMs: number): number
+  /** From now on TCP that hears nothing for so long counts as dead. */
+  noticeDeath(connection: Connection, milliseconds: number): void
+  /** Two ends of a connection within this host; one of them for `descriptor`. */
+  pair(): readonly [Connection, Connection]
   /** What there is, in order; empty without the module. */
   devices(): Promise<KernelDevice[]>
   /** Opens the device, which makes its partitions known, and reads its first block. Rejects with an errno error. */

@@ -5,7 +5,7 @@ import { nbdcopy, nbdMap, qemuIo } from './support/clients.js'
 import { startCluster } from './support/cluster.js'
 import { scratch } from './support/owner.js'
 import { PROJECT } from './support/paths.js'
-import { run } from './support/run.js'
+import { run, tryRun } from './support/run.js'
 import { needing } from './support/suite.js'
 
 const MIB = 1024 * 1024
@@ -93,6 +93,7 @@ realTest("the README's incremental backup gives the snapshot's bytes", async (t)
   await nbdcopy(cluster.uri('Alice@day-0'), image)
   const { host, place } = cluster.node(1)
   for (const day of [1, 2]) {
+    if (day === 2) await cluster.dog('vdi resize', 'Alice', '72M')
     const writes = [`write -P ${day} ${3 * day}M 100k`, `write -P 9 ${50 + day}M 4k`]
     await qemuIo(cluster.uri('Alice'), [...writes, `discard ${20 + 4 * day}M 4M`, 'flush'])
     await cluster.dog('vdi snapshot', '-s', `day-${day}`, 'Alice')
@@ -102,4 +103,7 @@ realTest("the README's incremental backup gives the snapshot's bytes", async (t)
     const [caughtUp, whole] = [await readFile(image), await readFile(`${directory}/whole`)]
     t.true(caughtUp.equals(whole), `day ${day}`)
   }
+  // What it cannot be told it does not take for nothing.
+  const unknown = [host, `${place.nbdPort}`, 'Alice', 'day-9', 'day-2', image]
+  t.not((await tryRun(['sh', `${directory}/catch-up.sh`, ...unknown])).code, 0)
 })

@@ -2,11 +2,12 @@
 import { randomBytes } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
 import type { ExecutionContext } from 'ava'
+import { Option } from '../../src/wire/nbd/constants.js'
 import { certificates } from './support/certificates.js'
 import { nbdcopy, nbdinfo } from './support/clients.js'
 import { startCluster } from './support/cluster.js'
 import { scratch } from './support/owner.js'
-import { run } from './support/run.js'
+import { run, start, until } from './support/run.js'
 import { needing } from './support/suite.js'
 
 const MIB = 1024 * 1024
@@ -80,3 +81,43 @@ realTest('a pre-shared key opens the door to who has it', async (t) => {
   await t.throwsAsync(nbdinfo(uri('alice', wrong)))
   t.is((await nbdinfo(uri('alice', keys)))['export-size'], 8 * MIB)
 })
+
+needing('gnutls-cli', 'openssl')(
+  "GnuTLS's own client upgrades by hand, and reads the list of exports behind TLS",
+  async (t) => {
+    const pki = await certificates(t)
+    const { address } = await served(t, '--nbd-tls-certificates', pki)
+    const [host = '', port = ''] = address.split(':')
+    const trust = ['--x509cafile', `${pki}/ca-cert.pem`, '--verify-hostname', 'localhost']
+    const client = start(['gnutls-cli', '--starttls', ...trust, '-p', port, host], {
+      interactive: true,
+    })
+    t.teardown(() => client.kill('SIGKILL'))
+    let heard = ''
+    client.child.stdout?.on('data', (chunk: Buffer) => {
+      heard += chunk.toString('latin1')
+    })
+    await until('the greeting', 20_000, () => heard.includes('IHAVEOPT'))
+    client.child.stdin?.write(Buffer.concat([u32(3), option(Option.STARTTLS)]))
+    await until('the consent', 20_000, () => heard.includes('\0\x03\xe8\x89\x04\x55\x65\xa9'))
+    t.false(heard.includes('Alice'))
+    client.kill('SIGALRM')
+    await until('TLS', 20_000, () => heard.includes('- Options:'))
+    client.child.stdin?.write(option(Option.LIST))
+    await until('the list', 20_000, () => heard.includes('Alice'))
+    client.child.stdin?.end()
+    await client.done
+    t.pass()
+  },
+)
+
+/** IHAVEOPT, the option's number, no data. */
+function option(number: number): Buffer {
+  return Buffer.concat([Buffer.from('IHAVEOPT'), u32(number), u32(0)])
+}
+
+function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4)
+  bytes.writeUInt32BE(value)
+  return bytes
+}

@@ -1,70 +1,11 @@
 /** `dog nbd attach|detach|refresh|devices` against a kernel and servers that are made of objects (support/fake-nbd-kernel.ts). */
 import test, { type ExecutionContext } from 'ava'
-import { dogMain } from '../../src/dog/main.js'
 import { backendText, parseBackend, parseServer } from '../../src/dog/nbd-backend.js'
 import { Rep, TransmissionFlag } from '../../src/wire/nbd/constants.js'
 import * as nl from '../../src/wire/netlink/messages.js'
 import { encodeConnect } from '../../src/wire/netlink/nbd.js'
-import { NO_IMAGES, RANDOM } from './support/dog-rig.js'
-import { FakeNbdKernel, type FakeServer, WRITABLE } from './support/fake-nbd-kernel.js'
-import { VirtualClock } from './support/virtual-clock.js'
-
-const MEBIBYTE = 1024 * 1024
-const [A, B] = ['10.0.0.1:10809', '10.0.0.2:10809'] as const
-
-function server(sizeMib = 64, flags = WRITABLE): FakeServer {
-  return { exports: new Map([['Alice', { sizeBytes: sizeMib * MEBIBYTE, flags }]]) }
-}
-
-interface Run {
-  readonly done: Promise<number>
-  readonly out: () => string
-  readonly errors: () => string
-  readonly log: string[]
-}
-
-interface Rig {
-  readonly kernel: FakeNbdKernel
-  readonly clock: VirtualClock
-  dog(...words: string[]): Run
-}
-
-function rig(): Rig {
-  const kernel = new FakeNbdKernel()
-  const clock = new VirtualClock()
-  const dog = (...words: string[]): Run => {
-    let [out, errors] = ['', '']
-    const log: string[] = []
-    const io = {
-      stdout: {
-        isTTY: false,
-        write: async (bytes: Uint8Array) => {
-          out += Buffer.from(bytes).toString()
-        },
-      },
-      stderr: {
-        write: (bytes: Uint8Array) => {
-          errors += Buffer.from(bytes).toString()
-        },
-      },
-      stdin: (async function* () {})(),
-      columns: 80,
-      version: 'test',
-      resolve: async (name: string) => name,
-      images: NO_IMAGES,
-      onInterrupt: () => () => undefined,
-      record: async (line: string) => void log.push(line),
-    }
-    const world = { clock, random: RANDOM, network: kernel.network, nbdKernel: kernel }
-    const done = dogMain(['nbd', ...words], {}, io, world)
-    return { done, out: () => out, errors: () => errors, log }
-  }
-  return { kernel, clock, dog }
-}
-
-async function status(run: Run): Promise<readonly [number, string, string]> {
-  return [await run.done, run.out(), run.errors()]
-}
+import { A, B, MEBIBYTE, type Rig, type Run, rig, server, status } from './support/dog-nbd-rig.js'
+import { type FakeServer, WRITABLE } from './support/fake-nbd-kernel.js'
 
 test('attaching prints the device, and the kernel learns size, flags, sockets and where it comes from', async (t) => {
   const { kernel, dog } = rig()
@@ -157,7 +98,7 @@ function lacking(what: 'isLoaded' | 'isRoot' | 'isReadable'): (rig: Rig) => void
 
 const REFUSALS: readonly (readonly [string, (rig: Rig) => void, number, RegExp])[] = [
   ['no such VDI', servedBy({ exports: new Map() }), 5, /no such export/],
-  ['TLS', refusing(Rep.ERR_TLS_REQD), 1, /wants TLS\n.*gateway/],
+  ['TLS', refusing(Rep.ERR_TLS_REQD), 1, /wants TLS\n.*--tls-certificates/],
   ['the rules', refusing(Rep.ERR_POLICY), 1, /because/],
   ['nobody', ({ kernel }) => kernel.servers.clear(), 1, /--nbd/],
   ['no NBD', servedBy({ ...server(), rubbish: Buffer.alloc(18, 'SSH') }), 1, /no NBD server/],
@@ -244,7 +185,7 @@ test('devices are shown with VDI, size, mode and keeper', async (t) => {
   t.deepEqual(devices, [
     {
       ...{ device: '/dev/nbd0', sizeBytes: 64 * MEBIBYTE, readOnly: false, keeper: 4711 },
-      ...{ export: 'Alice', servers: [A], backend: `nbd://${A}/Alice` },
+      ...{ export: 'Alice', servers: [A], tls: false, backend: `nbd://${A}/Alice` },
     },
   ])
   t.regex(
@@ -292,6 +233,28 @@ test('a keeper does not connect a disk that became smaller', async (t) => {
   kernel.servers.set(A, server(64))
   await clock.until('two links', () => kernel.linksOf(0).length === 2)
   await dog('detach', '-f', '/dev/nbd0').done
+  t.is(await run.done, 0)
+})
+
+test('a device whose keeper died is taken over, if it is attached to the same; one that is kept is not', async (t) => {
+  const { kernel, clock, dog } = rig()
+  kernel.servers.set(A, server())
+  const words = ['attach', '--persist', '-s', A, '-C', '2', 'Alice', '/dev/nbd1']
+  await dog('attach', '-s', A, '-C', '2', 'Alice', '/dev/nbd1').done
+  t.is(await dog(...words).done, 3, 'its keeper lives')
+  kernel.pidLives = false
+  kernel.kill(A)
+  kernel.servers.set(A, {
+    exports: new Map([...server().exports, ['Bob', server().exports.get('Alice')!]]),
+  })
+  t.is(await dog(...words.with(-2, 'Bob')).done, 3, 'attached to something else')
+  const run = dog(...words)
+  await clock.until('two links', () => kernel.linksOf(1).length === 2)
+  t.is(run.out(), '/dev/nbd1\n')
+  const dials = kernel.dialled.length
+  await clock.sleep(60_000)
+  t.is(kernel.dialled.length, dials, 'nothing more to do')
+  await dog('detach', '-f', '/dev/nbd1').done
   t.is(await run.done, 0)
 })
 

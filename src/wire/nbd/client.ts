@@ -40,16 +40,25 @@ export function encodeClientFlags({ fixedNewstyle, noZeroes }: Greeting): Buffer
   return bytes
 }
 
-//  IHAVEOPT u64 | option u32 | length u32 | name length u32 | name | count u16 | count times kind u16
-export function encodeGo(name: string, kinds: readonly number[]): Buffer {
-  const nameBytes = encodeText(name)
-  const length = 4 + nameBytes.length + 2 + 2 * kinds.length
+//  IHAVEOPT u64 | option u32 | length u32
+function optionOf(option: number, length: number): Buffer {
   const bytes = Buffer.alloc(16 + length)
   OPTION_MAGIC.forEach((magic, i) => {
     bytes.writeUInt32BE(magic, 4 * i)
   })
-  bytes.writeUInt32BE(Option.GO, 8)
+  bytes.writeUInt32BE(option, 8)
   bytes.writeUInt32BE(length, 12)
+  return bytes
+}
+
+export function encodeStartTls(): Buffer {
+  return optionOf(Option.STARTTLS, 0)
+}
+
+//  option header | name length u32 | name | count u16 | count times kind u16
+export function encodeGo(name: string, kinds: readonly number[]): Buffer {
+  const nameBytes = encodeText(name)
+  const bytes = optionOf(Option.GO, 4 + nameBytes.length + 2 + 2 * kinds.length)
   bytes.writeUInt32BE(nameBytes.length, 16)
   nameBytes.copy(bytes, 20)
   bytes.writeUInt16BE(kinds.length, 20 + nameBytes.length)

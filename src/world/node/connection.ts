@@ -62,6 +62,14 @@ export function readingSocket(): Socket {
   return socket
 }
 
+/** The same for a connected socket of this process, by its number. */
+export function readingDescriptor(fd: number): Socket {
+  const reading = new Reading()
+  const socket = new net.Socket({ ...withReading(reading, {}), fd, readable: true, writable: true })
+  readings.set(socket, reading)
+  return socket
+}
+
 /**
  * The same for one that a server has accepted with `pauseOnConnect`. Node has no public way to say how accepted sockets are
  * read, so their handle gets a new socket around it; where there is none to be had, Node reads as it does.
@@ -124,6 +132,12 @@ export class SocketConnection implements Connection {
     if (readings.has(this.#socket)) for (const bytes of reading.early.splice(0)) reading.take(bytes)
     // Of an encrypted connection each chunk is new memory anyway.
     else this.#socket.on('data', (chunk: Buffer) => !reading.ended && events.data(chunk))
+  }
+
+  /** The kernel's number of it; undefined once it has ended. */
+  get descriptor(): number | undefined {
+    const { _handle: handle } = this.#socket as unknown as { _handle: { fd: number } | null }
+    return handle === null || handle.fd < 0 ? undefined : handle.fd
   }
 
   /** Gives the socket to somebody else; of this connection only the end is left. */

@@ -5,7 +5,7 @@ import { endianness } from 'node:os'
 import type { IoctlSettings, KernelDevice, NbdKernel } from '../nbd-kernel.js'
 import type { Connection } from '../world.js'
 import { loadAddon } from './addon.js'
-import { SocketConnection } from './connection.js'
+import { readingDescriptor, SocketConnection } from './connection.js'
 
 const SYSFS = '/sys/block'
 /** Sysfs counts in these, whatever the device's blocks are. */
@@ -18,11 +18,11 @@ interface Binding {
   serve(path: string, how: IoctlSettings, descriptors: readonly number[]): Promise<void>
   hangUp(path: string): Promise<void>
   noticeDeath(fd: number, milliseconds: number): void
+  pair(): readonly [number, number]
 }
 
 /** What libuv has under a socket, as far as it is needed. */
 interface Handle {
-  readonly fd: number
   readStop(): number
 }
 
@@ -61,13 +61,24 @@ export class NodeNbdKernel implements NbdKernel {
   }
 
   descriptor(connection: Connection, silenceMs: number): number {
-    if (!(connection instanceof SocketConnection)) throw new Error('not a socket of this machine')
-    const { _handle: handle } = connection.surrender() as unknown as { _handle: Handle | null }
-    if (handle === null || handle.fd < 0) throw new Error('the connection has just ended')
+    const fd = descriptorOf(connection)
+    const socket = (connection as SocketConnection).surrender() as unknown as { _handle: Handle }
     // Pausing the stream would read ahead, and take the kernel's first answers from it.
-    handle.readStop()
-    if (silenceMs > 0) binding().noticeDeath(handle.fd, silenceMs)
-    return handle.fd
+    socket._handle.readStop()
+    if (silenceMs > 0) binding().noticeDeath(fd, silenceMs)
+    return fd
+  }
+
+  noticeDeath(connection: Connection, milliseconds: number): void {
+    binding().noticeDeath(descriptorOf(connection), milliseconds)
+  }
+
+  pair(): readonly [Connection, Connection] {
+    const [one, other] = binding().pair()
+    return [
+      new SocketConnection(readingDescriptor(one)),
+      new SocketConnection(readingDescriptor(other)),
+    ]
   }
 
   async devices(): Promise<KernelDevice[]> {
@@ -98,6 +109,13 @@ export class NodeNbdKernel implements NbdKernel {
       await file.close()
     }
   }
+}
+
+function descriptorOf(connection: Connection): number {
+  if (!(connection instanceof SocketConnection)) throw new Error('not a socket of this machine')
+  const { descriptor } = connection
+  if (descriptor === undefined) throw new Error('the connection has just ended')
+  return descriptor
 }
 
 async function readDevice(index: number): Promise<KernelDevice> {

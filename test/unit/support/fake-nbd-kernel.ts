@@ -12,6 +12,7 @@ import {
 } from '../../../src/wire/nbd/options.js'
 import * as nl from '../../../src/wire/netlink/messages.js'
 import type { KernelDevice, NbdKernel } from '../../../src/world/nbd-kernel.js'
+import type { TlsKeys } from '../../../src/world/tls-client.js'
 import type {
   Address,
   Connection,
@@ -19,6 +20,7 @@ import type {
   Listener,
   Network,
 } from '../../../src/world/world.js'
+import { TestConnection } from './nbd-rig.js'
 
 export const FAMILY = 27
 const GROUP = 5
@@ -53,6 +55,10 @@ export interface FakeServer {
   rubbish?: Buffer
   /** Pieces its bytes arrive in. */
   pieceBytes?: number
+  /** Opens exports over TLS only. */
+  hasTls?: boolean
+  /** Sends this behind its consent to TLS, in the clear. */
+  injected?: Buffer
 }
 
 interface Device {
@@ -76,6 +82,7 @@ export class FakeNbdKernel implements NbdKernel {
   isRoot = true
   isReadable = true
   pid = 4711
+  pidLives = true
   #connections = new Map<Connection, number>()
   #open = new Map<number, string>()
   #listeners: ((messages: Buffer) => void)[] = []
@@ -131,13 +138,48 @@ export class FakeNbdKernel implements NbdKernel {
     return this.#connections.get(connection)!
   }
 
+  noticeDeath(_connection: Connection, milliseconds: number): void {
+    this.patience.push(milliseconds)
+  }
+
+  /** What TLS was begun with, and for whom. */
+  readonly upgrades: { keys: TlsKeys; host: string | undefined }[] = []
+  /** Why it fails. */
+  tlsTrouble: string | undefined
+
+  readonly tlsClient = (keys: TlsKeys) => ({
+    secure: async (connection: Connection, host: string | undefined): Promise<Connection> => {
+      this.upgrades.push({ keys, host })
+      if (this.tlsTrouble !== undefined) {
+        connection.destroy()
+        throw new Error(this.tlsTrouble)
+      }
+      return (connection as FakeConnection).upgraded()
+    },
+  })
+
+  /** Ends that the kernel got of pairs, and what the other end is to the server. */
+  readonly carried: { readonly kernel: TestConnection; readonly ours: TestConnection }[] = []
+
+  /** The kernel's end leads to whoever was dialled last. */
+  pair(): readonly [Connection, Connection] {
+    const [kernel, ours] = [new TestConnection(), new TestConnection()]
+    this.carried.push({ kernel, ours })
+    this.#connections.set(kernel, 100 + this.dialled.length)
+    return [kernel, ours]
+  }
+
   async devices(): Promise<KernelDevice[]> {
     return [0, 1, 2].map((index) => {
       const device = this.attached.get(index)
       return {
         ...{ index, sizeBytes: device?.sizeBytes ?? 0 },
         readOnly: ((device?.request.get(Attr.FLAGS) ?? 0) & TransmissionFlag.READ_ONLY) !== 0,
-        ...{ pid: device && this.pid, pidLives: device !== undefined, backend: device?.backend },
+        ...{
+          pid: device && this.pid,
+          pidLives: device !== undefined && this.pidLives,
+          backend: device?.backend,
+        },
       }
     })
   }
@@ -205,14 +247,23 @@ class FakeConnection implements Connection {
   #input: Buffer = Buffer.alloc(0)
   #flagsRead = false
   #closed = false
+  readonly #isSecure: boolean
 
-  constructor(server: FakeServer) {
+  constructor(server: FakeServer, isSecure = false) {
     this.#server = server
+    this.#isSecure = isSecure
+    this.#flagsRead = isSecure
+  }
+
+  /** As it goes on behind TLS. */
+  upgraded(): FakeConnection {
+    this.#events = undefined
+    return new FakeConnection(this.#server, true)
   }
 
   on(events: ConnectionEvents): void {
     this.#events = events
-    this.#send(this.#server.rubbish ?? wire.encodeGreeting())
+    if (!this.#isSecure) this.#send(this.#server.rubbish ?? wire.encodeGreeting())
   }
 
   write(bytes: Uint8Array): boolean {
@@ -225,7 +276,8 @@ class FakeConnection implements Connection {
     if (head !== undefined && this.#input.length >= 16 + head.length) {
       const data = this.#input.subarray(16, 16 + head.length)
       this.#input = this.#input.subarray(16 + head.length)
-      this.#answer(head.option, decodeInfoRequest(data)!.name)
+      if (head.option === Option.STARTTLS) this.#startTls()
+      else this.#answer(head.option, decodeInfoRequest(data)!.name)
     }
     return true
   }
@@ -248,10 +300,20 @@ class FakeConnection implements Connection {
     setImmediate(() => this.#events?.close())
   }
 
+  #startTls(): void {
+    const { hasTls = false, injected = Buffer.alloc(0) } = this.#server
+    const answer = hasTls
+      ? wire.encodeOptionReply(Option.STARTTLS, Rep.ACK)
+      : wire.encodeRefusal(Option.STARTTLS, Rep.ERR_UNSUP, 'no keys')
+    this.#send(Buffer.concat([answer, injected]))
+  }
+
   #answer(option: number, name: string): void {
     const found = this.#server.exports.get(name)
     if (option !== Option.GO) throw new Error(`option ${option}`)
-    if (this.#server.refusal !== undefined) {
+    if (this.#server.hasTls === true && !this.#isSecure) {
+      this.#send(wire.encodeRefusal(option, Rep.ERR_TLS_REQD, 'because'))
+    } else if (this.#server.refusal !== undefined) {
       this.#send(wire.encodeRefusal(option, this.#server.refusal, 'because'))
     } else if (found === undefined) {
       this.#send(wire.encodeRefusal(option, Rep.ERR_UNKNOWN, `no VDI ${name}`))
