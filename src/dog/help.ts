@@ -8,6 +8,10 @@ const CONTINUATION = `\n${' '.repeat(26)}`
 
 export const HINT = "Try 'dog --help' for more information."
 
+export function title(version: string): string {
+  return `Sheepdog administrator utility (version ${version})`
+}
+
 export function overview(nouns: readonly Noun[], version: string): string {
   const rows = nouns.flatMap((noun) =>
     noun.subcommands.map(
@@ -15,7 +19,7 @@ export function overview(nouns: readonly Noun[], version: string): string {
     ),
   )
   return [
-    `Sheepdog administrator utility (version ${version})\n`,
+    `${title(version)}\n`,
     'Usage: dog <command> <subcommand> [options]\n',
     '\nCommands:\n',
     ...rows,

@@ -9,7 +9,7 @@ import type { Context, DogIo, DogWorld, Environment, Noun, Subcommand } from './
 import { logStamp } from './dates.js'
 import { Exit, Failure, failed } from './failure.js'
 import { parseArguments } from './getopt.js'
-import { available, HINT, overview, subcommandHelp } from './help.js'
+import { available, HINT, overview, subcommandHelp, title } from './help.js'
 import { nbd } from './nbd.js'
 import { node } from './node.js'
 import { parsePort } from './options.js'
@@ -24,6 +24,7 @@ const DEFAULT_PORT = 7000
 /** In the order of the overview. */
 export const NOUNS: readonly Noun[] = [vdi, node, cluster, nbd]
 
+const VERSION_WORDS: readonly (string | undefined)[] = ['version', '--version', '-V']
 const HELP_WORDS: readonly (string | undefined)[] = [undefined, 'help', '--help', '-h']
 
 /**
@@ -78,6 +79,10 @@ async function dispatch(
   const [nounName, subName, ...args] = argv
   if (HELP_WORDS.includes(nounName)) {
     around.out.text(overview(NOUNS, around.io.version))
+    return Exit.ok
+  }
+  if (VERSION_WORDS.includes(nounName)) {
+    around.out.text(`${title(around.io.version)}\n`)
     return Exit.ok
   }
   const noun = NOUNS.find((one) => one.name === nounName)

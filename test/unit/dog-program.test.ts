@@ -138,6 +138,14 @@ test('the overview lists every command; a noun alone lists its own', async (t) =
   t.is(wrong.stderr, `Invalid command 'node foo'\n${bare.stderr}`)
 })
 
+test('dog tells its version, as every program does', async (t) => {
+  for (const argv of [['--version'], ['-V'], ['version']]) {
+    const { status, stdout } = await runDog(fresh(), argv)
+    t.is(status, 0)
+    t.regex(stdout, /^Sheepdog administrator utility \(version \S+\)\n$/)
+  }
+})
+
 test('stdout comes after stderr when both go to one file, as golden files expect', async (t) => {
   const sheep = await formatted()
   await runDog(sheep, ['vdi', 'create', 'a', '1M'])

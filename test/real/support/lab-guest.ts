@@ -241,7 +241,7 @@ async function putProgram(root: string, file: string, as: string): Promise<void>
 /** The built project and the packages it runs with. */
 async function putProject(into: string): Promise<void> {
   await mkdir(`${into}/build`, { recursive: true })
-  for (const name of ['build/src', 'build/native', 'package.json']) {
+  for (const name of ['build/bin', 'build/native', 'package.json']) {
     await cp(`${PROJECT}${name}`, `${into}/${name}`, { recursive: true })
   }
   await writeFile(`${into}/dogs.mjs`, DOGS)
