@@ -7,13 +7,14 @@
 const COPIED_BYTES_MAX = 16 * 1024
 const SLAB_BYTES = 64 * 1024
 
-/** How pieces leave; false when the receiver is slower than we are. */
-export type Send = (pieces: readonly Uint8Array[]) => boolean
+/** How pieces leave; false when the receiver is slower than we are. `sent` is called when nobody looks at them any more, or never. */
+export type Send = (pieces: readonly Uint8Array[], sent?: () => void) => boolean
 
 export class Outbox {
   readonly #send: Send
   readonly #soon: (fn: () => void) => void
   #pieces: Uint8Array[] = []
+  #sent: (() => void)[] = []
   #slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
   #from = 0
   #fill = 0
@@ -26,17 +27,22 @@ export class Outbox {
     this.#soon = soon
   }
 
-  /** Takes `bytes`, which must not change until they have been sent; small ones are copied now. */
-  push(bytes: Uint8Array): void {
-    if (bytes.length === 0) return
+  /** Takes `bytes`, which must not change until they have been `sent`; small ones are copied now. */
+  push(bytes: Uint8Array, sent?: () => void): void {
+    if (bytes.length === 0) {
+      sent?.()
+      return
+    }
     this.waitingBytes += bytes.length
     if (bytes.length > COPIED_BYTES_MAX) {
       this.#closeRun()
       this.#pieces.push(bytes)
+      if (sent !== undefined) this.#sent.push(sent)
     } else {
       if (this.#fill + bytes.length > SLAB_BYTES) this.#newSlab()
       this.#slab.set(bytes, this.#fill)
       this.#fill += bytes.length
+      sent?.()
     }
     if (this.#armed) return
     this.#armed = true
@@ -49,10 +55,12 @@ export class Outbox {
     if (this.waitingBytes === 0) return
     this.#closeRun()
     const pieces = this.#pieces
+    const sent = this.#sent
     this.#pieces = []
+    this.#sent = []
     this.waitingBytes = 0
     if (this.#fill > SLAB_BYTES / 2) this.#newSlab()
-    this.#send(pieces)
+    this.#send(pieces, sent.length === 0 ? undefined : () => runAll(sent))
   }
 
   #closeRun(): void {
@@ -66,4 +74,8 @@ export class Outbox {
     this.#from = 0
     this.#fill = 0
   }
+}
+
+function runAll(all: readonly (() => void)[]): void {
+  for (const fn of all) fn()
 }

@@ -4,12 +4,7 @@
  */
 import { Code, SheepError } from '../base/codes.js'
 import { Outbox } from '../base/outbox.js'
-import {
-  type Frame,
-  FrameReader,
-  MalformedFrame,
-  responseBodyLength,
-} from '../wire/sheepdog/frame.js'
+import { Frame, FrameReader, MalformedFrame, responseBodyLength } from '../wire/sheepdog/frame.js'
 import type { Address, Connection, World } from '../world/world.js'
 
 /** Called once: with the reply, or with the reason why none will come. */
@@ -39,7 +34,9 @@ const QUIET_TICKS = 2
 
 interface Waiting {
   readonly done: ReplyDone
-  late: (() => void) | undefined
+  late?: (() => void) | undefined
+  /** Where the body of a success belongs that has just its size. */
+  readonly into?: Buffer
   readonly tick: number
 }
 
@@ -47,7 +44,10 @@ export class SheepClient {
   readonly #connection: Connection
   readonly #clock: World['clock']
   readonly #outbox: Outbox
-  readonly #reader = new FrameReader(responseBodyLength)
+  readonly #reader = new FrameReader(responseBodyLength, {
+    take: (length, head) => this.#placeOf(length, head),
+    give: () => undefined,
+  })
   readonly #waiting = new Map<number, Waiting>()
   #watch: Watch | undefined
   #tick = 0
@@ -110,17 +110,35 @@ export class SheepClient {
    * when a watched connection has not brought it for a while.
    */
   request(head: Buffer, payload: Uint8Array | undefined, done: ReplyDone, late?: () => void): void {
+    this.#submit(head, payload, { done, late, tick: this.#tick })
+  }
+
+  /**
+   * Sends what asks for `into.length` bytes. The body of a success of that length is `into` itself, filled; it is borrowed until `done`,
+   * and in case of a failure may have been written to.
+   */
+  requestInto(head: Buffer, into: Buffer, done: ReplyDone): void {
+    this.#submit(head, undefined, { done, into, tick: this.#tick })
+  }
+
+  #submit(head: Buffer, payload: Uint8Array | undefined, waiting: Waiting): void {
     if (this.#closed !== undefined) {
-      done(undefined, this.#closed)
+      waiting.done(undefined, this.#closed)
       return
     }
     const id = this.#nextId
     this.#nextId = (id + 1) >>> 0
     head.writeUInt32LE(id, 8)
-    this.#waiting.set(id, { done, late, tick: this.#tick })
+    this.#waiting.set(id, waiting)
     if (this.#watch !== undefined) this.#armTimer()
     this.#outbox.push(head)
     if (payload !== undefined) this.#outbox.push(payload)
+  }
+
+  #placeOf(length: number, head: Buffer): Buffer {
+    const { id, result } = new Frame(head)
+    const into = result === Code.SUCCESS ? this.#waiting.get(id)?.into : undefined
+    return into?.length === length ? into : Buffer.allocUnsafeSlow(length)
   }
 
   /** As `request`; rejects with NETWORK_ERROR when the connection ends first. */
@@ -135,7 +153,10 @@ export class SheepClient {
 
   close(): void {
     this.#outbox.flush()
-    this.#connection.end()
+    // What still comes must not go where its reader no longer wants it.
+    const isAwaited = [...this.#waiting.values()].some(({ into }) => into !== undefined)
+    if (isAwaited) this.#connection.destroy()
+    else this.#connection.end()
     this.#over(new Error('connection closed'))
   }
 

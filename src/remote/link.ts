@@ -8,7 +8,7 @@
  */
 import { Code, retryOf, toCode } from '../base/codes.js'
 import type { Log } from '../base/log.js'
-import { SheepClient, type Watch } from '../peer/client.js'
+import { type ReplyDone, SheepClient, type Watch } from '../peer/client.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
 import { Op } from '../wire/sheepdog/opcodes.js'
 import { plainRequest } from '../wire/sheepdog/requests.js'
@@ -64,6 +64,8 @@ export interface LinkRequest {
   readonly payload?: Uint8Array | undefined
   /** Bytes the answer may bring. */
   readonly expects?: number
+  /** Where its body is to be, when it is just this long: see `SheepClient.requestInto`. */
+  readonly into?: Buffer
   /**
    * 'again': may be done twice. 'once': when its connection ends nobody knows whether it was done, and it fails with
    * NETWORK_ERROR.
@@ -114,7 +116,8 @@ export class Link {
       request.done(undefined, this.#dead)
       return
     }
-    const bytes = (request.payload?.length ?? 0) + (request.expects ?? 0)
+    const { payload, into, expects = into?.length ?? 0 } = request
+    const bytes = (payload?.length ?? 0) + expects
     const since = this.#options.world.clock.monotonic()
     this.#queue.push({ ...request, since, bytes, over: false })
     this.#pump()
@@ -160,7 +163,7 @@ export class Link {
     if (task.over) return
     this.#sent.add(task)
     this.#bytes += task.bytes
-    client.request(task.head, task.payload, (reply) => {
+    const done: ReplyDone = (reply) => {
       if (!this.#sent.delete(task)) return
       this.#bytes -= task.bytes
       if (reply === undefined) this.#lost(client, task)
@@ -169,7 +172,9 @@ export class Link {
         this.#finish(task, reply, Code.SUCCESS)
         if (this.#queue.length > 0) this.#pump()
       }
-    })
+    }
+    if (task.into === undefined) client.request(task.head, task.payload, done)
+    else client.requestInto(task.head, task.into, done)
   }
 
   /** The connection has ended: this is called for all its requests, in their order. */

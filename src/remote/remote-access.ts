@@ -146,13 +146,10 @@ export class RemoteAccess implements ObjectAccess, VdiAccess {
     })
     const take: BodyDone = (code, reply) => {
       if (code !== Code.SUCCESS) done(code)
-      else if (reply!.body.length !== into.length) done(Code.EIO)
-      else {
-        into.set(reply!.body)
-        done(code)
-      }
+      else done(reply!.body.length === into.length ? code : Code.EIO)
     }
-    this.#ask(head, undefined, take, into.length)
+    const place = Buffer.from(into.buffer, into.byteOffset, into.length)
+    this.#link.submit({ head, into: place, repeat: 'again', done: judged(take) })
   }
 
   write({ oid }: ObjectRef, offset: number, data: Uint8Array, durable: boolean, done: Done): void {

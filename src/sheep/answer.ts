@@ -5,6 +5,8 @@ import { setVdiReply, type VdiReply } from '../wire/sheepdog/replies.js'
 export interface Answer {
   readonly result: Code
   readonly body?: Buffer
+  /** Called when the body has left and is nobody's any more; never, when it does not leave. */
+  readonly sent?: () => void
   /** Writes the fields of the response's union. */
   readonly fill?: (head: Buffer) => void
 }

@@ -1,8 +1,9 @@
 /**
  * Which VDIs and snapshots there are, for look-ups and listings: asked of the cluster at most once a second. Of ten thousand only
- * the ones that are new since then are read, and the ones that may have become snapshots; everything once a minute.
+ * the ones that are new since then are read, and the ones that may have become snapshots; everything once a minute, while nobody
+ * waits for it.
  */
-import { Code, codeOf } from '../base/codes.js'
+import { Code, codeOf, SheepError } from '../base/codes.js'
 import { type InodeHeader, sdTimeSeconds } from '../model/inode.js'
 import type { Vid } from '../model/oid.js'
 import type { RemoteAccess } from '../remote/remote-access.js'
@@ -24,24 +25,37 @@ export interface Family {
 
 export type Families = ReadonlyMap<string, Family>
 
+export type CatalogueAccess = Pick<RemoteAccess, 'find' | 'living' | 'readHeader' | 'headerIfAny'>
+
 interface Fresh {
   readonly header: InodeHeader
   readonly atMs: number
 }
 
 export class Catalogue {
-  readonly #access: RemoteAccess
+  readonly #access: CatalogueAccess
   readonly #clock: Clock
   readonly #known = new Map<Vid, InodeHeader>()
   readonly #fresh = new Map<Vid, Fresh>()
+  /** `#known` is newer. */
   #families: Families = new Map()
+  #isOutdated = false
   #readAt = Number.NEGATIVE_INFINITY
   #completeAt = Number.NEGATIVE_INFINITY
   #reading: Promise<Families> | undefined
+  /** Counts changes. What was asked for before a name was changed says nothing of it afterwards. */
+  #generation = 0
+  readonly #changes = new Map<string, number>()
+  #loads = 0
 
-  constructor(access: RemoteAccess, clock: Clock) {
+  constructor(access: CatalogueAccess, clock: Clock) {
     this.#access = access
     this.#clock = clock
+  }
+
+  /** As they were last seen. */
+  get latest(): Families {
+    return this.#families
   }
 
   /** Rejects with a SheepError. */
@@ -49,24 +63,28 @@ export class Catalogue {
     if (this.#clock.monotonic() - this.#readAt < BELIEVED_MS) {
       return Promise.resolve(this.#families)
     }
-    this.#reading ??= this.#read().finally(() => {
-      this.#reading = undefined
+    if (this.#reading !== undefined) return this.#reading
+    const reading = this.#read().finally(() => {
+      if (this.#reading === reading) this.#reading = undefined
     })
-    return this.#reading
+    this.#reading = reading
+    return reading
   }
 
   /** Undefined when there is none of this name: the cluster is asked then, it may have been made just now. */
   async family(name: string): Promise<Family | undefined> {
     const known = (await this.families()).get(name)
     if (known !== undefined) return known
+    let vid: Vid
     try {
-      await this.#access.find(name, { kind: 'working' })
+      vid = await this.#access.find(name, { kind: 'working' })
     } catch (error) {
       if (codeOf(error) === Code.NO_VDI) return undefined
       throw error
     }
-    this.#readAt = Number.NEGATIVE_INFINITY
-    this.#reading = undefined
+    // Where ids are given out again it may be known by the name of a VDI that is gone.
+    this.#forget(vid)
+    this.#askAgain()
     return (await this.families()).get(name)
   }
 
@@ -75,54 +93,95 @@ export class Catalogue {
     const now = this.#clock.monotonic()
     const fresh = this.#fresh.get(vid)
     if (fresh !== undefined && now - fresh.atMs < BELIEVED_MS) return fresh.header
+    const generation = this.#generation
     const header = await this.#access.readHeader(vid)
     if (this.#fresh.size >= FRESH_MAX) this.#fresh.clear()
-    this.#fresh.set(vid, { header, atMs: now })
+    if (generation === this.#generation) this.#fresh.set(vid, { header, atMs: now })
     return header
   }
 
-  /** Something was changed through this mount: what is remembered is asked for again. */
-  changed(): void {
-    this.#readAt = Number.NEGATIVE_INFINITY
-    this.#completeAt = Number.NEGATIVE_INFINITY
+  /** A VDI or a snapshot of this name was made or removed through this mount: they are asked for again. */
+  changed(name: string): void {
+    const family = this.#families.get(name)
+    for (const header of [family?.working, ...(family?.snapshots ?? [])]) {
+      if (header !== undefined) this.#forget(header.vid)
+    }
     this.#fresh.clear()
+    this.#askAgain()
+    if (this.#loads > 0) this.#changes.set(name, this.#generation)
+  }
+
+  #askAgain(): void {
+    this.#generation++
+    this.#readAt = Number.NEGATIVE_INFINITY
     this.#reading = undefined
   }
 
+  get #isFirst(): boolean {
+    return this.#completeAt === Number.NEGATIVE_INFINITY
+  }
+
+  #forget(vid: Vid): void {
+    if (this.#known.delete(vid)) this.#isOutdated = true
+  }
+
   async #read(): Promise<Families> {
+    const generation = this.#generation
     const askedAt = this.#clock.monotonic()
-    const isComplete = askedAt - this.#completeAt > COMPLETE_MS
     const vids = await this.#access.living()
     const living = new Set(vids)
-    for (const vid of this.#known.keys()) if (!living.has(vid)) this.#known.delete(vid)
-    const wanted = isComplete ? vids : vids.filter((vid) => !this.#known.has(vid))
-    await this.#load(wanted)
-    // Who has a new child may have become a snapshot by it.
-    const parents = wanted.map((vid) => this.#known.get(vid)?.parent ?? 0)
-    if (!isComplete) await this.#load([...new Set(parents)].filter((vid) => living.has(vid as Vid)))
-    const families = familiesOf(this.#known.values())
-    this.#families = families
+    for (const vid of this.#known.keys()) if (!living.has(vid)) this.#forget(vid)
+    const wanted = vids.filter((vid) => !this.#known.has(vid))
+    await this.#load(wanted, generation)
+    // Who has a new child may have become a snapshot by it, before or after it was read.
+    const parents = new Set(wanted.map((vid) => (this.#known.get(vid)?.parent ?? 0) as Vid))
+    if (!this.#isFirst)
+      await this.#load(
+        [...parents].filter((vid) => living.has(vid)),
+        generation,
+      )
+    // Overtaken by a change: whoever waits for this gets what is so after it.
+    if (generation !== this.#generation) return this.families()
+    if (this.#isOutdated) {
+      this.#isOutdated = false
+      this.#families = familiesOf(this.#known.values())
+    }
     this.#readAt = askedAt
-    if (isComplete) this.#completeAt = askedAt
-    return families
+    this.#refreshNowAndThen(askedAt)
+    return this.#families
   }
 
-  async #load(vids: readonly number[]): Promise<void> {
+  /** All of them, while everybody goes on with what is known. When it fails the next one may not. */
+  #refreshNowAndThen(now: number): void {
+    if (now - this.#completeAt < COMPLETE_MS) return
+    const isFirst = this.#isFirst
+    this.#completeAt = now
+    if (isFirst) return
+    this.#load([...this.#known.keys()], this.#generation).catch((error: unknown) => {
+      if (!(error instanceof SheepError)) throw error
+    })
+  }
+
+  async #load(vids: readonly Vid[], generation: number): Promise<void> {
     let next = 0
     const worker = async (): Promise<void> => {
-      while (next < vids.length) await this.#loadOne(vids[next++] as Vid)
+      while (next < vids.length) await this.#loadOne(vids[next++]!, generation)
     }
-    await Promise.all(Array.from({ length: Math.min(AT_ONCE, vids.length) }, worker))
+    this.#loads++
+    try {
+      await Promise.all(Array.from({ length: Math.min(AT_ONCE, vids.length) }, worker))
+    } finally {
+      if (--this.#loads === 0) this.#changes.clear()
+    }
   }
 
-  async #loadOne(vid: Vid): Promise<void> {
-    try {
-      this.#known.set(vid, await this.#access.readHeader(vid))
-    } catch (error) {
-      // One that has just gone, or nobody can make sense of, does not hide the others.
-      const code = codeOf(error)
-      if (code !== Code.NO_OBJ && code !== Code.VDI_READ) throw error
-      this.#known.delete(vid)
+  /** One that has just gone, or nobody can make sense of, does not hide the others. */
+  async #loadOne(vid: Vid, generation: number): Promise<void> {
+    const header = await this.#access.headerIfAny(vid)
+    if (header === undefined) this.#forget(vid)
+    else if ((this.#changes.get(header.name) ?? 0) <= generation) {
+      this.#known.set(vid, header)
+      this.#isOutdated = true
     }
   }
 }

@@ -74,10 +74,16 @@ class DiskFile implements OpenFile {
     } else if (volume === undefined) {
       done(Errno.EIO, NOTHING)
     } else {
-      const into = Buffer.allocUnsafe(length)
+      const { memory } = this.#options.disks
+      const into = memory.take(length)
       volume.read(this.#start + offset, into, (code) => {
-        if (code === Code.SUCCESS) done(0, into)
-        else done(ioErrnoOf(code), NOTHING)
+        if (code !== Code.SUCCESS) {
+          // The garbage collector's: a part that has not ended yet may still write to it.
+          done(ioErrnoOf(code), NOTHING)
+          return
+        }
+        done(0, into)
+        memory.give(into)
       })
     }
   }

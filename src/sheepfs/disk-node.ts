@@ -73,9 +73,13 @@ async function diskFacts(
   const target = targetOf(header)
   const disk = fs.disks.of(target)
   const isSnapshot = target.snapshot !== undefined
+  // Both at once, as if nothing had changed; most of the time nothing has.
+  const guess = window === undefined ? usedBytes(fs, header).catch(() => undefined) : undefined
   const fresh = await freshOf(fs, header)
   const sizeBytes = disk?.isWritten === true ? disk.sizeBytes : fresh.sizeBytes
-  const allocatedBytes = window?.sizeBytes ?? (await allocation(fs, fresh, sizeBytes))
+  const isSame = fresh.vid === header.vid && fresh.sizeBytes === header.sizeBytes
+  const used = (isSame ? await guess : undefined) ?? (window ? 0 : await usedBytes(fs, fresh))
+  const allocatedBytes = window?.sizeBytes ?? Math.min(used, sizeBytes)
   const modifiedMs = isSnapshot ? takenMs(header) : fs.times.look(header.name, disk !== undefined)
   const mode = isSnapshot ? READ_MODE : WRITE_MODE
   return facts({ sizeBytes: window?.sizeBytes ?? sizeBytes, allocatedBytes, modifiedMs, mode })
@@ -99,11 +103,11 @@ export function textKey(fs: FsContext, kind: string, { name, vid }: InodeHeader)
 }
 
 /** From the slots, or a hypervolume's index. */
-async function allocation(fs: FsContext, header: InodeHeader, sizeBytes: number): Promise<number> {
+async function usedBytes(fs: FsContext, header: InodeHeader): Promise<number> {
   const text = await fs.remembered.text(textKey(fs, 'slots', header), async () => {
     return `${(await usedObjects(fs, header)) * 2 ** header.blockSizeShift}`
   })
-  return Math.min(Number(text.toString()), sizeBytes)
+  return Number(text.toString())
 }
 
 async function usedObjects(fs: FsContext, { vid, ...header }: InodeHeader): Promise<number> {

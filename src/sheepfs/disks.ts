@@ -4,6 +4,7 @@
  * in steps, and when a descriptor is closed the VDI gets the size the file has.
  */
 
+import { BufferPool } from '../base/buffer-pool.js'
 import { roundUp } from '../base/bytes.js'
 import { Code, codeText, SheepError } from '../base/codes.js'
 import { LIMITS } from '../base/limits.js'
@@ -38,6 +39,8 @@ export interface DiskTarget {
 }
 
 export class Disks {
+  /** What reads go through on their way to the kernel. */
+  readonly memory = new BufferPool()
   readonly #options: DisksOptions
   readonly #open = new Map<string, OpenDisk>()
 

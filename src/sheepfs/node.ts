@@ -39,6 +39,8 @@ export interface Directory {
 export interface Listed {
   readonly name: string
   readonly isDirectory: boolean
+  /** Where its facts are known without asking anybody. Undefined: it is gone. */
+  readonly node?: () => TreeNode | undefined
 }
 
 export interface FileNode {
@@ -65,7 +67,7 @@ export type IoDone = (errno: number) => void
 export interface OpenFile {
   /** Read and written past the page cache. */
   readonly isDirect: boolean
-  /** Bytes there are from `offset` on, at most `size`. */
+  /** Bytes there are from `offset` on, at most `size`; borrowed until `done` returns. */
   read(offset: number, size: number, done: (errno: number, data: Uint8Array) => void): void
   write?(offset: number, data: Uint8Array, done: (errno: number, written: number) => void): void
   sync?(done: IoDone): void

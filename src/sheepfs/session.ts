@@ -54,7 +54,8 @@ import type { Clock } from '../world/world.js'
 import { allocationOf } from './allocation.js'
 import { errnoOfError, explains, FsError } from './errors.js'
 import { greet } from './greeting.js'
-import { Handles, listingPage } from './handles.js'
+import { Handles } from './handles.js'
+import { listingPage, plusPage } from './listing.js'
 import type { Directory, FileNode, OpenFile, TreeNode } from './node.js'
 import { NodeTable } from './node-table.js'
 import { Pending } from './pending.js'
@@ -263,7 +264,8 @@ export class FuseSession {
       [FuseOp.FALLOCATE, async (bytes) => this.#allocate(bytes)],
       [FuseOp.LSEEK, async (bytes) => this.#seek(bytes)],
       [FuseOp.OPENDIR, async (_bytes, { node }) => this.#openDirectory(node)],
-      [FuseOp.READDIR, async (bytes, { node }) => this.#list(bytes, node)],
+      [FuseOp.READDIR, async (bytes, { node }) => this.#list(bytes, node, false)],
+      [FuseOp.READDIRPLUS, async (bytes, { node }) => this.#list(bytes, node, true)],
       [FuseOp.RELEASEDIR, async (bytes) => this.#handles.closeDirectory(decodeHandle(bytes))],
       [FuseOp.MKDIR, async (bytes, { node }) => this.#makeDirectory(node, decodeMkdir(bytes))],
       [FuseOp.MKNOD, async (bytes, { node }) => this.#makeNode(bytes, node)],
@@ -473,15 +475,18 @@ export class FuseSession {
     return encodeOpen(this.#handles.openDirectory(await this.#directory(id).list()), 0)
   }
 
-  async #list(bytes: Buffer, id: number): Promise<Uint8Array> {
+  async #list(bytes: Buffer, id: number, isPlus: boolean): Promise<Uint8Array> {
     const { handle, offset, size } = decodeRead(bytes)
     const listed = this.#handles.listing(handle)
     if (listed === undefined) throw new FsError(Errno.EBADF)
     const path = this.#nodes.path(id)
-    return listingPage(listed, {
-      ...{ self: id, from: offset, bytesMax: size },
-      idOf: (name) => this.#nodes.idOf(`${path}/${name}`),
-    })
+    const idOf = (name: string): number => {
+      if (name === '.' || name === '..') return id
+      return this.#nodes.idOf(`${path}/${name}`)
+    }
+    const wish = { from: offset, bytesMax: size, idOf }
+    if (!isPlus) return listingPage(listed, wish)
+    return plusPage(listed, { ...wish, look: (name, node) => this.#entry(id, name, node) })
   }
 }
 

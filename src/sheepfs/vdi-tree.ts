@@ -147,7 +147,7 @@ function snapshotsDirectory(fs: FsContext, name: string): Directory {
     try {
       await run()
     } finally {
-      fs.catalogue.changed()
+      fs.catalogue.changed(name)
       fs.remembered.clear()
     }
   }
@@ -199,8 +199,8 @@ function vdiDirectory(fs: FsContext, family: Family): Directory {
 
 /** `more`: the files sheepdog 1.0 has there; a VDI of such a name is found under volume/. */
 export function vdisDirectory(fs: FsContext, more: ReadonlyMap<string, () => TreeNode>): Directory {
-  const changed = (): void => {
-    fs.catalogue.changed()
+  const changed = (name: string): void => {
+    fs.catalogue.changed(name)
     fs.remembered.clear()
   }
   return {
@@ -208,9 +208,14 @@ export function vdisDirectory(fs: FsContext, more: ReadonlyMap<string, () => Tre
     facts: async () => facts({ mode: 0o755, modifiedMs: fs.mountedMs }),
     list: async () => {
       const files = [...more.keys()].map((name): Listed => ({ name, isDirectory: false }))
-      const families = await fs.catalogue.families()
-      for (const name of families.keys()) {
-        if (!more.has(name)) files.push({ name: toFileName(name), isDirectory: true })
+      const found = await fs.catalogue.families()
+      for (const name of found.keys()) {
+        // A listing may be read long after it was made.
+        const node = (): TreeNode | undefined => {
+          const family = fs.catalogue.latest.get(name)
+          return family && vdiDirectory(fs, family)
+        }
+        if (!more.has(name)) files.push({ name: toFileName(name), isDirectory: true, node })
       }
       return files
     },
@@ -224,7 +229,7 @@ export function vdisDirectory(fs: FsContext, more: ReadonlyMap<string, () => Tre
     makeDirectory: async (file) => {
       const name = fromFileName(file)
       if (name === undefined || more.has(file)) throw new FsError(Errno.EINVAL)
-      await createVdi(fs.volumes.access, name).finally(changed)
+      await createVdi(fs.volumes.access, name).finally(() => changed(name))
     },
     rename: async (file, newFile) => {
       await mustFamily(fs, fromFileName(file) ?? '')
@@ -234,7 +239,7 @@ export function vdisDirectory(fs: FsContext, more: ReadonlyMap<string, () => Tre
       const family = await mustFamily(fs, fromFileName(file) ?? '')
       // Its snapshots keep the folder; each of them is removed by itself.
       if (family.working === undefined) throw new FsError(Errno.ENOTEMPTY)
-      await deleteVdi(fs.volumes.access, family.name, 0).finally(changed)
+      await deleteVdi(fs.volumes.access, family.name, 0).finally(() => changed(family.name))
     },
   }
 }

@@ -33,6 +33,7 @@ export interface Sample {
 }
 
 export interface JobPlan {
+  /** `nbd://...`, or the path of a file, which is then read and written past the page cache. */
   readonly uri: string
   readonly sizeMebibytes: number
   readonly seconds: number
@@ -71,7 +72,7 @@ export async function fill(plan: JobPlan): Promise<void> {
 
 async function fio(job: Job, plan: JobPlan, more: readonly string[]): Promise<FioSide> {
   const command = [
-    ...['fio', `--name=${job.name}`, '--thread', '--ioengine=nbd', `--uri=${plan.uri}`],
+    ...['fio', `--name=${job.name}`, '--thread', ...placeOf(plan)],
     ...[`--rw=${job.rw}`, `--bs=${job.blockBytes}`, `--iodepth=${job.depth}`],
     ...[`--size=${plan.sizeMebibytes}M`, '--randrepeat=0', '--norandommap', '--refill_buffers=0'],
     ...['--output-format=json', ...more],
@@ -84,4 +85,9 @@ async function fio(job: Job, plan: JobPlan, more: readonly string[]): Promise<Fi
   const done = report.jobs[0]
   if (done === undefined || done.error !== 0) throw new Error(`fio failed:\n${stdout}`)
   return job.rw.endsWith('read') ? done.read : done.write
+}
+
+function placeOf({ uri }: JobPlan): string[] {
+  if (!uri.startsWith('/')) return ['--ioengine=nbd', `--uri=${uri}`]
+  return ['--ioengine=libaio', '--direct=1', `--filename=${uri}`]
 }

@@ -10,6 +10,7 @@
  *   --json FILE     also write every figure there
  *   --sheepdog      the sheepdog protocol's door instead (sheepdog.ts)
  *   --iscsi         the iSCSI door instead, beside tgt (iscsi.ts)
+ *   --sheepfs       disk.raw and the names of a mount instead (sheepfs.ts); --vdis N: how many names (10000)
  *   --coding        only the arithmetic of erasure coding: the native binding beside the portable twin
  *
  * The machine is shared and drifts, so rounds are interleaved and only ratios within one run mean much.
@@ -32,6 +33,7 @@ import {
   toJson,
 } from './report.js'
 import { benchSheepdogDoor } from './sheepdog.js'
+import { benchSheepfs, FILE_JOBS } from './sheepfs.js'
 import { TARGETS, type Target } from './targets.js'
 
 const say = (text: string) => process.stderr.write(`${text}\n`)
@@ -51,6 +53,12 @@ async function main(): Promise<void> {
   if (process.argv.includes('--iscsi')) {
     await withOwner(options, async (owner) => {
       console.log(await benchIscsiDoor(owner, { ...options, say }))
+    })
+    return
+  }
+  if (process.argv.includes('--sheepfs')) {
+    await withOwner(options, async (owner) => {
+      console.log(await benchSheepfs(owner, { ...options, say }))
     })
     return
   }
@@ -92,6 +100,8 @@ function readOptions(): Options {
       json: { type: 'string' },
       sheepdog: { type: 'boolean' },
       iscsi: { type: 'boolean' },
+      sheepfs: { type: 'boolean' },
+      vdis: { type: 'string', default: '10000' },
     },
   })
   const number = (name: string, text: string, least: number) => {
@@ -100,7 +110,8 @@ function readOptions(): Options {
     throw new Error(`--${name} takes a number from ${least} up, not ${text}`)
   }
   const only = values.only.split(',').filter(Boolean)
-  const all = values.iscsi === true ? ISCSI_NAMES : [...TARGETS, ...JOBS].map(({ name }) => name)
+  const kinds = values.sheepfs === true ? FILE_JOBS : [...TARGETS, ...JOBS]
+  const all = values.iscsi === true ? ISCSI_NAMES : kinds.map(({ name }) => name)
   for (const word of only) {
     if (!all.some((name) => name.includes(word)))
       throw new Error(`--only: no server and no job is called ${word}`)
@@ -111,6 +122,7 @@ function readOptions(): Options {
     sizeMebibytes: number('size', values.size, 16),
     transferGibibytes: number('transfer', values.transfer, 0),
     only,
+    vdis: number('vdis', values.vdis, 0),
     top: values.dir,
     json: values.json,
   }

@@ -12,6 +12,8 @@ export interface Options {
   readonly sizeMebibytes: number
   readonly transferGibibytes: number
   readonly only: readonly string[]
+  /** Of a mount that is looked at. */
+  readonly vdis: number
   readonly top: string
   readonly json: string | undefined
 }

@@ -103,11 +103,10 @@ function oneSession(stream: Buffer, dice: Dice): number {
   const late: (() => void)[] = []
   const session = new SheepdogSession({
     connection: wire,
-    context: contextOfNobody(),
+    context: { ...contextOfNobody(), memory: new BufferPool({ scribble: true }) },
     operations: operations(dice, late),
     greetings: new Greetings(() => new Set()),
     oneConnection: new OneConnection(),
-    payloads: new BufferPool({ scribble: true }),
     clock: { soon: (fn: () => void) => void queue.push(fn) } as unknown as Clock,
     ended: () => undefined,
   })

@@ -4,7 +4,7 @@
  */
 import test from 'ava'
 import { HALL_LIMITS, type HallLimits, NbdHall } from '../../src/doors/nbd/hall.js'
-import type { DoorContext } from '../../src/doors/sheepdog/context.js'
+import type { OperationContext } from '../../src/doors/sheepdog/context.js'
 import { NBD_OPERATIONS } from '../../src/doors/sheepdog/nbd-ops.js'
 import type { Answer } from '../../src/sheep/answer.js'
 import { Command, NBD_LIMITS, Option } from '../../src/wire/nbd/constants.js'
@@ -279,7 +279,7 @@ async function allRecords(hall: NbdHall): Promise<NbdRecord[]> {
     const request = { head, dataLength: 64 * 1024 } as Frame
     const answer = await new Promise<Answer>((resolve) => {
       const { run } = NBD_OPERATIONS.get(Op.NBD_STATISTICS)!
-      run({ nbd: hall } as unknown as DoorContext, request, resolve, undefined as never)
+      run({ nbd: hall } as unknown as OperationContext, request, resolve, undefined as never)
     })
     const reply = Buffer.alloc(48)
     answer.fill?.(reply)
@@ -353,7 +353,7 @@ test('figures that cannot be read are refused, and too little room is', async (t
       head.writeBigUInt64LE(firstId, 16)
       const { run } = NBD_OPERATIONS.get(Op.NBD_STATISTICS)!
       const frame = { head, dataLength } as Frame
-      run({ nbd: hall } as unknown as DoorContext, frame, resolve, undefined as never)
+      run({ nbd: hall } as unknown as OperationContext, frame, resolve, undefined as never)
     })
   t.is((await asked(100, 0n)).result, 0x88)
   t.is((await asked(65536, 2n ** 63n)).result, 0x05)

@@ -120,6 +120,25 @@ test('when its sheep dies, I/O goes on at another one, and nothing is lost', asy
   cluster.close()
 })
 
+test('when it is closed, a read that is under way fails, and nothing comes into its memory any more', async (t) => {
+  for (let seed = 20; seed < 40; seed++) {
+    const cluster = await withDisk(seed)
+    const volumes = remote(cluster)
+    const disk = await volumes.open('Alice')
+    t.is(await write(disk, 0, Buffer.alloc(4 * MiB, 'a')), Code.SUCCESS)
+    const into = Buffer.alloc(4 * MiB)
+    const code = new Promise<Code>((done) => disk.read(0, into, done))
+    // Each time a little further on: before the first byte, or in the middle of the answer.
+    await cluster.clock.sleep(seed - 20)
+    volumes.end()
+    if ((await code) === Code.SUCCESS) t.true(into.equals(Buffer.alloc(4 * MiB, 'a')))
+    into.fill('z')
+    await cluster.clock.sleep(1_000)
+    t.true(into.equals(Buffer.alloc(4 * MiB, 'z')), `seed ${seed}`)
+    cluster.close()
+  }
+})
+
 test('who has missed another holder of the volume gets nothing but errors, and no write of his is done', async (t) => {
   const cluster = await withDisk(3)
   const volumes = remote(cluster)

@@ -276,6 +276,62 @@ test('a long directory comes in pages, each name once', async (t) => {
   t.deepEqual(found, ['.', '..', ...names])
 })
 
+test('with the names come attributes that are known already; each counts as a look-up', async (t) => {
+  const made: string[] = []
+  const folder = (name: string) => (): TreeNode => {
+    made.push(name)
+    return fixedDirectory(new Map(), 1_700_000_000_000)
+  }
+  const broken: TreeNode = {
+    ...fixedDirectory(new Map(), 0),
+    facts: () => Promise.reject(new SheepError(Code.EIO)),
+  }
+  const root: Directory = {
+    ...fixedDirectory(new Map(), 0),
+    list: async () => [
+      { name: 'Alice', isDirectory: true, node: folder('Alice') },
+      { name: 'costly', isDirectory: false },
+      { name: 'gone', isDirectory: true, node: () => undefined },
+      { name: 'broken', isDirectory: true, node: () => broken },
+      { name: 'Bob', isDirectory: true, node: folder('Bob') },
+    ],
+  }
+  const rig = new Rig(root)
+  await rig.start()
+  t.is(rig.answers[0]!.body.readUInt32LE(12) & 0x6000, 0x6000, 'READDIRPLUS, where it pays')
+  const handle = (await rig.ask(FuseOp.OPENDIR, 1, numbers([4, 0], [4, 0]))).body.readUInt32LE(0)
+  const found: [name: string, node: number][] = []
+  for (let offset = 0; ; ) {
+    // Three names a page.
+    const { body } = await rig.ask(FuseOp.READDIRPLUS, 1, READ(handle, offset, 512))
+    if (body.length === 0) break
+    for (let at = 0; at < body.length; ) {
+      const length = body.readUInt32LE(at + 128 + 16)
+      const name = body.toString('utf8', at + 152, at + 152 + length)
+      if (name === 'Alice') t.is(body.readUInt32LE(at + 40 + 32), 1_700_000_000, 'mtime')
+      offset = body.readUInt32LE(at + 128 + 8)
+      found.push([name, body.readUInt32LE(at)])
+      at += 128 + Math.ceil((24 + length) / 8) * 8
+    }
+  }
+  const names = ['.', '..', 'Alice', 'costly', 'gone', 'broken', 'Bob']
+  t.deepEqual(
+    found.map(([name]) => name),
+    names,
+  )
+  const known = found.filter(([, node]) => node !== 0)
+  t.deepEqual(
+    known.map(([name]) => name),
+    ['Alice', 'Bob'],
+  )
+  t.deepEqual(made, ['Alice', 'Bob'], 'what did not fit was not counted')
+  for (const [, node] of known) {
+    t.is((await rig.ask(FuseOp.GETATTR, node, Buffer.alloc(16))).errno, 0)
+    rig.send(request(FuseOp.FORGET, node, 1n, numbers([8, 1])))
+    t.is((await rig.ask(FuseOp.GETATTR, node, Buffer.alloc(16))).errno, Errno.ENOENT)
+  }
+})
+
 test('the memory of a write is not given back before it has ended', async (t) => {
   let finish: ((errno: number, written: number) => void) | undefined
   const slow = memoryFile(Buffer.alloc(4), {

@@ -22,7 +22,7 @@ import type { Frame } from '../../wire/sheepdog/frame.js'
 import { ClusterFlag, Flag, Op } from '../../wire/sheepdog/opcodes.js'
 import { objectFields } from '../../wire/sheepdog/requests.js'
 import { holds } from './connection-locks.js'
-import type { DoorContext, Operation, OperationTable } from './context.js'
+import type { Operation, OperationContext, OperationTable } from './context.js'
 
 /** What a request does to a volume. `changes`: to which objects it has. */
 type Effect = 'reads' | 'refreshes' | 'writes' | 'changes' | 'creates' | 'describes'
@@ -54,7 +54,7 @@ function isFree({ locks, state }: SheepNode, request: Frame): boolean {
 }
 
 interface Entry {
-  readonly context: DoorContext
+  readonly context: OperationContext
   readonly request: Frame
   readonly reply: Reply
   readonly caller: Caller

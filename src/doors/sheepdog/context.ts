@@ -1,5 +1,5 @@
 /** What a handler of one operation gets. */
-
+import type { BufferPool } from '../../base/buffer-pool.js'
 import type { Reply } from '../../sheep/answer.js'
 import type { Caller } from '../../sheep/caller.js'
 import type { SheepNode } from '../../sheep/node.js'
@@ -30,13 +30,18 @@ export interface DoorContext {
   readonly iscsi?: PassedInitiators
 }
 
+export interface OperationContext extends DoorContext {
+  /** Of large answers. */
+  readonly memory: BufferPool
+}
+
 export interface Operation {
   /** Allowed before the cluster runs (protocol spec, section 8). */
   readonly force: boolean
   /** Done late it changes nothing: a newer connection of the same node need not wait for its end. */
   readonly isHarmless?: true
   /** Calls `reply` exactly once. Of what writes objects the body is borrowed until then (session.ts); else it is the handler's. */
-  readonly run: (context: DoorContext, request: Frame, reply: Reply, caller: Caller) => void
+  readonly run: (context: OperationContext, request: Frame, reply: Reply, caller: Caller) => void
 }
 
 export type OperationTable = ReadonlyMap<number, Operation>

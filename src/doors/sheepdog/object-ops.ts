@@ -27,7 +27,7 @@ import type { Frame } from '../../wire/sheepdog/frame.js'
 import { Flag, Op } from '../../wire/sheepdog/opcodes.js'
 import { objectFields } from '../../wire/sheepdog/requests.js'
 import { holds } from './connection-locks.js'
-import type { DoorContext, Operation, OperationTable } from './context.js'
+import type { DoorContext, Operation, OperationContext, OperationTable } from './context.js'
 import { indexKind } from './index-kind.js'
 import { believesEmpty, isEmptying, unlessOccupied } from './qemu-map.js'
 
@@ -43,7 +43,12 @@ function inBounds(node: SheepNode, oid: Oid, offset: number, length: number): bo
 /** A client that reconnects sends again what had no answer: the first one must not come later than what follows it. */
 const unlessGone = (caller: Caller) => (): boolean => !caller.isGone
 
-function read({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {
+function read(
+  { node, memory }: OperationContext,
+  request: Frame,
+  reply: Reply,
+  caller: Caller,
+): void {
   const oid = objectFields.oid(request)
   const offset = objectFields.offset(request)
   const length = request.dataLength
@@ -52,9 +57,12 @@ function read({ node }: DoorContext, request: Frame, reply: Reply, caller: Calle
     reply(failed(Code.INVALID_PARMS))
     return
   }
-  const body = Buffer.allocUnsafe(length)
+  const body = memory.take(length)
+  const sent = (): void => memory.give(body)
   const ref = node.cache.ref(oid, unlessGone(caller))
-  const done: Done = (code) => reply(code === Code.SUCCESS ? { result: code, body } : failed(code))
+  // After a failure the body is the garbage collector's: a part of the read may not have ended yet.
+  const done: Done = (code) =>
+    reply(code === Code.SUCCESS ? { result: code, body, sent } : failed(code))
   node.cache.read(ref, offset, body, done, request.has(Flag.CACHE))
 }
 

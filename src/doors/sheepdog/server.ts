@@ -6,7 +6,7 @@ import { nodeKey } from '../../model/node.js'
 import type { Address, Listener, PassedSocket, World } from '../../world/world.js'
 import { admitting } from './admission.js'
 import { CACHE_OPERATIONS } from './cache-ops.js'
-import type { DoorContext, OperationTable } from './context.js'
+import type { DoorContext, OperationContext, OperationTable } from './context.js'
 import { Greetings } from './greetings.js'
 import { ISCSI_OPERATIONS } from './iscsi-ops.js'
 import { LOCK_OPERATIONS } from './lock-ops.js'
@@ -52,11 +52,12 @@ const OPERATIONS: OperationTable = new Map([
 
 /** Rejects with the listen error (EADDRINUSE, EACCES, ...) when one of the addresses is not to be had. */
 export async function startSheepdogServer(options: SheepdogServerOptions): Promise<SheepdogServer> {
-  const { world, context, scribble = false } = options
+  const { world, scribble = false } = options
   const sessions = new Set<SheepdogSession>()
   const listeners: Listener[] = []
   const oneConnection = new OneConnection()
   const payloads = new BufferPool({ scribble })
+  const context: OperationContext = { ...options.context, memory: payloads }
   const greetings = new Greetings(() => new Set(context.node.state.members.map(nodeKey)))
   let allGone: (() => void) | undefined
   const accept: Parameters<World['network']['listen']>[1] = (connection) => {
@@ -71,7 +72,6 @@ export async function startSheepdogServer(options: SheepdogServerOptions): Promi
       operations: OPERATIONS,
       greetings,
       oneConnection,
-      payloads,
       clock: world.clock,
       ended: (ended) => {
         sessions.delete(ended)

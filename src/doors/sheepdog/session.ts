@@ -2,7 +2,6 @@
  * One client's connection on the sheepdog protocol. Requests are worked on as they come and answered as
  * they finish; a connection that has too much under way is not read from until some of it is done.
  */
-import type { BufferPool } from '../../base/buffer-pool.js'
 import { Code, codeOf } from '../../base/codes.js'
 import { LIMITS } from '../../base/limits.js'
 import { Outbox } from '../../base/outbox.js'
@@ -21,7 +20,7 @@ import { decodeHello } from '../../wire/sheepdog/hello.js'
 import { Flag, Op, opName } from '../../wire/sheepdog/opcodes.js'
 import { replyHead } from '../../wire/sheepdog/replies.js'
 import type { Clock, Connection } from '../../world/world.js'
-import type { DoorContext, OperationTable } from './context.js'
+import type { OperationContext, OperationTable } from './context.js'
 import type { Greeter, Greetings } from './greetings.js'
 import type { OneConnection } from './one-connection.js'
 import { canWait, isBetterUnsaid } from './reconnecting.js'
@@ -35,7 +34,7 @@ const BORROWING: ReadonlySet<number> = new Set([
 export class SheepdogSession implements Greeter {
   readonly caller = new Caller()
   readonly #connection: Connection
-  readonly #context: DoorContext
+  readonly #context: OperationContext
   readonly #operations: OperationTable
   readonly #greetings: Greetings
   readonly #oneConnection: OneConnection
@@ -58,11 +57,10 @@ export class SheepdogSession implements Greeter {
 
   constructor(options: {
     readonly connection: Connection
-    readonly context: DoorContext
+    readonly context: OperationContext
     readonly operations: OperationTable
     readonly greetings: Greetings
     readonly oneConnection: OneConnection
-    readonly payloads: BufferPool
     readonly clock: Clock
     readonly ended: (session: SheepdogSession) => void
   }) {
@@ -72,10 +70,10 @@ export class SheepdogSession implements Greeter {
     this.#greetings = options.greetings
     this.#oneConnection = options.oneConnection
     this.#ended = options.ended
-    this.#reader = new FrameReader(requestBodyLength, options.payloads)
+    this.#reader = new FrameReader(requestBodyLength, options.context.memory)
     this.caller.link = this
     this.#outbox = new Outbox(
-      (pieces) => this.#send(pieces),
+      (pieces, sent) => this.#send(pieces, sent),
       (fn) => options.clock.soon(fn),
     )
     options.context.node.caretaker.recycling.users.arrived(this.caller)
@@ -257,11 +255,11 @@ export class SheepdogSession implements Greeter {
     })
     answer.fill?.(head)
     this.#outbox.push(head)
-    if (body !== undefined) this.#outbox.push(body)
+    if (body !== undefined) this.#outbox.push(body, answer.sent)
   }
 
-  #send(pieces: readonly Uint8Array[]): boolean {
-    const more = this.#connection.writeAll(pieces)
+  #send(pieces: readonly Uint8Array[], sent: (() => void) | undefined): boolean {
+    const more = this.#connection.writeAll(pieces, sent)
     if (!more) {
       this.#slowReader = true
       this.#adjust()

@@ -41,6 +41,7 @@ export const FuseOp = {
   DESTROY: 38,
   BATCH_FORGET: 42,
   FALLOCATE: 43,
+  READDIRPLUS: 44,
   RENAME2: 45,
   LSEEK: 46,
 } as const
@@ -51,6 +52,8 @@ export const InitFlag = {
   ATOMIC_O_TRUNC: 1 << 3,
   BIG_WRITES: 1 << 5,
   AUTO_INVAL_DATA: 1 << 12,
+  DO_READDIRPLUS: 1 << 13,
+  READDIRPLUS_AUTO: 1 << 14,
   ASYNC_DIO: 1 << 15,
   PARALLEL_DIROPS: 1 << 18,
   MAX_PAGES: 1 << 22,

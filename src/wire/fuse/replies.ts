@@ -6,6 +6,7 @@ import { FUSE_MAJOR, FUSE_MINOR, S_IFDIR } from './constants.js'
 
 export const REPLY_HEAD_BYTES = 16
 const ATTR_BYTES = 88
+const ENTRY_BYTES = 40 + ATTR_BYTES
 /** Blocks of stat(2). */
 const BLOCK_BYTES = 512
 
@@ -105,7 +106,7 @@ export function encodeAttr(attr: Attr, { validMs }: Validity): Buffer {
 
 /** The reply to LOOKUP and to what makes something. */
 export function encodeEntry(attr: Attr, { validMs }: Validity): Buffer {
-  const body = Buffer.alloc(40 + ATTR_BYTES)
+  const body = Buffer.alloc(ENTRY_BYTES)
   writeU64(body, 0, attr.node)
   writeTime(body, 16, 32, validMs)
   writeTime(body, 24, 36, validMs)
@@ -164,30 +165,39 @@ export interface DirEntry {
   readonly isDirectory: boolean
 }
 
-/**
- * As many entries from `from` on as fit; the offset of each is the place of the next one.
- *
- *   node u64 | next u64 | name length u32 | type u32 | name, padded to 8
- */
-export function encodeDirEntries(
-  entries: readonly DirEntry[],
-  from: number,
-  bytesMax: number,
+/** Bytes `encodeDirEntry` makes of a name. */
+export function dirEntryBytes(name: string): number {
+  return Math.ceil((24 + Buffer.byteLength(name)) / 8) * 8
+}
+
+/** The same of `encodeDirEntryPlus`. */
+export function dirEntryPlusBytes(name: string): number {
+  return ENTRY_BYTES + dirEntryBytes(name)
+}
+
+/** node u64 | next u64 | name length u32 | type u32 | name, padded to 8 */
+function writeDirEntry(into: Buffer, { node, name, isDirectory }: DirEntry, next: number): void {
+  writeU64(into, 0, node)
+  writeU64(into, 8, next)
+  into.writeUInt32LE(into.write(name, 24), 16)
+  into.writeUInt32LE(isDirectory ? 4 : 8, 20)
+}
+
+/** An entry of READDIR; `next`: the place of the one after it. */
+export function encodeDirEntry(entry: DirEntry, next: number): Buffer {
+  const bytes = Buffer.alloc(dirEntryBytes(entry.name))
+  writeDirEntry(bytes, entry, next)
+  return bytes
+}
+
+/** What a look-up of the name would be answered with, undefined for nothing, and then the entry as READDIR has it. */
+export function encodeDirEntryPlus(
+  looked: Uint8Array | undefined,
+  entry: DirEntry,
+  next: number,
 ): Buffer {
-  const parts: Buffer[] = []
-  let bytes = 0
-  for (let i = from; i < entries.length; i++) {
-    const { node, name, isDirectory } = entries[i]!
-    const text = Buffer.from(name)
-    const entry = Buffer.alloc(Math.ceil((24 + text.length) / 8) * 8)
-    if (bytes + entry.length > bytesMax) break
-    writeU64(entry, 0, node)
-    writeU64(entry, 8, i + 1)
-    entry.writeUInt32LE(text.length, 16)
-    entry.writeUInt32LE(isDirectory ? 4 : 8, 20)
-    text.copy(entry, 24)
-    parts.push(entry)
-    bytes += entry.length
-  }
-  return Buffer.concat(parts)
+  const bytes = Buffer.alloc(dirEntryPlusBytes(entry.name))
+  if (looked !== undefined) bytes.set(looked)
+  writeDirEntry(bytes.subarray(ENTRY_BYTES), entry, next)
+  return bytes
 }

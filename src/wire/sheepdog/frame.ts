@@ -104,7 +104,10 @@ export function responseBodyLength(head: Buffer): number {
 }
 
 /** Where bodies are kept: given back by who is done with a frame (`release`), or not at all. */
-export type BodyMemory = Pick<BufferPool, 'take' | 'give'>
+export interface BodyMemory extends Pick<BufferPool, 'give'> {
+  /** Just `length` bytes, for the body behind this header. */
+  take(length: number, head: Buffer): Buffer
+}
 
 const OWN_MEMORY: BodyMemory = {
   take: (length) => Buffer.allocUnsafeSlow(length),
@@ -206,7 +209,7 @@ export class FrameReader {
       return this.#finish(undefined)
     }
     if (wanted === 0) return this.#finish(undefined)
-    this.#body = this.#memory.take(wanted)
+    this.#body = this.#memory.take(wanted, this.#head)
     this.#bodyFill = 0
     return this.#at < this.#chunk.length ? this.#fill(this.#body) : undefined
   }

@@ -8,6 +8,8 @@ export interface ExerciseOptions {
   readonly seed: number
   readonly operations: number
   readonly fileBytesMax: number
+  /** Of one read or write; 128 KiB when not given. */
+  readonly pieceBytesMax?: number
   /** Called now and then with how many are done. */
   readonly progress?: (done: number) => void
 }
@@ -31,6 +33,7 @@ class Exercise {
   readonly #path: string
   readonly #below: (limit: number) => number
   readonly #max: number
+  readonly #pieceMax: number
   #model = Buffer.alloc(0)
   #file: FileHandle | undefined
   readonly counts = { read: 0, write: 0, truncate: 0, sync: 0, reopen: 0, stat: 0 }
@@ -39,6 +42,7 @@ class Exercise {
     this.#path = path
     this.#below = dice(options.seed)
     this.#max = options.fileBytesMax
+    this.#pieceMax = options.pieceBytesMax ?? PIECE_BYTES_MAX
   }
 
   async start(): Promise<void> {
@@ -62,8 +66,8 @@ class Exercise {
 
   #range(): { at: number; length: number } {
     return {
-      at: this.#below(this.#max - PIECE_BYTES_MAX),
-      length: 1 + this.#below(PIECE_BYTES_MAX),
+      at: this.#below(this.#max - this.#pieceMax),
+      length: 1 + this.#below(this.#pieceMax),
     }
   }
 

@@ -18,6 +18,8 @@ const CLIENTS = {
   fio: 'fio',
   fusermount3: 'fuse3',
   'mount.fuse3': 'fuse3',
+  nbdfuse: 'libnbd-bin',
+  bindfs: 'bindfs',
   rsync: 'rsync',
   losetup: 'mount',
   mke2fs: 'e2fsprogs',

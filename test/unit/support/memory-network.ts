@@ -57,11 +57,12 @@ class End implements Connection {
     return this.writeAll([bytes])
   }
 
-  writeAll(pieces: readonly Uint8Array[]): boolean {
+  writeAll(pieces: readonly Uint8Array[], sent?: () => void): boolean {
     this.card.onSend?.(this.port)
     if (!this.#open || this.card.dead) return true
     const { peer } = this
     const bytes = Buffer.concat(pieces)
+    if (sent !== undefined) this.card.net.clock.soon(() => this.card.run(sent))
     peer.#later(() => {
       peer.#early.push(bytes)
       peer.#deliver()
