@@ -1,4 +1,5 @@
 /** Sheepdog as services of a real systemd, and the sockets it is passed. */
+import { existsSync } from 'node:fs'
 import test from 'ava'
 import { scratch } from './support/owner.js'
 import { DOG, PROJECT, SHEEP } from './support/paths.js'
@@ -126,6 +127,31 @@ RestartSec=200ms
 WatchdogSec=3
 `
 
+/** What sheepfs needs, here and in the box. */
+const HAS_FUSE = existsSync('/dev/fuse')
+
+const FILES_SCRIPT = `# Disks as files: mounted when systemd says so, back when the process is killed, gone when it is stopped.
+echo "at $SECONDS s"
+head -c 1M /dev/urandom > /tmp/content
+nbdcopy --flush /tmp/content nbd://127.0.0.1:10809/Alice
+mkdir -p /mnt/disks
+files=$(systemd-escape --template=sheepfs@.service --path /mnt/disks)
+mkdir -p "/etc/systemd/system/$files.d"
+printf '[Service]\nRestartSec=200ms\n' > "/etc/systemd/system/$files.d/haste.conf"
+systemctl daemon-reload
+systemctl start "$files"
+grep -o ' /mnt/disks fuse.sheepfs' /proc/mounts
+cmp -n 1048576 /tmp/content /mnt/disks/vdi/Alice/disk.raw && echo "file: the disk's bytes"
+echo "files: $(show "$files" StatusText)"
+pid=$(show "$files" MainPID)
+kill -KILL $pid
+waits '[ "$(show "$files" MainPID)" != '$pid' ] && systemctl -q is-active "$files"'
+cmp -n 1048576 /tmp/content /mnt/disks/vdi/Alice/disk.raw && echo "file again: the disk's bytes"
+echo "mounts: $(grep -c ' /mnt/disks ' /proc/mounts)"
+systemctl stop "$files"
+echo "files stopped: $(show "$files" Result), mounts: $(grep -c ' /mnt/disks ' /proc/mounts)"
+`
+
 const SCRIPT = `
 dog() { ${BOX_NODE} ${BOX_PROJECT}/build/bin/dog.js "$@"; }
 show() { systemctl show --value -p "$2" "$1"; }
@@ -137,8 +163,8 @@ mkdir -p /etc/systemd/system/sheep.service.d
 cat > /etc/systemd/system/sheep.service.d/haste.conf <<'END'
 ${HASTE}END
 systemctl daemon-reload
-systemctl enable sheep.service sheep-nbd.socket
-systemctl start sheepdog.target sheep-nbd.socket
+systemctl enable sheep.service sheep-nbd.socket sheep-iscsi.socket
+systemctl start sheepdog.target sheep-nbd.socket sheep-iscsi.socket
 waits 'systemctl -q is-active sheep.service'
 echo "user: $(ps -o user= -p $(show sheep.service MainPID))"
 echo "first: $(show sheep.service StatusText)"
@@ -151,7 +177,9 @@ echo "reloaded: $(systemctl is-active sheep.service)"
 
 echo "size: $(nbdinfo --size nbd://127.0.0.1:10809/Alice)"
 echo "unix size: $(nbdinfo --size 'nbd+unix:///Alice?socket=/run/sheepdog/nbd.sock')"
-# Killed: back by itself. A client that comes meanwhile waits in the socket's queue.
+iscsi-ls iscsi://127.0.0.1:3260
+
+${HAS_FUSE ? FILES_SCRIPT : ''}# Killed: back by itself. A client that comes meanwhile waits in the socket's queue.
 echo "at $SECONDS s"
 pid=$(show sheep.service MainPID)
 kill -KILL $pid
@@ -174,6 +202,9 @@ began=$(date +%s)
 systemctl stop sheep.service
 echo "stopped: $(show sheep.service Result) $(( $(date +%s) - began < 15 ))"
 echo "woken: $(nbdinfo --size nbd://127.0.0.1:10809/Alice)"
+waits 'systemctl -q is-active sheep.service'
+systemctl stop sheep.service
+echo "woken by iSCSI: $(iscsi-ls iscsi://127.0.0.1:3260)"
 waits 'systemctl -q is-active sheep.service'
 
 echo "at $SECONDS s"
@@ -205,6 +236,14 @@ boxed(`under systemd: sockets, status, restart, watchdog, stop ${refusal ?? ''}`
   has(/^reloaded: active$/m)
   for (const what of ['size', 'unix size', 'meanwhile', 'woken']) {
     has(new RegExp(`^${what}: 67108864$`, 'm'))
+  }
+  t.is(output.match(/^(woken by iSCSI: )?Target:iqn\.2026-11\.io\.sheepdog:Alice /gm)?.length, 2)
+  if (HAS_FUSE) {
+    has(/^ \/mnt\/disks fuse\.sheepfs$/m)
+    has(/^file: the disk's bytes$/m)
+    has(/^file again: the disk's bytes$/m)
+    has(/^mounts: 1$/m)
+    has(/^files stopped: success, mounts: 0$/m)
   }
   has(/^restarts: 1$/m)
   has(/^Watchdog timeout$/m)

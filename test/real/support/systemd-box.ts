@@ -3,6 +3,7 @@
  * everything else empty and in memory, and a loopback of its own. Up and down again in two seconds.
  */
 import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { type Owner, scratch } from './owner.js'
 import { which } from './packages.js'
@@ -14,7 +15,11 @@ export const BOX_PROJECT = '/opt/sheepdog'
 export const BOX_NODE = '/opt/node/bin/node'
 const LIMIT_MS = 100_000
 const PROBE_MS = 20_000
-const BINDS = [`--bind-ro=${PROJECT}:${BOX_PROJECT}`, `--bind-ro=${process.execPath}:${BOX_NODE}`]
+const FUSE = '/dev/fuse'
+const BINDS = [
+  ...[`--bind-ro=${PROJECT}:${BOX_PROJECT}`, `--bind-ro=${process.execPath}:${BOX_NODE}`],
+  ...(existsSync(FUSE) ? [`--bind=${FUSE}`] : []),
+]
 
 /** `bash -e` runs it as root, after everything basic is up. */
 const JOB_UNIT = `[Unit]
