@@ -99,6 +99,11 @@ const VDI_ADD = hex(
   '00 00 00 00 8c 9b 75 00 02 00 00 16',
 )
 
+test('no two operations have one number', (t) => {
+  const numbers = Object.values(Op)
+  t.is(new Set(numbers).size, numbers.length)
+})
+
 test('NEW_VDI is written and read as captured', (t) => {
   const head = vdiRequest({
     ...{ opcode: Op.NEW_VDI, flags: Flag.WRITE, dataLength: 256, sizeBytes: 64 * 1024 * 1024 },
