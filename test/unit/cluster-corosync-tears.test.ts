@@ -140,6 +140,16 @@ test('without the quorum of its corosync a node serves nothing, and gives up at 
   t.regex(story.member(1).recorder.own.at(-1) ?? '', /quorum/)
 })
 
+test('who gives up without the others and without quorum says both', async (t) => {
+  const story = await new Story(t).with(1, 2, 3)
+  story.ring.tear([[1], [2], [3]])
+  await story.pass(2000)
+  story.ring.setQuorate(false)
+  await story.until(() => story.lost().length === 3)
+  const reason = story.member(1).recorder.own.at(-1) ?? ''
+  t.regex(reason, /cannot be reached, and 1 of 3 .*\(the corosync of this host has lost quorum\)/)
+})
+
 test('a node waits for the quorum of its corosync before it joins', async (t) => {
   const story = new Story(t)
   story.ring.quorate = false

@@ -71,6 +71,10 @@ export class Pulse {
   }
 
   /** While the corosync of this host has no quorum this member is not sure, whatever the others say. */
+  get isQuorate(): boolean {
+    return this.#isQuorate
+  }
+
   set isQuorate(isQuorate: boolean) {
     this.#isQuorate = isQuorate
   }

@@ -120,9 +120,12 @@ export class Tears {
     if (turnedMs - this.#sinceMs <= WAIT_MS && turnedMs - this.#lostMs <= STUCK_MS) return
     const names = tear.missing.map(processKey).join(', ')
     const [rest, all] = [pulse.members.length, tear.size]
-    this.#options.log.error('corosync.minority', { missing: names, members: all })
+    const { isQuorate } = pulse
+    this.#options.log.error('corosync.minority', { missing: names, members: all, isQuorate })
+    // Corosync's own rule may forbid what the one of the members would allow.
+    const quorum = isQuorate ? '' : ' (the corosync of this host has lost quorum)'
     this.#options.outside(
-      `${names} cannot be reached, and ${rest} of ${all} members may not go on alone`,
+      `${names} cannot be reached, and ${rest} of ${all} members may not go on alone${quorum}`,
     )
   }
 

@@ -205,6 +205,13 @@ function hash(context: DoorContext, request: Frame, reply: Reply, caller: Caller
   const { epoch } = node.state
   const oid = storedId(node, request, reply)
   if (oid === undefined) return
+  // Of a copy that is to be the right one: not before it is.
+  const isOpen = (): boolean =>
+    request.has(Flag.COMPARES) && node.store.has(oid) && node.suspects.holds(objectOf(oid))
+  if (isOpen()) {
+    reply(failed(Code.AGAIN))
+    return
+  }
   const bytes = node.local.bytesOf(oid)
   const found = node.store.has(oid)
     ? node.store.hash(oid, bytes)
@@ -213,6 +220,7 @@ function hash(context: DoorContext, request: Frame, reply: Reply, caller: Caller
     (sha1) => {
       if (node.state.epoch !== epoch) reply(failed(Code.OLD_NODE_VER))
       else if (sha1 === undefined) reply(failed(Code.NO_OBJ))
+      else if (isOpen()) reply(failed(Code.AGAIN))
       else reply({ result: Code.SUCCESS, fill: (head) => void setHashReply(head, sha1) })
     },
     () => reply(failed(Code.EIO)),

@@ -189,22 +189,30 @@ export class Fetcher {
   /** Gets the copy of the owner whose copy is right; it answers once it has it. */
   async fetchFrom(wanted: Wanted, node: SdNode): Promise<Code> {
     const { oid, epoch } = wanted
+    // On a disk that is nearly full there may be no room beside the copy of before.
+    const linked = await this.#linkSame(wanted, { node, target: epoch }, Flag.COMPARES)
+    if (linked !== undefined) return linked
+    this.#needRoom(oid)
     return this.#keep(wanted, node, { opcode: Op.READ_PEER, epoch, oid })
+  }
+
+  /** Our copy of an earlier epoch becomes the working one when it has the same bytes; undefined: it has not. */
+  async #linkSame(wanted: Wanted, holder: Holder, flags = 0): Promise<Code | undefined> {
+    const { oid } = wanted
+    const stale = this.#store.staleEpochs(oid)[0]
+    if (stale === undefined || !(await this.#isSame(wanted, holder, stale, flags))) return undefined
+    if (!wanted.isWanted()) return Code.NO_OBJ
+    const code = await this.#store.restoreStale(oid, stale, this.#stillWanted(wanted))
+    // Without the file the copy comes as bytes.
+    return code === Code.NO_OBJ ? undefined : orThrow(code)
   }
 
   /** Gets one node's copy: by name when ours of an earlier epoch has the same bytes, else as a whole. */
   async #take(wanted: Wanted, holder: Holder, flags = 0): Promise<Code> {
     const { oid } = wanted
-    const stale = this.#store.staleEpochs(oid)[0]
-    if (stale !== undefined && (await this.#isSame(wanted, holder, stale))) {
-      if (!wanted.isWanted()) return Code.NO_OBJ
-      const code = await this.#store.restoreStale(oid, stale, this.#stillWanted(wanted))
-      // Without the file the copy comes as bytes.
-      if (code !== Code.NO_OBJ) return orThrow(code)
-    }
-    const bytes = this.#bytesOf(oid)
-    // Nobody sends what cannot be kept, over and over.
-    if (!this.#store.hasRoom(oid, bytes)) throw new SheepError(Code.NO_SPACE)
+    const linked = await this.#linkSame(wanted, holder)
+    if (linked !== undefined) return linked
+    this.#needRoom(oid)
     return this.#keep(wanted, holder.node, {
       opcode: Op.READ_PEER,
       flags: Flag.RECOVERY | flags,
@@ -212,6 +220,11 @@ export class Fetcher {
       oid,
       targetEpoch: holder.target,
     })
+  }
+
+  /** Nobody sends what cannot be kept, over and over. */
+  #needRoom(oid: Oid): void {
+    if (!this.#store.hasRoom(oid, this.#bytesOf(oid))) throw new SheepError(Code.NO_SPACE)
   }
 
   /** A whole object as another node answers `request` becomes the working one here. */
@@ -239,8 +252,13 @@ export class Fetcher {
   }
 
   /** The node is in our epoch when it answers: what it acknowledges afterwards comes here too. */
-  async #isSame({ oid, epoch }: Wanted, { node, target }: Holder, stale: number): Promise<boolean> {
-    const head = objectRequest({ opcode: Op.GET_HASH, epoch, oid, targetEpoch: target })
+  async #isSame(
+    { oid, epoch }: Wanted,
+    { node, target }: Holder,
+    stale: number,
+    flags: number,
+  ): Promise<boolean> {
+    const head = objectRequest({ opcode: Op.GET_HASH, flags, epoch, oid, targetEpoch: target })
     const reply = await this.#peers.call(node, head).catch(() => undefined)
     if (reply?.result !== Code.SUCCESS) return false
     const own = await this.#store.hashStale(oid, stale, this.#bytesOf(oid))
