@@ -56,7 +56,7 @@ const COMPILERS = ['cc', 'gcc', 'clang'] as const
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 const OUT = join(ROOT, 'build', 'native')
 /** What several of the sources include. */
-const SHARED_HEADER = join(ROOT, 'native-bindings', 'errors.h')
+const SHARED_HEADER = join(ROOT, 'native-bindings', 'binding.h')
 
 /** Ends the build with a sentence that names the remedy. */
 class BuildFailure extends Error {}

@@ -28,6 +28,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../binding.h"
+
 typedef struct uv_poll_s uv_poll_t;
 typedef void (*uv_poll_cb)(uv_poll_t *handle, int status, int events);
 typedef void (*uv_close_cb)(uv_poll_t *handle);
@@ -50,83 +52,13 @@ extern void *uv_handle_get_data(const uv_poll_t *handle);
 
 extern char **environ;
 
-/* ---- errors and arguments -------------------------------------------------------------------- */
-
-static napi_value fail(napi_env env, int number, const char *syscall) {
-  char text[512];
-  napi_value code, message, error, value;
-  snprintf(text, sizeof text, "%s: %s", syscall, strerror(number));
-  const char *name = strerrorname_np(number);
-  if (napi_create_string_utf8(env, name != NULL ? name : "UNKNOWN", NAPI_AUTO_LENGTH, &code) ==
-          napi_ok &&
-      napi_create_string_utf8(env, text, NAPI_AUTO_LENGTH, &message) == napi_ok &&
-      napi_create_error(env, code, message, &error) == napi_ok &&
-      napi_create_int32(env, -number, &value) == napi_ok &&
-      napi_set_named_property(env, error, "errno", value) == napi_ok)
-    napi_throw(env, error);
-  return NULL;
-}
-
-static bool refuse(napi_env env, const char *what) {
-  napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", what);
-  return false;
-}
-
-static bool get_args(napi_env env, napi_callback_info info, napi_value args[ARGS_MAX]) {
-  size_t count = ARGS_MAX;
-  if (napi_get_cb_info(env, info, &count, args, NULL, NULL) == napi_ok) return true;
-  return refuse(env, "fuse: the arguments cannot be read");
-}
-
-static bool get_integer(napi_env env, napi_value value, double max, int64_t *out) {
-  double number;
-  if (napi_get_value_double(env, value, &number) != napi_ok || !(number >= 0 && number <= max) ||
-      number != (double)(int64_t)number)
-    return refuse(env, "fuse: a whole number in range is expected");
-  *out = (int64_t)number;
-  return true;
-}
-
-static bool get_fd(napi_env env, napi_value value, int *out) {
-  int64_t number;
-  if (!get_integer(env, value, INT_MAX, &number)) return false;
-  *out = (int)number;
-  return true;
-}
-
-static bool get_text(napi_env env, napi_value value, char into[TEXT_MAX]) {
-  size_t length, copied;
-  if (napi_get_value_string_utf8(env, value, NULL, 0, &length) != napi_ok || length >= TEXT_MAX ||
-      napi_get_value_string_utf8(env, value, into, TEXT_MAX, &copied) != napi_ok ||
-      strlen(into) != length)
-    return refuse(env, "fuse: a string of moderate length without a NUL is expected");
-  return true;
-}
-
-static bool get_bytes(napi_env env, napi_value value, struct iovec *out) {
-  bool is_typed = false;
-  napi_typedarray_type type;
-  if (napi_is_typedarray(env, value, &is_typed) != napi_ok || !is_typed ||
-      napi_get_typedarray_info(env, value, &type, &out->iov_len, &out->iov_base, NULL, NULL) !=
-          napi_ok ||
-      type != napi_uint8_array)
-    return refuse(env, "fuse: a Uint8Array is expected");
-  return true;
-}
-
-static napi_value number(napi_env env, int64_t value) {
-  napi_value result = NULL;
-  napi_create_int64(env, value, &result);
-  return result;
-}
-
 /* ---- mounting -------------------------------------------------------------------------------- */
 
 /* openDevice() -> fd */
 static napi_value open_device(napi_env env, napi_callback_info info) {
   (void)info;
   int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-  return fd < 0 ? fail(env, errno, "open /dev/fuse") : number(env, fd);
+  return fd < 0 ? fail(env, errno, "open /dev/fuse") : number_or_throw(env, fd);
 }
 
 /* mount(source, target, type, flags, data) */
@@ -134,9 +66,9 @@ static napi_value mount_at(napi_env env, napi_callback_info info) {
   napi_value args[ARGS_MAX];
   static char source[TEXT_MAX], target[TEXT_MAX], type[TEXT_MAX], data[TEXT_MAX];
   int64_t flags;
-  if (!get_args(env, info, args) || !get_text(env, args[0], source) ||
-      !get_text(env, args[1], target) || !get_text(env, args[2], type) ||
-      !get_integer(env, args[3], UINT32_MAX, &flags) || !get_text(env, args[4], data))
+  if (!get_args(env, info, args, ARGS_MAX) || !get_text(env, args[0], source, sizeof source) ||
+      !get_text(env, args[1], target, sizeof target) || !get_text(env, args[2], type, sizeof type) ||
+      !get_integer(env, args[3], UINT32_MAX, &flags) || !get_text(env, args[4], data, sizeof data))
     return NULL;
   return mount(source, target, type, (unsigned long)flags, data) == 0 ? NULL
                                                                       : fail(env, errno, "mount");
@@ -147,7 +79,7 @@ static napi_value unmount_at(napi_env env, napi_callback_info info) {
   napi_value args[ARGS_MAX];
   static char target[TEXT_MAX];
   int64_t flags;
-  if (!get_args(env, info, args) || !get_text(env, args[0], target) ||
+  if (!get_args(env, info, args, ARGS_MAX) || !get_text(env, args[0], target, sizeof target) ||
       !get_integer(env, args[1], INT_MAX, &flags))
     return NULL;
   return umount2(target, (int)flags) == 0 ? NULL : fail(env, errno, "umount");
@@ -180,8 +112,8 @@ static napi_value mount_as_user(napi_env env, napi_callback_info info) {
   static char target[TEXT_MAX], options[TEXT_MAX];
   int sockets[2], status;
   pid_t pid;
-  if (!get_args(env, info, args) || !get_text(env, args[0], target) ||
-      !get_text(env, args[1], options))
+  if (!get_args(env, info, args, ARGS_MAX) || !get_text(env, args[0], target, sizeof target) ||
+      !get_text(env, args[1], options, sizeof options))
     return NULL;
   if (socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) != 0) return fail(env, errno, "socketpair");
   fcntl(sockets[0], F_SETFD, FD_CLOEXEC);
@@ -201,7 +133,7 @@ static napi_value mount_as_user(napi_env env, napi_callback_info info) {
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
   if (fd >= 0) fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-  return number(env, fd);
+  return number_or_throw(env, fd);
 }
 
 /* ---- requests -------------------------------------------------------------------------------- */
@@ -294,16 +226,16 @@ static napi_value serve(napi_env env, napi_callback_info info) {
   int fd;
   int64_t slots, slot_bytes;
   napi_valuetype type;
-  if (!get_args(env, info, args) || !get_fd(env, args[0], &fd) ||
+  if (!get_args(env, info, args, ARGS_MAX) || !get_fd(env, args[0], &fd) ||
       !get_integer(env, args[1], SLOTS_MAX, &slots) ||
       !get_integer(env, args[2], SLOT_BYTES_MAX, &slot_bytes))
     return NULL;
   if (napi_typeof(env, args[3], &type) != napi_ok || type != napi_function) {
-    refuse(env, "fuse: a function is expected");
+    wrong_type(env, "fuse: a function is expected");
     return NULL;
   }
   if (slots == 0 || slot_bytes < 8192) {
-    refuse(env, "fuse: slots of at least 8192 bytes are expected");
+    wrong_range(env, "fuse: slots of at least 8192 bytes are expected");
     return NULL;
   }
   port_t *port = calloc(1, sizeof *port);
@@ -360,7 +292,7 @@ static port_t *get_port(napi_env env, napi_value value) {
   if (napi_typeof(env, value, &type) == napi_ok && type == napi_external &&
       napi_get_value_external(env, value, &port) == napi_ok)
     return port;
-  refuse(env, "fuse: a port is expected");
+  wrong_type(env, "fuse: a port is expected");
   return NULL;
 }
 
@@ -369,11 +301,11 @@ static napi_value release_slot(napi_env env, napi_callback_info info) {
   napi_value args[ARGS_MAX];
   port_t *port;
   int64_t slot;
-  if (!get_args(env, info, args) || (port = get_port(env, args[0])) == NULL ||
+  if (!get_args(env, info, args, ARGS_MAX) || (port = get_port(env, args[0])) == NULL ||
       !get_integer(env, args[1], port->slots - 1, &slot))
     return NULL;
   if (port->free_count >= port->slots) {
-    refuse(env, "fuse: more slots are given back than were taken");
+    wrong_range(env, "fuse: more slots are given back than were taken");
     return NULL;
   }
   port->free[port->free_count++] = (uint32_t)slot;
@@ -385,7 +317,7 @@ static napi_value release_slot(napi_env env, napi_callback_info info) {
 static napi_value stop(napi_env env, napi_callback_info info) {
   napi_value args[ARGS_MAX];
   port_t *port;
-  if (!get_args(env, info, args) || (port = get_port(env, args[0])) == NULL) return NULL;
+  if (!get_args(env, info, args, ARGS_MAX) || (port = get_port(env, args[0])) == NULL) return NULL;
   if (port->poll == NULL) return NULL;
   set_polling(port, false);
   port->over = true;
@@ -397,23 +329,30 @@ static napi_value stop(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+static bool get_piece(napi_env env, napi_value value, struct iovec *out) {
+  uint8_t *data;
+  if (!get_bytes(env, value, &data, &out->iov_len)) return false;
+  out->iov_base = data;
+  return true;
+}
+
 /* reply(fd, head, body | undefined) -> 0 or errno. The kernel takes a reply whole, without waiting. */
 static napi_value reply(napi_env env, napi_callback_info info) {
   napi_value args[ARGS_MAX];
   int fd, parts = 1;
   struct iovec pieces[2];
   napi_valuetype type;
-  if (!get_args(env, info, args) || !get_fd(env, args[0], &fd) ||
-      !get_bytes(env, args[1], &pieces[0]) || napi_typeof(env, args[2], &type) != napi_ok)
+  if (!get_args(env, info, args, ARGS_MAX) || !get_fd(env, args[0], &fd) ||
+      !get_piece(env, args[1], &pieces[0]) || napi_typeof(env, args[2], &type) != napi_ok)
     return NULL;
   if (type != napi_undefined) {
-    if (!get_bytes(env, args[2], &pieces[1])) return NULL;
+    if (!get_piece(env, args[2], &pieces[1])) return NULL;
     parts = 2;
   }
   ssize_t written;
   do written = writev(fd, pieces, parts);
   while (written < 0 && errno == EINTR);
-  return number(env, written < 0 ? errno : 0);
+  return number_or_throw(env, written < 0 ? errno : 0);
 }
 
 static napi_value init(napi_env env, napi_value exports) {

@@ -33,9 +33,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#include "../errors.h"
+#include "../binding.h"
 
-#define MAX_SAFE_INTEGER 9007199254740991.0
 #define ARGS_MAX 3
 #define SOCKETS_MAX 16
 /* The longest answer is the list of all devices, 20 bytes each. */
@@ -45,53 +44,7 @@
 #define EVENT_BYTES_MAX 8192
 #define THREAD_STACK_BYTES (256 * 1024)
 
-static napi_value broken(napi_env env, const char *what) {
-  napi_throw_error(env, NULL, what);
-  return NULL;
-}
-
 /* ---- arguments ------------------------------------------------------------------------------- */
-
-/* Missing arguments arrive as undefined and are refused by their own checks. */
-static bool get_args(napi_env env, napi_callback_info info, napi_value args[ARGS_MAX]) {
-  size_t count = ARGS_MAX;
-  if (napi_get_cb_info(env, info, &count, args, NULL, NULL) == napi_ok) return true;
-  napi_throw_error(env, NULL, "nbd: the arguments cannot be read");
-  return false;
-}
-
-static bool get_integer(napi_env env, napi_value value, double max, int64_t *out) {
-  double number;
-  if (napi_get_value_double(env, value, &number) != napi_ok)
-    return wrong_type(env, "nbd: a number is expected");
-  /* In range first: casting anything larger (or a NaN) would be undefined. */
-  if (!(number >= 0 && number <= max) || number != (double)(int64_t)number)
-    return wrong_range(env, "nbd: a whole number in range is expected");
-  *out = (int64_t)number;
-  return true;
-}
-
-/* Borrowed: valid until control goes back to JavaScript. */
-static bool get_bytes(napi_env env, napi_value value, uint8_t **data, size_t *length) {
-  bool is_typed = false;
-  napi_typedarray_type type;
-  void *memory;
-  if (napi_is_typedarray(env, value, &is_typed) != napi_ok || !is_typed ||
-      napi_get_typedarray_info(env, value, &type, length, &memory, NULL, NULL) != napi_ok ||
-      type != napi_uint8_array)
-    return wrong_type(env, "nbd: a Uint8Array is expected");
-  *data = memory;
-  return true;
-}
-
-static bool get_path(napi_env env, napi_value value, char into[PATH_MAX]) {
-  size_t length;
-  if (napi_get_value_string_utf8(env, value, into, PATH_MAX, &length) != napi_ok)
-    return wrong_type(env, "nbd: a string is expected");
-  if (length == 0 || length >= PATH_MAX - 1 || strlen(into) != length)
-    return wrong_range(env, "nbd: this is no path");
-  return true;
-}
 
 static bool get_member(napi_env env, napi_value object, const char *name, double max,
                        int64_t *out) {
@@ -219,7 +172,7 @@ static napi_value netlink(napi_env env, napi_callback_info info) {
   napi_value args[ARGS_MAX];
   uint8_t *bytes;
   size_t length;
-  if (!get_args(env, info, args) || !get_bytes(env, args[0], &bytes, &length)) return NULL;
+  if (!get_args(env, info, args, ARGS_MAX) || !get_bytes(env, args[0], &bytes, &length)) return NULL;
   if (length < sizeof(struct nlmsghdr)) {
     wrong_range(env, "nbd: this is no netlink message");
     return NULL;
@@ -240,7 +193,7 @@ static napi_value hang_up(napi_env env, napi_callback_info info) {
   if (job == NULL) return fail(env, ENOMEM, "malloc");
   job->run = run_hang_up;
   job->syscall = "open";
-  if (!get_args(env, info, args) || !get_path(env, args[0], job->path)) {
+  if (!get_args(env, info, args, ARGS_MAX) || !get_text(env, args[0], job->path, PATH_MAX)) {
     free_job(job);
     return NULL;
   }
@@ -314,7 +267,7 @@ static napi_value watch(napi_env env, napi_callback_info info) {
   napi_value args[ARGS_MAX], name;
   napi_valuetype type;
   int64_t group;
-  if (!get_args(env, info, args) || !get_integer(env, args[0], UINT32_MAX, &group)) return NULL;
+  if (!get_args(env, info, args, ARGS_MAX) || !get_integer(env, args[0], UINT32_MAX, &group)) return NULL;
   if (napi_typeof(env, args[1], &type) != napi_ok || type != napi_function) {
     wrong_type(env, "nbd: a function is expected");
     return NULL;
@@ -436,7 +389,7 @@ static napi_value serve(napi_env env, napi_callback_info info) {
   napi_value args[ARGS_MAX], promise, name;
   char path[PATH_MAX];
   struct settings how;
-  if (!get_args(env, info, args) || !get_path(env, args[0], path) ||
+  if (!get_args(env, info, args, ARGS_MAX) || !get_text(env, args[0], path, PATH_MAX) ||
       !get_settings(env, args[1], args[2], &how))
     return NULL;
   int fd = open(path, O_RDWR | O_CLOEXEC);
@@ -471,7 +424,7 @@ static napi_value serve(napi_env env, napi_callback_info info) {
 static napi_value notice_death(napi_env env, napi_callback_info info) {
   napi_value args[ARGS_MAX];
   int64_t fd, wait_ms;
-  if (!get_args(env, info, args) || !get_integer(env, args[0], INT_MAX, &fd) ||
+  if (!get_args(env, info, args, ARGS_MAX) || !get_integer(env, args[0], INT_MAX, &fd) ||
       !get_integer(env, args[1], INT_MAX, &wait_ms))
     return NULL;
   int on = 1, probes = 3, between = (int)(wait_ms / 1000 / (probes + 1));

@@ -30,9 +30,8 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include "../errors.h"
+#include "../binding.h"
 
-#define MAX_SAFE_INTEGER 9007199254740991.0
 /* The kernel's own limits (xattr(7)). */
 #define ATTRIBUTE_NAME_MAX 255
 #define ATTRIBUTE_BYTES_MAX 65536
@@ -45,79 +44,10 @@
 #define READ_WOULD_BLOCK (-1)
 #define READ_NOT_SUPPORTED (-2)
 
-/* ---- arguments ------------------------------------------------------------------------------- */
-
-/* Missing arguments arrive as undefined and are refused by their own checks. */
-static bool get_args(napi_env env, napi_callback_info info, napi_value args[ARGS_MAX]) {
-  size_t count = ARGS_MAX;
-  if (napi_get_cb_info(env, info, &count, args, NULL, NULL) == napi_ok) return true;
-  napi_throw_error(env, NULL, "posix: the arguments cannot be read");
-  return false;
-}
-
-static bool get_integer(napi_env env, napi_value value, double max, int64_t *out) {
-  double number;
-  if (napi_get_value_double(env, value, &number) != napi_ok)
-    return wrong_type(env, "posix: a number is expected");
-  /* In range first: casting anything larger (or a NaN) would be undefined. */
-  if (!(number >= 0 && number <= max) || number != (double)(int64_t)number)
-    return wrong_range(env, "posix: a whole number in range is expected");
-  *out = (int64_t)number;
-  return true;
-}
-
-static bool get_fd(napi_env env, napi_value value, int *out) {
-  int64_t number;
-  if (!get_integer(env, value, INT_MAX, &number)) return false;
-  *out = (int)number;
-  return true;
-}
-
-static bool get_offset(napi_env env, napi_value value, off_t *out) {
-  int64_t number;
-  if (!get_integer(env, value, MAX_SAFE_INTEGER, &number)) return false;
-  *out = (off_t)number;
-  return true;
-}
-
-/* Borrowed: valid until control goes back to JavaScript. */
-static bool get_bytes(napi_env env, napi_value value, uint8_t **data, size_t *length) {
-  bool is_typed = false;
-  napi_typedarray_type type;
-  void *memory;
-  if (napi_is_typedarray(env, value, &is_typed) != napi_ok || !is_typed ||
-      napi_get_typedarray_info(env, value, &type, length, &memory, NULL, NULL) != napi_ok ||
-      type != napi_uint8_array)
-    return wrong_type(env, "posix: a Uint8Array is expected");
-  *data = memory;
-  return true;
-}
-
-/* `size` counts the NUL. Refuses what does not fit and what would end early at a NUL inside. */
-static bool get_text(napi_env env, napi_value value, char *into, size_t size) {
-  size_t length, copied;
-  if (napi_get_value_string_utf8(env, value, NULL, 0, &length) != napi_ok)
-    return wrong_type(env, "posix: a string is expected");
-  if (length == 0) return wrong_range(env, "posix: the string is empty");
-  if (length >= size) return wrong_range(env, "posix: the string is too long");
-  if (napi_get_value_string_utf8(env, value, into, size, &copied) != napi_ok)
-    return wrong_type(env, "posix: the string cannot be read");
-  if (strlen(into) != length) return wrong_range(env, "posix: the string holds a NUL");
-  return true;
-}
-
-static napi_value number_or_throw(napi_env env, int64_t value) {
-  napi_value result;
-  if (napi_create_int64(env, value, &result) == napi_ok) return result;
-  napi_throw_error(env, NULL, "posix: the result cannot be made");
-  return NULL;
-}
-
 static napi_value boolean_or_throw(napi_env env, bool value) {
   napi_value result;
   if (napi_get_boolean(env, value, &result) == napi_ok) return result;
-  napi_throw_error(env, NULL, "posix: the result cannot be made");
-  return NULL;
+  return broken(env, "posix: the result cannot be made");
 }
 
 /* ---- reading and writing at once ------------------------------------------------------------- */
@@ -140,7 +70,7 @@ static napi_value read_now(napi_env env, napi_callback_info info) {
   uint8_t *data;
   size_t length;
   off_t position;
-  if (!get_args(env, info, args) || !get_fd(env, args[0], &fd) ||
+  if (!get_args(env, info, args, ARGS_MAX) || !get_fd(env, args[0], &fd) ||
       !get_bytes(env, args[1], &data, &length) || !get_offset(env, args[2], &position))
     return NULL;
   int flags = RWF_NOWAIT;
@@ -169,7 +99,7 @@ static napi_value write_now(napi_env env, napi_callback_info info) {
   uint8_t *data;
   size_t length;
   off_t position;
-  if (!get_args(env, info, args) || !get_fd(env, args[0], &fd) ||
+  if (!get_args(env, info, args, ARGS_MAX) || !get_fd(env, args[0], &fd) ||
       !get_bytes(env, args[1], &data, &length) || !get_offset(env, args[2], &position))
     return NULL;
   size_t moved = 0;
@@ -193,7 +123,7 @@ static napi_value direct_offset(napi_env env, napi_callback_info info) {
   napi_value args[ARGS_MAX];
   uint8_t *data;
   size_t length;
-  if (!get_args(env, info, args) || !get_bytes(env, args[0], &data, &length)) return NULL;
+  if (!get_args(env, info, args, ARGS_MAX) || !get_bytes(env, args[0], &data, &length)) return NULL;
   return number_or_throw(env, (int64_t)((uintptr_t)data % DIRECT_UNIT_BYTES));
 }
 
@@ -201,7 +131,7 @@ static napi_value seek(napi_env env, napi_callback_info info, int whence) {
   napi_value args[ARGS_MAX];
   int fd;
   off_t offset;
-  if (!get_args(env, info, args) || !get_fd(env, args[0], &fd) ||
+  if (!get_args(env, info, args, ARGS_MAX) || !get_fd(env, args[0], &fd) ||
       !get_offset(env, args[1], &offset))
     return NULL;
   off_t found = lseek(fd, offset, whence);
@@ -243,7 +173,7 @@ static napi_value get_attribute(napi_env env, napi_callback_info info) {
   char name[ATTRIBUTE_NAME_MAX + 1];
   /* As large as an attribute can be: no asking for the size first, no race between the two calls. */
   char value[ATTRIBUTE_BYTES_MAX];
-  if (!get_args(env, info, args) || !get_target(env, args[0], &file) ||
+  if (!get_args(env, info, args, ARGS_MAX) || !get_target(env, args[0], &file) ||
       !get_text(env, args[1], name, sizeof name))
     return NULL;
   ssize_t length = file.fd >= 0 ? fgetxattr(file.fd, name, value, sizeof value)
@@ -255,8 +185,7 @@ static napi_value get_attribute(napi_env env, napi_callback_info info) {
   } else if (napi_create_buffer_copy(env, (size_t)length, value, NULL, &result) == napi_ok) {
     return result;
   }
-  napi_throw_error(env, NULL, "posix: the result cannot be made");
-  return NULL;
+  return broken(env, "posix: the result cannot be made");
 }
 
 /* setAttribute(path | fd, name, value: Uint8Array) */
@@ -266,7 +195,7 @@ static napi_value set_attribute(napi_env env, napi_callback_info info) {
   char name[ATTRIBUTE_NAME_MAX + 1];
   uint8_t *value;
   size_t length;
-  if (!get_args(env, info, args) || !get_target(env, args[0], &file) ||
+  if (!get_args(env, info, args, ARGS_MAX) || !get_target(env, args[0], &file) ||
       !get_text(env, args[1], name, sizeof name) || !get_bytes(env, args[2], &value, &length))
     return NULL;
   int result = file.fd >= 0 ? fsetxattr(file.fd, name, value, length, 0)
@@ -279,7 +208,7 @@ static napi_value remove_attribute(napi_env env, napi_callback_info info) {
   napi_value args[ARGS_MAX];
   struct target file;
   char name[ATTRIBUTE_NAME_MAX + 1];
-  if (!get_args(env, info, args) || !get_target(env, args[0], &file) ||
+  if (!get_args(env, info, args, ARGS_MAX) || !get_target(env, args[0], &file) ||
       !get_text(env, args[1], name, sizeof name))
     return NULL;
   int result = file.fd >= 0 ? fremovexattr(file.fd, name) : removexattr(file.path, name);
@@ -301,7 +230,7 @@ static napi_value remove_attribute(napi_env env, napi_callback_info info) {
 static napi_value lock(napi_env env, napi_callback_info info) {
   napi_value args[ARGS_MAX];
   char path[PATH_MAX];
-  if (!get_args(env, info, args) || !get_text(env, args[0], path, sizeof path)) return NULL;
+  if (!get_args(env, info, args, ARGS_MAX) || !get_text(env, args[0], path, sizeof path)) return NULL;
   int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (fd < 0) return fail(env, errno, "open");
   struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
@@ -387,7 +316,7 @@ static napi_value start(napi_env env, struct job *job) {
 static napi_value change_space(napi_env env, napi_callback_info info, int mode) {
   napi_value args[ARGS_MAX];
   struct job wanted = {.run = run_fallocate, .syscall = "fallocate", .mode = mode};
-  if (!get_args(env, info, args) || !get_fd(env, args[0], &wanted.fd) ||
+  if (!get_args(env, info, args, ARGS_MAX) || !get_fd(env, args[0], &wanted.fd) ||
       !get_offset(env, args[1], &wanted.offset) || !get_offset(env, args[2], &wanted.length))
     return NULL;
   struct job *job = malloc(sizeof *job);
@@ -409,7 +338,7 @@ static napi_value punch(napi_env env, napi_callback_info info) {
 /* syncfs(path) -> Promise: everything on the file system of `path` is on stable storage */
 static napi_value sync_file_system(napi_env env, napi_callback_info info) {
   napi_value args[ARGS_MAX];
-  if (!get_args(env, info, args)) return NULL;
+  if (!get_args(env, info, args, ARGS_MAX)) return NULL;
   struct job *job = calloc(1, sizeof *job);
   if (job == NULL) return fail(env, ENOMEM, "malloc");
   job->run = run_syncfs;
@@ -428,7 +357,7 @@ static napi_value write_syslog(napi_env env, napi_callback_info info) {
   napi_value args[ARGS_MAX];
   int64_t severity;
   char line[SYSLOG_LINE_MAX];
-  if (!get_args(env, info, args) || !get_integer(env, args[0], LOG_DEBUG, &severity) ||
+  if (!get_args(env, info, args, ARGS_MAX) || !get_integer(env, args[0], LOG_DEBUG, &severity) ||
       !get_text(env, args[1], line, sizeof line))
     return NULL;
   openlog("sheep", LOG_PID, LOG_DAEMON);
