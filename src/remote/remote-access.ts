@@ -411,13 +411,20 @@ function headerOf(bytes: Buffer): InodeHeader {
 /** Volume ids that are in use and not deleted, ascending. */
 function setBits(inUse: Buffer, deleted: Buffer): Vid[] {
   const vids: Vid[] = []
-  for (let at = 0; at < inUse.length; at += 4) {
-    let word = inUse.readUInt32LE(at) & ~deleted.readUInt32LE(at)
+  const [used, gone] = [wordsOf(inUse), wordsOf(deleted)]
+  for (let at = 0; at < used.length; at++) {
+    let word = used[at]! & ~gone[at]!
     while (word !== 0) {
       const bit = 31 - Math.clz32(word & -word)
-      vids.push((at * 8 + bit) as Vid)
+      vids.push((at * 32 + bit) as Vid)
       word &= word - 1
     }
   }
   return vids
+}
+
+/** Little endian, as every machine this runs on. */
+function wordsOf(bytes: Buffer): Uint32Array {
+  const { buffer, byteOffset } = bytes.byteOffset % 4 === 0 ? bytes : Uint8Array.from(bytes)
+  return new Uint32Array(buffer, byteOffset, bytes.length / 4)
 }

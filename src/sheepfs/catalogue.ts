@@ -37,23 +37,27 @@ export class Catalogue {
   readonly #clock: Clock
   readonly #known = new Map<Vid, InodeHeader>()
   readonly #fresh = new Map<Vid, Fresh>()
-  /** `#known` is newer. */
-  #families: Families = new Map()
-  #isOutdated = false
+  /** Up to date but for the names in `#touched`. */
+  readonly #families = new Map<string, Family>()
+  readonly #touched = new Set<string>()
+  readonly #byName = new Map<string, Set<Vid>>()
   #readAt = Number.NEGATIVE_INFINITY
   #completeAt = Number.NEGATIVE_INFINITY
   #reading: Promise<Families> | undefined
   /** Counts changes. What was asked for before a name was changed says nothing of it afterwards. */
   #generation = 0
+  /** The last one after which the cluster has to be asked what there is. */
+  #unknownSince = 0
   readonly #changes = new Map<string, number>()
-  #loads = 0
+  readonly #made = new Map<Vid, number>()
+  #reads = 0
 
   constructor(access: CatalogueAccess, clock: Clock) {
     this.#access = access
     this.#clock = clock
   }
 
-  /** As they were last seen. */
+  /** As they were last seen; it goes with the times. */
   get latest(): Families {
     return this.#families
   }
@@ -64,7 +68,7 @@ export class Catalogue {
       return Promise.resolve(this.#families)
     }
     if (this.#reading !== undefined) return this.#reading
-    const reading = this.#read().finally(() => {
+    const reading = this.#counted(() => this.#read()).finally(() => {
       if (this.#reading === reading) this.#reading = undefined
     })
     this.#reading = reading
@@ -102,17 +106,22 @@ export class Catalogue {
 
   /** A VDI or a snapshot of this name was made or removed through this mount: they are asked for again. */
   changed(name: string): void {
-    const family = this.#families.get(name)
-    for (const header of [family?.working, ...(family?.snapshots ?? [])]) {
-      if (header !== undefined) this.#forget(header.vid)
-    }
+    for (const vid of [...(this.#byName.get(name) ?? [])]) this.#forget(vid)
     this.#fresh.clear()
     this.#askAgain()
-    if (this.#loads > 0) this.#changes.set(name, this.#generation)
+    if (this.#reads > 0) this.#changes.set(name, this.#generation)
+  }
+
+  /** A VDI was made through this mount, and nothing else has changed. Rejects with the SheepError of reading its inode. */
+  async made(vid: Vid): Promise<void> {
+    this.#know(vid, await this.#access.readHeader(vid))
+    this.#generation++
+    if (this.#reads > 0) this.#made.set(vid, this.#generation)
+    this.#regroup()
   }
 
   #askAgain(): void {
-    this.#generation++
+    this.#unknownSince = ++this.#generation
     this.#readAt = Number.NEGATIVE_INFINITY
     this.#reading = undefined
   }
@@ -121,8 +130,33 @@ export class Catalogue {
     return this.#completeAt === Number.NEGATIVE_INFINITY
   }
 
+  #know(vid: Vid, header: InodeHeader): void {
+    const { name } = header
+    if (this.#known.get(vid)?.name !== name) this.#forget(vid)
+    this.#known.set(vid, header)
+    this.#touched.add(name)
+    const vids = this.#byName.get(name) ?? new Set()
+    this.#byName.set(name, vids.add(vid))
+  }
+
   #forget(vid: Vid): void {
-    if (this.#known.delete(vid)) this.#isOutdated = true
+    const name = this.#known.get(vid)?.name
+    if (name === undefined) return
+    this.#known.delete(vid)
+    this.#touched.add(name)
+    const vids = this.#byName.get(name)
+    vids?.delete(vid)
+    if (vids?.size === 0) this.#byName.delete(name)
+  }
+
+  /** Sorts what was touched into its families. */
+  #regroup(): void {
+    for (const name of this.#touched) {
+      const headers = [...(this.#byName.get(name) ?? [])].map((vid) => this.#known.get(vid)!)
+      if (headers.length === 0 || name === '') this.#families.delete(name)
+      else this.#families.set(name, familyOf(name, headers))
+    }
+    this.#touched.clear()
   }
 
   async #read(): Promise<Families> {
@@ -130,7 +164,9 @@ export class Catalogue {
     const askedAt = this.#clock.monotonic()
     const vids = await this.#access.living()
     const living = new Set(vids)
-    for (const vid of this.#known.keys()) if (!living.has(vid)) this.#forget(vid)
+    for (const vid of [...this.#known.keys()]) {
+      if (!living.has(vid) && (this.#made.get(vid) ?? 0) <= generation) this.#forget(vid)
+    }
     const wanted = vids.filter((vid) => !this.#known.has(vid))
     await this.#load(wanted, generation)
     // Who has a new child may have become a snapshot by it, before or after it was read.
@@ -141,11 +177,8 @@ export class Catalogue {
         generation,
       )
     // Overtaken by a change: whoever waits for this gets what is so after it.
-    if (generation !== this.#generation) return this.families()
-    if (this.#isOutdated) {
-      this.#isOutdated = false
-      this.#families = familiesOf(this.#known.values())
-    }
+    if (this.#unknownSince > generation) return this.families()
+    this.#regroup()
     this.#readAt = askedAt
     this.#refreshNowAndThen(askedAt)
     return this.#families
@@ -157,9 +190,24 @@ export class Catalogue {
     const isFirst = this.#isFirst
     this.#completeAt = now
     if (isFirst) return
-    this.#load([...this.#known.keys()], this.#generation).catch((error: unknown) => {
+    const generation = this.#generation
+    const load = (): Promise<void> => this.#load([...this.#known.keys()], generation)
+    this.#counted(load).catch((error: unknown) => {
       if (!(error instanceof SheepError)) throw error
     })
+  }
+
+  /** What changed during a read is remembered as long as one is under way. */
+  async #counted<T>(read: () => Promise<T>): Promise<T> {
+    this.#reads++
+    try {
+      return await read()
+    } finally {
+      if (--this.#reads === 0) {
+        this.#changes.clear()
+        this.#made.clear()
+      }
+    }
   }
 
   async #load(vids: readonly Vid[], generation: number): Promise<void> {
@@ -167,41 +215,21 @@ export class Catalogue {
     const worker = async (): Promise<void> => {
       while (next < vids.length) await this.#loadOne(vids[next++]!, generation)
     }
-    this.#loads++
-    try {
-      await Promise.all(Array.from({ length: Math.min(AT_ONCE, vids.length) }, worker))
-    } finally {
-      if (--this.#loads === 0) this.#changes.clear()
-    }
+    await Promise.all(Array.from({ length: Math.min(AT_ONCE, vids.length) }, worker))
   }
 
   /** One that has just gone, or nobody can make sense of, does not hide the others. */
   async #loadOne(vid: Vid, generation: number): Promise<void> {
     const header = await this.#access.headerIfAny(vid)
     if (header === undefined) this.#forget(vid)
-    else if ((this.#changes.get(header.name) ?? 0) <= generation) {
-      this.#known.set(vid, header)
-      this.#isOutdated = true
-    }
+    else if ((this.#changes.get(header.name) ?? 0) <= generation) this.#know(vid, header)
   }
 }
 
-function familiesOf(headers: Iterable<InodeHeader>): Families {
-  const families = new Map<string, { working: InodeHeader | undefined; snapshots: InodeHeader[] }>()
-  for (const header of headers) {
-    if (header.name === '') continue
-    const family = families.get(header.name) ?? { working: undefined, snapshots: [] }
-    families.set(header.name, family)
-    if (header.snapCtime === 0n) family.working = header
-    else family.snapshots.push(header)
-  }
-  const found = new Map<string, Family>()
-  for (const name of [...families.keys()].sort()) {
-    const { working, snapshots } = families.get(name)!
-    snapshots.sort((a, b) => a.snapId - b.snapId)
-    found.set(name, { name, working, snapshots })
-  }
-  return found
+function familyOf(name: string, headers: readonly InodeHeader[]): Family {
+  const snapshots = headers.filter(({ snapCtime }) => snapCtime !== 0n)
+  snapshots.sort((a, b) => a.snapId - b.snapId)
+  return { name, working: headers.findLast(({ snapCtime }) => snapCtime === 0n), snapshots }
 }
 
 export function createdMs(header: InodeHeader): number {

@@ -5,6 +5,7 @@ import { type InodeHeader, NAME_BYTES, SIZE_OFFSET, TAG_OFFSET } from '../model/
 import { inodeOid, type Vid } from '../model/oid.js'
 import type { RemoteAccess } from '../remote/remote-access.js'
 import { Flag, Op } from '../wire/sheepdog/opcodes.js'
+import { decodeVdiReply } from '../wire/sheepdog/replies.js'
 import { objectRequest, vdiRequest } from '../wire/sheepdog/requests.js'
 
 async function writeInode(
@@ -39,13 +40,13 @@ export async function writeSize(
 }
 
 /** In the cluster's default format. Rejects with VDI_EXIST. */
-export async function createVdi(access: RemoteAccess, name: string): Promise<void> {
+export async function createVdi(access: RemoteAccess, name: string): Promise<Vid> {
   const payload = cString(name, NAME_BYTES)
   const head = vdiRequest({
     ...{ opcode: Op.NEW_VDI, flags: Flag.WRITE, dataLength: payload.length },
     sizeBytes: 0,
   })
-  await access.call(head, payload, 'once')
+  return decodeVdiReply(await access.call(head, payload, 'once')).vid
 }
 
 /** `snapId` 0: the working VDI. Rejects with VDI_LOCKED while somebody has it. */

@@ -59,7 +59,7 @@ import { listingPage, plusPage } from './listing.js'
 import type { Directory, FileNode, OpenFile, TreeNode } from './node.js'
 import { NodeTable } from './node-table.js'
 import { Pending } from './pending.js'
-import { getXattr, listXattr, removeXattr, setXattr } from './xattr-requests.js'
+import { getXattr, isForeign, listXattr, removeXattr, setXattr } from './xattr-requests.js'
 
 const NAME_BYTES_MAX = 255
 
@@ -173,6 +173,10 @@ export class FuseSession {
     }
     if (this.#state !== 'serving' && head.opcode !== FuseOp.INIT) {
       this.#send(head, this.#state === 'over' ? Errno.ENOTCONN : Errno.EIO)
+      return
+    }
+    if (head.opcode === FuseOp.GETXATTR && isForeign(bytes)) {
+      this.#send(head, Errno.ENODATA)
       return
     }
     // A handler throws nothing past here, whether it does so at once or later.

@@ -209,7 +209,7 @@ export function vdisDirectory(fs: FsContext, more: ReadonlyMap<string, () => Tre
     list: async () => {
       const files = [...more.keys()].map((name): Listed => ({ name, isDirectory: false }))
       const found = await fs.catalogue.families()
-      for (const name of found.keys()) {
+      for (const name of [...found.keys()].sort()) {
         // A listing may be read long after it was made.
         const node = (): TreeNode | undefined => {
           const family = fs.catalogue.latest.get(name)
@@ -229,7 +229,12 @@ export function vdisDirectory(fs: FsContext, more: ReadonlyMap<string, () => Tre
     makeDirectory: async (file) => {
       const name = fromFileName(file)
       if (name === undefined || more.has(file)) throw new FsError(Errno.EINVAL)
-      await createVdi(fs.volumes.access, name).finally(() => changed(name))
+      try {
+        await fs.catalogue.made(await createVdi(fs.volumes.access, name))
+      } catch (error) {
+        changed(name)
+        throw error
+      }
     },
     rename: async (file, newFile) => {
       await mustFamily(fs, fromFileName(file) ?? '')

@@ -10,6 +10,11 @@ import {
 import { FsError } from './errors.js'
 import type { TreeNode } from './node.js'
 
+/** Of a name space nothing here has: `ls -l` asks for three such of every file it lists. */
+export function isForeign(getXattrBytes: Buffer): boolean {
+  return !decodeGetXattr(getXattrBytes).name.startsWith('user.')
+}
+
 export async function getXattr({ xattrs }: TreeNode, bytes: Buffer): Promise<Uint8Array> {
   const { size, name } = decodeGetXattr(bytes)
   const value = await xattrs?.get(name)

@@ -18,6 +18,8 @@ const vid = (number: number): Vid => number as Vid
 class Cluster implements CatalogueAccess {
   readonly inodes = new Map<Vid, InodeHeader>()
   reads = 0
+  livings = 0
+  beforeLiving: Promise<void> | undefined
   nowMs = 0
   #held: (() => void)[] | undefined
   readonly catalogue: Catalogue
@@ -46,8 +48,12 @@ class Cluster implements CatalogueAccess {
     for (const go of held) go()
   }
 
+  /** The ids there are when it is asked. */
   async living(): Promise<Vid[]> {
-    return [...this.inodes.keys()].sort((a, b) => a - b)
+    this.livings++
+    const vids = [...this.inodes.keys()].sort((a, b) => a - b)
+    await this.beforeLiving
+    return vids
   }
 
   async find(name: string): Promise<Vid> {
@@ -104,8 +110,9 @@ test('making one VDI through the mount does not cost a look at all the others', 
   const cluster = withVdis(1000)
   await cluster.names()
   cluster.put(2000, 'mine')
-  cluster.catalogue.changed('mine')
+  await cluster.catalogue.made(vid(2000))
   t.is((await cluster.catalogue.family('mine'))?.working?.vid, vid(2000))
+  t.is(cluster.livings, 1)
   cluster.inodes.delete(vid(7))
   cluster.catalogue.changed('vdi-0007')
   t.is(await cluster.catalogue.family('vdi-0007'), undefined)
@@ -133,10 +140,29 @@ test('a listing that a change overtakes lacks no name', async (t) => {
   await turns()
   cluster.put(2000, 'mine')
   cluster.catalogue.changed('mine')
-  const later = cluster.names()
+  cluster.catalogue.changed('vdi-0007')
   cluster.letGo()
   t.is((await listing).length, 301)
-  t.is((await later).length, 301)
+})
+
+test('what was made while the cluster was being asked stays known', async (t) => {
+  const cluster = withVdis(3)
+  await cluster.names()
+  cluster.nowMs += 2_000
+  let answer = (): void => undefined
+  cluster.beforeLiving = new Promise((go) => {
+    answer = go
+  })
+  const listing = cluster.names()
+  await turns()
+  cluster.put(2000, 'mine')
+  await cluster.catalogue.made(vid(2000))
+  answer()
+  t.true((await listing).includes('mine'))
+  t.true((await cluster.names()).includes('mine'))
+  cluster.inodes.delete(vid(2000))
+  cluster.nowMs += 2_000
+  t.false((await cluster.names()).includes('mine'))
 })
 
 test('what was read before a change of the same name is not believed after it', async (t) => {
