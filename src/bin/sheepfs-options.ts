@@ -104,20 +104,21 @@ interface Given {
   debug?: boolean
   pagecache?: boolean
   objectcache?: boolean
-  options: Mutable<SheepfsOptions>
+  options?: Mutable<SheepfsOptions>
 }
 
 function command(version: string): Command {
   return new Command('sheepfs')
     .description('Shows the VDIs and snapshots of a sheepdog cluster as files.')
     .usage('[options] [HOST[:PORT]] MOUNTPOINT')
-    .argument('<words...>', 'where the sheep is, and the directory to mount on')
+    .argument('[words...]')
+    .configureHelp({ visibleArguments: () => [] })
     .option('-a, --address <address>', `address of a sheep (default: ${HOST_DEFAULT})`)
     .option('-p, --port <port>', `its port (default: ${PORT_DEFAULT})`, portNumber)
     .option('-d, --debug', 'tell of everything; stays in the foreground')
     .option('-f, --foreground', 'stay in the foreground')
     .option('-k, --pagecache', "disks go through the kernel's page cache")
-    .option('-o, --options <list>', 'mount options, see below', mountOptions, {})
+    .option('-o, --options <list>', 'mount options, see below', mountOptions)
     .option('--objectcache', 'accepted for sheepdog 1.0: the sheep decides (sheep -w)')
     .version(`Sheepdog file system version ${version}`, '-v, --version')
     .addHelpText('after', MOUNT_OPTIONS_HELP)
@@ -131,10 +132,11 @@ export function parseSheepfsOptions(argv: readonly string[], version: string): P
     program.parse(argv, { from: 'user' })
     const given = program.opts<Given>()
     const words = program.args
+    if (words.length === 0) program.error("error: no MOUNTPOINT; try 'sheepfs --help'")
     if (words.length > 2) program.error("error: too many arguments; try 'sheepfs --help'")
     const mountPoint = resolve(words.at(-1)!)
     const source = words.length === 2 ? sourceOf(words[0]!) : {}
-    const { options } = given
+    const { options = {} } = given
     return {
       kind: 'run',
       options: {

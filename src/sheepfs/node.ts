@@ -8,7 +8,6 @@ export interface Facts {
   readonly allocatedBytes: number
   /** Milliseconds since 1970. */
   readonly modifiedMs: number
-  readonly createdMs: number
   /** Permissions alone. */
   readonly mode: number
 }

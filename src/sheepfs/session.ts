@@ -58,6 +58,7 @@ import { Handles } from './handles.js'
 import { listingPage, plusPage } from './listing.js'
 import type { Directory, FileNode, OpenFile, TreeNode } from './node.js'
 import { NodeTable } from './node-table.js'
+import { refuseOwnership } from './ownership.js'
 import { Pending } from './pending.js'
 import { getXattr, isForeign, listXattr, removeXattr, setXattr } from './xattr-requests.js'
 
@@ -273,6 +274,8 @@ export class FuseSession {
       [FuseOp.RELEASEDIR, async (bytes) => this.#handles.closeDirectory(decodeHandle(bytes))],
       [FuseOp.MKDIR, async (bytes, { node }) => this.#makeDirectory(node, decodeMkdir(bytes))],
       [FuseOp.MKNOD, async (bytes, { node }) => this.#makeNode(bytes, node)],
+      [FuseOp.SYMLINK, noLinks],
+      [FuseOp.LINK, noLinks],
       [FuseOp.UNLINK, async (bytes, { node }) => this.#unlink(node, decodeName(bytes))],
       [FuseOp.RMDIR, async (bytes, { node }) => this.#removeDirectory(node, decodeName(bytes))],
       [FuseOp.RENAME, async (bytes, { node }) => this.#rename(bytes, node)],
@@ -393,11 +396,13 @@ export class FuseSession {
   }
 
   async #setAttr(bytes: Buffer, id: number): Promise<Uint8Array> {
-    const { valid, handle, size } = decodeSetAttr(bytes)
+    const request = decodeSetAttr(bytes)
+    const { valid, handle, size } = request
     const node = this.#node(id)
     if (this.#options.readOnly) throw new FsError(Errno.EROFS)
-    // Owners and modes are those of the mount.
-    if ((valid & (SetAttr.UID | SetAttr.GID)) !== 0) throw new FsError(Errno.EPERM)
+    if ((valid & (SetAttr.UID | SetAttr.GID | SetAttr.MODE)) !== 0) {
+      refuseOwnership(request, this.#attrOf(id, node, await node.facts()))
+    }
     if ((valid & SetAttr.SIZE) !== 0) {
       if (node.kind !== 'file') throw new FsError(Errno.EISDIR)
       const file = (valid & SetAttr.FH) === 0 ? undefined : this.#handles.file(handle)
@@ -492,6 +497,10 @@ export class FuseSession {
     if (!isPlus) return listingPage(listed, wish)
     return plusPage(listed, { ...wish, look: (name, node) => this.#entry(id, name, node) })
   }
+}
+
+async function noLinks(): Promise<never> {
+  throw new FsError(Errno.EPERM)
 }
 
 function nothing(): undefined {

@@ -62,7 +62,7 @@ export function facts(fields: Partial<Facts>): Facts {
   const modifiedMs = fields.modifiedMs ?? 0
   const sizeBytes = fields.sizeBytes ?? 0
   return {
-    ...{ sizeBytes, allocatedBytes: sizeBytes, mode: 0o444, modifiedMs, createdMs: modifiedMs },
+    ...{ sizeBytes, allocatedBytes: sizeBytes, mode: 0o444, modifiedMs },
     ...fields,
   }
 }

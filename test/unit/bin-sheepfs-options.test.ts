@@ -35,7 +35,7 @@ test.serial('a sheep is named by options, in front of the mount point, or not at
   t.is(at('sheepdog', '/mnt', '-o', 'host=one,port=7001'), 'one 7001 /mnt')
   t.regex(refused('one:two', '/mnt'), /'one:two' is no HOST\[:PORT\]/)
   t.regex(refused('-p', '0', '/mnt'), /a port is a number from 1 to 65535/)
-  t.regex(refused(), /missing required argument/)
+  t.regex(refused(), /no MOUNTPOINT; try 'sheepfs --help'/)
   t.regex(refused('a', 'b', 'c'), /too many arguments/)
 })
 

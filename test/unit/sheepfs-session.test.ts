@@ -172,6 +172,7 @@ test('a file is found, read and written; its attributes are those of struct fuse
   t.is(entry.body.readUInt32LE(40 + 8), 10, 'size')
   t.is(entry.body.readUInt32LE(40 + 32), 1_700_000_000, 'mtime')
   t.is(entry.body.readUInt32LE(40 + 52), 500_000_000, 'its nanoseconds')
+  t.is(entry.body.readUInt32LE(40 + 40), 1_700_000_000, 'ctime, which is not older')
   t.is(entry.body.readUInt32LE(40 + 60), 0o100644, 'mode')
   t.is(entry.body.readUInt32LE(40 + 68), 1000, 'uid')
   const { node, handle } = await openDisk(rig)
@@ -251,6 +252,30 @@ test('through a mount that is read-only nothing is changed', async (t) => {
   t.is((await rig.ask(FuseOp.MKDIR, 1, numbers([4, 0], [4, 0]), 'x\0')).errno, Errno.EROFS)
   t.is((await rig.ask(FuseOp.UNLINK, 1, 'disk.raw\0')).errno, Errno.EROFS)
   t.is(bytes.toString(), '0123456789')
+})
+
+test('owners and modes are those of the mount: nobody is told that they were changed', async (t) => {
+  const rig = new Rig(tree(memoryFile(Buffer.alloc(1))))
+  await rig.start()
+  const node = (await rig.ask(FuseOp.LOOKUP, 1, 'disk.raw\0')).body.readUInt32LE(0)
+  const set = async (valid: number, mode: number, uid: number, gid: number): Promise<number> => {
+    const body = Buffer.alloc(88)
+    for (const [value, at] of [
+      [valid, 0],
+      [mode, 68],
+      [uid, 76],
+      [gid, 80],
+    ] as const) {
+      body.writeUInt32LE(value, at)
+    }
+    return (await rig.ask(FuseOp.SETATTR, node, body)).errno
+  }
+  const [MODE, UID, GID] = [1, 2, 4]
+  t.is(await set(MODE | UID | GID, 0o100644, 1000, 100), 0)
+  t.is(await set(MODE, 0o100600, 0, 0), Errno.EPERM)
+  t.is(await set(UID, 0, 0, 100), Errno.EPERM)
+  t.is(await set(GID, 0, 1000, 0), Errno.EPERM)
+  t.is((await rig.ask(FuseOp.SYMLINK, 1, 'link\0target\0')).errno, Errno.EPERM)
 })
 
 test('a long directory comes in pages, each name once', async (t) => {

@@ -2,7 +2,7 @@
  * Replies to the kernel (linux/fuse.h): length u32 | error i32 (0 or negative) | unique u64, then a structure.
  * Each function gives the structure alone; `replyHead` goes before it.
  */
-import { FUSE_MAJOR, FUSE_MINOR, S_IFDIR } from './constants.js'
+import { FUSE_MAJOR, FUSE_MINOR } from './constants.js'
 
 export const REPLY_HEAD_BYTES = 16
 const ATTR_BYTES = 88
@@ -59,7 +59,6 @@ export interface Attr {
   readonly allocatedBytes: number
   /** Milliseconds since 1970. */
   readonly modifiedMs: number
-  readonly createdMs: number
   readonly uid: number
   readonly gid: number
   /** What I/O should come in. */
@@ -78,15 +77,16 @@ function writeTime(into: Buffer, at: number, nanosecondsAt: number, ms: number):
 }
 
 function writeAttr(into: Buffer, at: number, attr: Attr): void {
-  const isDirectory = (attr.mode & S_IFDIR) !== 0
   writeU64(into, at, attr.node)
   writeU64(into, at + 8, attr.sizeBytes)
   writeU64(into, at + 16, Math.ceil(attr.allocatedBytes / BLOCK_BYTES))
   writeTime(into, at + 24, at + 48, attr.modifiedMs)
   writeTime(into, at + 32, at + 52, attr.modifiedMs)
-  writeTime(into, at + 40, at + 56, attr.createdMs)
+  // Of the last change, never before that of the content: backup programs go by it.
+  writeTime(into, at + 40, at + 56, attr.modifiedMs)
   into.writeUInt32LE(attr.mode, at + 60)
-  into.writeUInt32LE(isDirectory ? 2 : 1, at + 64)
+  // As every file has it: 2 of a directory would say that there are no others in it.
+  into.writeUInt32LE(1, at + 64)
   into.writeUInt32LE(attr.uid, at + 68)
   into.writeUInt32LE(attr.gid, at + 72)
   into.writeUInt32LE(attr.ioBytes, at + 80)

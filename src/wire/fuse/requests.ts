@@ -103,6 +103,8 @@ export interface SetAttrRequest {
   readonly handle: number
   readonly size: number
   readonly mode: number
+  readonly uid: number
+  readonly gid: number
 }
 
 export function decodeSetAttr(bytes: Buffer): SetAttrRequest {
@@ -112,6 +114,8 @@ export function decodeSetAttr(bytes: Buffer): SetAttrRequest {
     handle: readU64(b, 8),
     size: readU64(b, 16),
     mode: b.readUInt32LE(68),
+    uid: b.readUInt32LE(76),
+    gid: b.readUInt32LE(80),
   }
 }
 
