@@ -13,15 +13,12 @@ import {
   RENAME_NOREPLACE,
   S_IFDIR,
   S_IFREG,
-  SEEK_DATA,
-  SEEK_HOLE,
   SetAttr,
 } from '../wire/fuse/constants.js'
 import {
   type Attr,
   encodeAttr,
   encodeEntry,
-  encodeOffset,
   encodeOpen,
   encodeStatFs,
   encodeWritten,
@@ -31,7 +28,6 @@ import {
 import {
   decodeBatchForget,
   decodeCreate,
-  decodeFallocate,
   decodeForget,
   decodeHandle,
   decodeHead,
@@ -42,7 +38,6 @@ import {
   decodeOpenFlags,
   decodeRead,
   decodeRename,
-  decodeSeek,
   decodeSetAttr,
   decodeWrite,
   MALFORMED_ERRNO,
@@ -51,12 +46,12 @@ import {
   readU64,
 } from '../wire/fuse/requests.js'
 import type { Clock } from '../world/world.js'
-import { allocationOf } from './allocation.js'
 import { errnoOfError, explains, FsError } from './errors.js'
+import { allocateFile, seekFile, settleFile, syncFile } from './file-requests.js'
 import { greet } from './greeting.js'
 import { Handles } from './handles.js'
 import { listingPage, plusPage } from './listing.js'
-import type { Directory, FileNode, OpenFile, TreeNode } from './node.js'
+import type { Directory, FileNode, TreeNode } from './node.js'
 import { NodeTable } from './node-table.js'
 import { refuseOwnership } from './ownership.js'
 import { Pending } from './pending.js'
@@ -263,11 +258,11 @@ export class FuseSession {
       [FuseOp.OPEN, async (bytes, { node }) => this.#open(bytes, node)],
       [FuseOp.CREATE, async (bytes, { node }) => this.#create(bytes, node)],
       [FuseOp.RELEASE, async (bytes) => this.#handles.close(decodeHandle(bytes))],
-      [FuseOp.FLUSH, async (bytes) => this.#file(decodeHandle(bytes)).settle?.().then(nothing)],
-      [FuseOp.FSYNC, async (bytes) => this.#sync(decodeHandle(bytes))],
+      [FuseOp.FLUSH, (bytes) => settleFile(this.#handles, bytes)],
+      [FuseOp.FSYNC, (bytes) => syncFile(this.#handles, bytes)],
       [FuseOp.FSYNCDIR, async () => undefined],
-      [FuseOp.FALLOCATE, async (bytes) => this.#allocate(bytes)],
-      [FuseOp.LSEEK, async (bytes) => this.#seek(bytes)],
+      [FuseOp.FALLOCATE, (bytes) => allocateFile(this.#handles, bytes)],
+      [FuseOp.LSEEK, (bytes) => seekFile(this.#handles, bytes)],
       [FuseOp.OPENDIR, async (_bytes, { node }) => this.#openDirectory(node)],
       [FuseOp.READDIR, async (bytes, { node }) => this.#list(bytes, node, false)],
       [FuseOp.READDIRPLUS, async (bytes, { node }) => this.#list(bytes, node, true)],
@@ -415,12 +410,6 @@ export class FuseSession {
 
   // ---- open files
 
-  #file(handle: number): OpenFile {
-    const file = this.#handles.file(handle)
-    if (file === undefined) throw new FsError(Errno.EBADF)
-    return file
-  }
-
   async #open(bytes: Buffer, id: number): Promise<Uint8Array> {
     const node = this.#node(id)
     if (node.kind !== 'file') throw new FsError(Errno.EISDIR)
@@ -450,36 +439,6 @@ export class FuseSession {
     return Buffer.concat([await this.#entry(parent, name, node), opened])
   }
 
-  #sync(handle: number): Promise<undefined> {
-    const file = this.#file(handle)
-    return new Promise((resolve, reject) => {
-      const done = (errno: number): void => {
-        if (errno === 0) resolve(undefined)
-        else reject(new FsError(errno))
-      }
-      if (file.sync === undefined) done(0)
-      else file.sync(done)
-    })
-  }
-
-  async #allocate(bytes: Buffer): Promise<undefined> {
-    const { handle, offset, length, mode } = decodeFallocate(bytes)
-    const file = this.#file(handle)
-    if (file.allocate === undefined) throw new FsError(Errno.EOPNOTSUPP)
-    await file.allocate({ offset, length }, allocationOf(mode))
-    return undefined
-  }
-
-  async #seek(bytes: Buffer): Promise<Uint8Array> {
-    const { handle, offset, whence } = decodeSeek(bytes)
-    const file = this.#file(handle)
-    if (file.seek === undefined) throw new FsError(Errno.ENOSYS)
-    if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw new FsError(Errno.EINVAL)
-    const found = await file.seek(offset, whence === SEEK_DATA ? 'data' : 'hole')
-    if (found === undefined) throw new FsError(Errno.ENXIO)
-    return encodeOffset(found)
-  }
-
   async #openDirectory(id: number): Promise<Uint8Array> {
     return encodeOpen(this.#handles.openDirectory(await this.#directory(id).list()), 0)
   }
@@ -501,8 +460,4 @@ export class FuseSession {
 
 async function noLinks(): Promise<never> {
   throw new FsError(Errno.EPERM)
-}
-
-function nothing(): undefined {
-  return undefined
 }
