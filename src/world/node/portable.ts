@@ -12,7 +12,7 @@ import type { Native } from './native.js'
 /** For people, once at the start. */
 export const SHORTCOMINGS =
   'every read takes the way through the thread pool, new objects get their space when they are written, ' +
-  'holes inside objects are written as zeros, the system log cannot be reached'
+  'holes inside objects are written as zeros, the system log and direct I/O cannot be had'
 
 const CALL_MS = 10_000
 const BUSY_STATUS = 3
