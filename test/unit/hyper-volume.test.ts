@@ -247,6 +247,29 @@ for (const policy of [0, 0x11]) {
   })
 }
 
+test('a step over two objects of a hypervolume is whole, whatever is written meanwhile', async (t) => {
+  const { cluster } = await hyperCluster()
+  const [one, two] = [await cluster.source(0).open('huge'), await cluster.source(0).open('huge')]
+  const counter = { offset: 2 ** 40 - 4, length: 8 }
+  const raised = (found: Buffer): Buffer => {
+    const next = Buffer.alloc(8)
+    next.writeBigUInt64BE(found.readBigUInt64BE() + 1n)
+    return next
+  }
+  const codes = await Promise.all(
+    Array.from({ length: 20 }, (_, i) => {
+      const disk = i % 2 === 0 ? one : two
+      const step = new Promise((done) => disk.update(counter, raised, false, done))
+      return [step, write(disk, counter.offset + 8, Buffer.alloc(16, i))]
+    }).flat(),
+  )
+  t.true(codes.every((code) => code === Code.SUCCESS))
+  t.is(((await read(one, counter.offset, 8)) as Buffer).readBigUInt64BE(), 20n)
+  await Promise.all([one.close(), two.close()])
+  t.deepEqual(cluster.failures(), [])
+  cluster.close()
+})
+
 test('deleting a hypervolume gives everything back, the index too', async (t) => {
   const { cluster, client } = await hyperCluster()
   const disk = await cluster.source(0).open('huge')

@@ -2,6 +2,7 @@
 // other one, which tells the paths apart.
 import test from 'ava'
 import { Code, SheepError } from '../../src/base/codes.js'
+import { portalsOf } from '../../src/doors/iscsi/paths.js'
 import { Frame, HEADER_BYTES, MalformedFrame } from '../../src/wire/sheepdog/frame.js'
 import { decodeIscsiPath, iscsiPathRequest } from '../../src/wire/sheepdog/iscsi-path.js'
 import type { Connection, ConnectionEvents } from '../../src/world/world.js'
@@ -226,4 +227,15 @@ test('ISCSI_PATH says where an initiator came to and from; anything else is refu
     const bytes = Buffer.concat([head, Buffer.from(body, 'hex')])
     t.throws(() => decodeIscsiPath(frame(bytes)), { instanceOf: MalformedFrame }, body)
   }
+})
+
+test('SendTargets tells all doors of a node, the one that was come to first, and none that nobody can reach', (t) => {
+  const came = { host: '10.0.0.1', port: 3260 }
+  const doors = [
+    ...[{ host: '0.0.0.0', port: 3260 }, { host: 'fd00::1', port: 3261 }, { path: '/run/sock' }],
+    { host: '', port: 3262 },
+  ]
+  t.deepEqual(portalsOf(came, doors, 7), ['10.0.0.1:3260,7', '[fd00::1]:3261,7', '10.0.0.1:3262,7'])
+  t.deepEqual(portalsOf({ host: undefined, port: undefined }, [{ host: '::', port: 1 }], 7), [])
+  t.deepEqual(portalsOf({ host: '::ffff:10.0.0.1', port: 3260 }, [], 7), ['10.0.0.1:3260,7'])
 })

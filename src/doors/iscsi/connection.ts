@@ -16,7 +16,7 @@ import type { IscsiPath } from '../../wire/sheepdog/iscsi-path.js'
 import type { Clock, Connection, ConnectionEvents, Random } from '../../world/world.js'
 import type { LogicalUnit, Member } from './logical-unit.js'
 import { Login, type LoginStep, type Visit, type Wanted, wantedTarget } from './login.js'
-import { portalOf, reasonOf } from './paths.js'
+import { reasonOf } from './paths.js'
 import { Session } from './session.js'
 import { TargetRefused, type Targets } from './targets.js'
 import { Tunnel } from './tunnel.js'
@@ -33,8 +33,8 @@ export interface Lobby {
   /** Of a session that begins. */
   nextTsih(): number
   coldReset(targetName: string): void
-  /** Undefined: initiators cannot be told how to get here. */
-  readonly port: number | undefined
+  /** Of this node, as SendTargets tells them to who came to `localHost`; the one it came to first. */
+  portals(localHost: string | undefined): readonly string[]
   /** Number of this node's target port group. */
   readonly group: number
 }
@@ -317,11 +317,11 @@ export class IscsiClient implements ConnectionEvents {
     const { group } = this
     const host = this.#host
     const { via } = this.#options
-    const portal = via === undefined ? portalOf(this.#connection.localHost, lobby) : undefined
+    const portals = via === undefined ? lobby.portals(this.#connection.localHost) : []
     this.#session = new Session({
       ...{ agreed: login.agreed, nexus: this.nexus, group, targetName: target, units: this.#units },
       ...{ pool, replies: this.#replies, cmdSn: login.cmdSn, statSn: login.statSn },
-      targets: (wanted) => this.#listTargets(wanted, { initiator, host }, portal),
+      targets: (wanted) => this.#listTargets(wanted, { initiator, host }, portals),
       coldReset: () => lobby.coldReset(target ?? ''),
       late: this.#late,
       isBlocked: () => this.#blocked,
@@ -339,7 +339,7 @@ export class IscsiClient implements ConnectionEvents {
   async #listTargets(
     wanted: string,
     caller: { readonly initiator: string; readonly host: string | undefined },
-    portal: string | undefined,
+    portals: readonly string[],
   ): Promise<[string, string][] | undefined> {
     const { lobby, log } = this.#options
     const own = this.visit?.target
@@ -350,8 +350,10 @@ export class IscsiClient implements ConnectionEvents {
       const name = wanted === '' ? own : wanted
       const shown = wanted === 'All' ? all : all.filter((one) => one === name)
       return shown.flatMap((target): [string, string][] => {
-        const address: [string, string][] = portal === undefined ? [] : [['TargetAddress', portal]]
-        return [['TargetName', target], ...address]
+        return [
+          ['TargetName', target],
+          ...portals.map((at): [string, string] => ['TargetAddress', at]),
+        ]
       })
     } catch (error) {
       log.error('iscsi.list.failed', { remote: this.remote, reason: describe(error) })

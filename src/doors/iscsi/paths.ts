@@ -17,9 +17,10 @@ import type { SheepNode } from '../../sheep/node.js'
 import { resolveExport } from '../../volume/export-name.js'
 import { FrameReader, MalformedFrame, responseBodyLength } from '../../wire/sheepdog/frame.js'
 import { iscsiPathRequest } from '../../wire/sheepdog/iscsi-path.js'
-import type { Connection, World } from '../../world/world.js'
+import type { Address, Connection, World } from '../../world/world.js'
 
 const CONNECT_MS = 5_000
+const EVERYWHERE: readonly string[] = ['', '0.0.0.0', '::']
 /** What a cluster of one node has for a number, and tests without a node. */
 export const ONLY_GROUP = 1
 
@@ -72,14 +73,23 @@ export function elsewhere(
   }
 }
 
-/** A node's portal as SendTargets tells it. */
-export function portalOf(
-  host: string | undefined,
-  { port, group }: { readonly port: number | undefined; readonly group: number },
-): string | undefined {
-  if (host === undefined || port === undefined) return undefined
-  const numeric = host.replace(/^::ffff:/, '')
-  return `${numeric.includes(':') ? `[${numeric}]` : numeric}:${port},${group}`
+/**
+ * A node's portals as SendTargets tells them. `came` is where an initiator came to, and is told first; a door that listens
+ * everywhere is at the same address. Those at local sockets nobody can be told of.
+ */
+export function portalsOf(
+  came: { readonly host: string | undefined; readonly port: number | undefined },
+  doors: Iterable<Address>,
+  group: number,
+): string[] {
+  const all = [came, ...[...doors].flatMap((door) => ('port' in door ? [door] : []))]
+  const found = all.flatMap(({ host, port }) => {
+    const at = host === undefined || EVERYWHERE.includes(host) ? came.host : host
+    if (at === undefined || port === undefined) return []
+    const numeric = at.replace(/^::ffff:/, '')
+    return [`${numeric.includes(':') ? `[${numeric}]` : numeric}:${port},${group}`]
+  })
+  return [...new Set(found)]
 }
 
 /** Resolves when the other node takes what comes next for an initiator's. */

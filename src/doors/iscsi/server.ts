@@ -7,7 +7,7 @@ import type { IscsiPath } from '../../wire/sheepdog/iscsi-path.js'
 import type { Address, Connection, PassedSocket, World } from '../../world/world.js'
 import { IscsiClient, type Lobby } from './connection.js'
 import type { Visit } from './login.js'
-import { type Elsewhere, ONLY_GROUP } from './paths.js'
+import { type Elsewhere, ONLY_GROUP, portalsOf } from './paths.js'
 import { NO_TARGET_RULES } from './target-rules.js'
 import { type TargetBook, Targets } from './targets.js'
 import { type ReservationStore, Units } from './units.js'
@@ -22,6 +22,8 @@ export interface IscsiShared {
   readonly clients: Set<IscsiClient>
   readonly group: number
   readonly elsewhere: Elsewhere | undefined
+  /** Where doors of this node listen. */
+  readonly listening: Set<Address>
   /** For answers and the data of writes. */
   readonly pool: BufferPool
 }
@@ -44,7 +46,17 @@ export function iscsiShared(options: {
   const group = elsewhere?.group ?? ONLY_GROUP
   const isPresent = (one: number): boolean => elsewhere?.isPresent(one) ?? false
   const units = new Units({ ...options, group, isPresent })
-  return { source, store, book, units, group, elsewhere, clients: new Set(), pool }
+  return {
+    source,
+    store,
+    book,
+    units,
+    group,
+    elsewhere,
+    clients: new Set(),
+    listening: new Set(),
+    pool,
+  }
 }
 
 export interface IscsiServerOptions {
@@ -89,9 +101,7 @@ export async function startIscsiServer(options: IscsiServerOptions): Promise<Isc
   const lobby: Lobby = {
     targets: new Targets({ ...shared, log }),
     group: shared.group,
-    get port() {
-      return port
-    },
+    portals: (host) => portalsOf({ host, port }, shared.listening, shared.group),
     hasSession: (tsih) => [...clients].some((client) => client.tsih === tsih),
     replace: async (visit, by) => {
       const former = [...clients].filter((one) => one !== by && isSamePort(one, by, visit))
@@ -137,9 +147,11 @@ export async function startIscsiServer(options: IscsiServerOptions): Promise<Isc
   const { address } = listener
   isTcp = 'port' in address
   if ('port' in address) port = address.port
+  shared.listening.add(address)
   log.info('iscsi.listening', 'port' in address ? { host: address.host, port } : {})
   const shutDown = async (): Promise<void> => {
     closing = true
+    shared.listening.delete(address)
     // Not awaited yet: a listener may wait for its connections, and those end below.
     const stopped = listener.close()
     const left = [...own]
