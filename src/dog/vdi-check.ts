@@ -16,6 +16,7 @@ import { loadMap } from './object-map.js'
 import { vdiOption as option } from './options.js'
 import { openOr } from './placement.js'
 import { Progress } from './progress.js'
+import { mustKnowVdis } from './waiting.js'
 
 export const check: Subcommand = {
   name: 'check',
@@ -48,7 +49,9 @@ async function runCheck(context: Context, peers: Peers): Promise<number> {
 
 async function runClusterCheck(context: Context, peers: Peers): Promise<number> {
   let isWhole = true
+  let isEmpty = true
   for await (const row of listVdis(context)) {
+    isEmpty = false
     const { name, snapId, tag } = row.header
     const what = isSnapshot(row.header)
       ? `snapshot ${name} (id: ${snapId}, tag: "${tag}")`
@@ -56,6 +59,7 @@ async function runClusterCheck(context: Context, peers: Peers): Promise<number> 
     context.out.line(`fix ${what}`)
     if (!(await checkVdi(context, peers, name, row))) isWhole = false
   }
+  if (isEmpty) await mustKnowVdis(context.sheep)
   return isWhole ? Exit.ok : Exit.failed
 }
 

@@ -18,6 +18,7 @@ import { vdiOption as option } from './options.js'
 import { padLeft, padRight } from './output.js'
 import { ownerOf } from './placement.js'
 import { sizeField } from './sizes.js'
+import { mustKnowVdis } from './waiting.js'
 
 const HEADER =
   '  Name        Id    Size    Used  Shared    Creation time   VDI id  Copies  Tag   Block Size Shift'
@@ -44,15 +45,18 @@ async function runList(context: Context): Promise<number> {
   const oid = options.oid as Oid | undefined
   if (!options.json && !options.raw) out.line(HEADER)
   const found: Record<string, unknown>[] = []
+  let isEmpty = true
   const isData = oid === undefined || oidKind(oid) === 'data'
   if (isData) {
     const wanted = (header: InodeHeader): boolean => name === undefined || header.name === name
     for await (const row of listVdis(context, { usage: true, wanted })) {
+      isEmpty = false
       if (oid !== undefined && !(await refersTo(context, row, oid))) continue
       if (options.json) found.push(vdiJson(row))
       else out.line(options.raw ? rawRow(row) : tableRow(row))
     }
   }
+  if (isEmpty) await mustKnowVdis(context.sheep)
   if (options.json) out.json({ vdis: found })
   return isData ? Exit.ok : Exit.failed
 }

@@ -128,6 +128,18 @@ test('a cluster that waits names the nodes it waits for, beside what 1.0 says', 
   t.is(stderr, 'Missing nodes: 127.0.0.1:7021, 127.0.0.1:7022\n')
 })
 
+test('a cluster that waits does not pass for one without VDIs', async (t) => {
+  for (const words of [
+    ['vdi', 'list'],
+    ['vdi', 'list', '--json'],
+    ['cluster', 'check'],
+  ]) {
+    const { stderr, status } = await runDog(waitingSheep(2), words)
+    t.is(status, 2, words.join(' '))
+    t.regex(stderr, /^Waiting for other nodes to join cluster: VDIs are not known before/)
+  }
+})
+
 test('before a cluster is forced the missing nodes and what they may cost are named', async (t) => {
   const sheep = waitingSheep(2)
   const refused = await runDog(sheep, ['cluster', 'recover', 'force'], { stdin: 'no\n' })
