@@ -1,5 +1,6 @@
 #!/bin/sh
-# Puts Sheepdog's units where systemd finds them, with this package's own paths in them; --uninstall takes them away again.
+# Puts Sheepdog's units where systemd finds them, with this package's own paths in them, and its manual pages where man(1)
+# does; --uninstall takes them away again.
 # Configuration and stores are never overwritten and never removed.
 #
 #   systemd/install.sh [--root DIRECTORY] [--uninstall]
@@ -23,6 +24,7 @@ while [ $# -gt 0 ]; do
 done
 unit_directory=$root/etc/systemd/system
 users=$root/etc/sysusers.d/sheepdog.conf
+manual=$root/usr/local/share/man
 
 systemd_runs() { [ -z "$root" ] && [ -d /run/systemd/system ]; }
 
@@ -38,6 +40,7 @@ if [ $action = uninstall ]; then
   fi
   for unit in $units; do rm -f "$unit_directory/$unit"; done
   rm -f "$users"
+  for page in "$package"/man/*.[578]; do rm -f "$manual/man${page##*.}/${page##*/}"; done
   systemd_runs && systemctl daemon-reload
   echo 'The units are gone. Left as they are: /etc/sheepdog, the stores in /var/lib/sheepdog*, the user sheepdog.'
   exit 0
@@ -67,6 +70,10 @@ for unit in $units; do
   mv "$unit_directory/$unit.new" "$unit_directory/$unit"
 done
 cp "$here/sheepdog.sysusers" "$users"
+for page in "$package"/man/*.[578]; do
+  mkdir -p "$manual/man${page##*.}"
+  cp "$page" "$manual/man${page##*.}/"
+done
 [ -e "$root/etc/sheepdog/sheep.toml" ] || cp "$here/sheep.toml" "$root/etc/sheepdog/sheep.toml"
 if [ -z "$root" ]; then
   systemd-sysusers "$users"

@@ -68,6 +68,25 @@ const TABLES: Readonly<Record<string, readonly string[]>> = {
 /** In these tables: what `--nbd` and `--iscsi` are. */
 const LISTEN_KEY = 'listen'
 
+function optionKeys(options: readonly Option[]): Map<string, Option> {
+  const known = new Map<string, Option>()
+  for (const option of options) {
+    const name = option.long?.slice(2)
+    if (name !== undefined && !NOT_KEYS.includes(name)) known.set(name, option)
+  }
+  return known
+}
+
+/** All keys that are heeded: at the `top`, and in the table of each door. */
+export function configKeys({ options, notServed }: Keys): Readonly<Record<string, string[]>> {
+  const longs = [...optionKeys(options).keys()].filter((long) => !notServed.has(long))
+  const tables = Object.entries(TABLES).map(([door, ruleKeys]) => {
+    const keys = [...tableKeys(door, longs).keys(), ...ruleKeys]
+    return [door, keys] as const
+  })
+  return { top: [STORE_KEY, ...longs], ...Object.fromEntries(tables) }
+}
+
 /** Throws an Error for people. */
 export function readConfigFile(path: string, keys: Keys): ConfigFile {
   let text: string
@@ -92,11 +111,7 @@ export function parseConfig(path: string, text: string, keys: Keys): ConfigFile 
       return new Error(`${path}${line === undefined ? '' : `, line ${line}`}: ${at}: ${why}`)
     },
   })
-  const known = new Map<string, Option>()
-  for (const option of keys.options) {
-    const name = option.long?.slice(2)
-    if (name !== undefined && !NOT_KEYS.includes(name)) known.set(name, option)
-  }
+  const known = optionKeys(keys.options)
   const settings: Setting[] = []
   let store: string | undefined
   const tables = new Map<string, Table>()
@@ -120,6 +135,16 @@ export function parseConfig(path: string, text: string, keys: Keys): ConfigFile 
   }
 }
 
+/** Keys of a door's table to the options they are. */
+function tableKeys(door: string, options: Iterable<string>): Map<string, string> {
+  const inTable = new Map<string, string>()
+  for (const long of options) {
+    if (long === door) inTable.set(LISTEN_KEY, long)
+    if (long.startsWith(`${door}-`)) inTable.set(long.slice(door.length + 1), long)
+  }
+  return inTable
+}
+
 /** Options of a door in its table, without their prefix. */
 function doorSettings(
   door: string,
@@ -128,11 +153,7 @@ function doorSettings(
   vocabulary: Vocabulary,
 ): Setting[] {
   const ruleKeys = TABLES[door] ?? []
-  const inTable = new Map<string, string>()
-  for (const long of vocabulary.known.keys()) {
-    if (long === door) inTable.set(LISTEN_KEY, long)
-    if (long.startsWith(`${door}-`)) inTable.set(long.slice(door.length + 1), long)
-  }
+  const inTable = tableKeys(door, vocabulary.known.keys())
   const keys = Object.entries(table).filter(([key]) => !ruleKeys.includes(key))
   return keys.map(([key, value]) => {
     const at = entryAt(key, value)

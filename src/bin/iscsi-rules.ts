@@ -24,10 +24,12 @@ import {
 export const ISCSI_RULE_KEYS: readonly string[] = [
   ...['prefix', 'target', 'discovery-chap', 'discovery-mutual-chap'],
 ]
-const TARGET_KEYS = [
+/** Keys of a rule. */
+export const TARGET_KEYS = [
   ...['name', 'luns', 'read-only', 'block-size', 'initiators', 'addresses', 'chap', 'mutual-chap'],
 ] as const
-const CREDENTIAL_KEYS = ['user', 'secret'] as const
+/** Keys of one user and his secret. */
+export const CREDENTIAL_KEYS = ['user', 'secret'] as const
 const PREFIX = /^(iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[a-z0-9.:-]+)?|eui\.[0-9A-Fa-f]{16})$/
 const PREFIX_BYTES_MAX = 128
 /** What RFC 7143 (section 9.2.1) demands of secrets that are not kept from eavesdroppers. */

@@ -11,7 +11,8 @@ import {
   wordsOf,
 } from './config-entry.js'
 
-const RULE_KEYS = [
+/** Keys of a rule. */
+export const EXPORT_KEYS = [
   ...['name', 'read-only', 'hidden', 'addresses', 'certificates', 'description'],
 ] as const
 /** What is told to clients in one string of the protocol, with room for the name. */
@@ -23,7 +24,7 @@ export function exportRules(table: Table, entryAt: EntryAt): ExportRules {
   const defaultExport =
     named === undefined ? undefined : textOf(entryAt('default-export', named), PATTERN_BYTES_MAX)
   if (list === undefined) return { defaultExport, rules: undefined }
-  const rules = ruleTables('nbd.export', list, RULE_KEYS, entryAt).map(({ name, optional }) => ({
+  const rules = ruleTables('nbd.export', list, EXPORT_KEYS, entryAt).map(({ name, optional }) => ({
     name,
     readOnly: optional('read-only', flagOf) ?? false,
     hidden: optional('hidden', flagOf) ?? false,

@@ -146,7 +146,8 @@ const DRIVERS_HELP =
   'how nodes find each other: corosync[:ADDRESS] (the default), ' +
   'zookeeper:HOST[:PORT][,HOST[:PORT]...][/CLUSTER][,timeout=10s], or local[:NAME|:DIRECTORY] on one host'
 
-function command(version: string, ignored: string[]): Command {
+/** Also what the manual and completion are held against. `ignored` is told of options without a meaning. */
+export function sheepCommand(version: string, ignored: string[]): Command {
   const program = new Command('sheep')
     .description('Sheepdog daemon: stores objects, and serves disks from them.')
     .usage('[options] [PATH[,DISK...]]')
@@ -227,7 +228,7 @@ function clusterChoice(text: string | undefined): ClusterChoice | undefined {
 /** Prints help, version and errors itself. */
 export function parseSheepOptions(argv: readonly string[], version: string): Parsed {
   const ignored: string[] = []
-  const program = command(version, ignored)
+  const program = sheepCommand(version, ignored)
   try {
     program.parse(argv, { from: 'user' })
     const config = withConfigFile(program, notServedKeys())
@@ -247,7 +248,7 @@ export function parseSheepOptions(argv: readonly string[], version: string): Par
   }
 }
 
-function notServedKeys(): ReadonlyMap<string, string> {
+export function notServedKeys(): ReadonlyMap<string, string> {
   const named = Object.entries(NOT_SERVED).map(([flags, what]) => {
     const [, name = ''] = /--([\w-]+)/.exec(flags) ?? []
     return [name, what] as const

@@ -107,7 +107,8 @@ interface Given {
   options?: Mutable<SheepfsOptions>
 }
 
-function command(version: string): Command {
+/** Also what the manual and completion are held against. */
+export function sheepfsCommand(version: string): Command {
   return new Command('sheepfs')
     .description('Shows the VDIs and snapshots of a sheepdog cluster as files.')
     .usage('[options] [HOST[:PORT]] MOUNTPOINT')
@@ -127,7 +128,7 @@ function command(version: string): Command {
 
 /** Prints help, version and errors itself. */
 export function parseSheepfsOptions(argv: readonly string[], version: string): Parsed {
-  const program = command(version)
+  const program = sheepfsCommand(version)
   try {
     program.parse(argv, { from: 'user' })
     const given = program.opts<Given>()

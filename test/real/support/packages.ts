@@ -60,6 +60,8 @@ const CLIENTS = {
   'systemd-nspawn': 'systemd-container',
   'systemd-socket-activate': 'systemd',
   'nbd-client': 'nbd-client',
+  mandoc: 'mandoc',
+  groff: 'groff-base',
   fstrim: 'util-linux',
   tgtd: 'tgt',
   tgtadm: 'tgt',
