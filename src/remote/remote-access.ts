@@ -16,13 +16,19 @@ import {
   slotRange,
 } from '../model/inode.js'
 import { decodeNodes, NODE_BYTES } from '../model/node.js'
-import { inodeOid, type Oid, oidVid, type Vid } from '../model/oid.js'
+import { inodeOid, type Oid, oidVid, VID_LIMIT, type Vid } from '../model/oid.js'
 import { NAMELESS } from '../model/vdi-state.js'
 import type { Frame } from '../wire/sheepdog/frame.js'
 import { Flag, LockType, Op } from '../wire/sheepdog/opcodes.js'
 import { VID_BITMAP_BYTES } from '../wire/sheepdog/records.js'
 import { decodeNodeReply, decodeVdiReply } from '../wire/sheepdog/replies.js'
 import { objectRequest, plainRequest, vdiRequest } from '../wire/sheepdog/requests.js'
+import {
+  HEAD_BYTES,
+  nextVolumeOf,
+  type VolumeRange,
+  volumeHeadsRequest,
+} from '../wire/sheepdog/volume-heads.js'
 import type { Address, World } from '../world/world.js'
 import { Holding, lockRequest } from './holding.js'
 import { Link, type LinkDone } from './link.js'
@@ -39,8 +45,9 @@ const READ_ONLY_MS = 1_000
 const SLOTS_PER_READ = 65_536
 /** How often an opened volume's inode is looked at: it may have grown, or become a snapshot. */
 const LOOK_MS = 2_000
-/** What the header's fields take; its rest is for children nobody counts any more. */
-const HEADER_FIELDS_BYTES = 576
+/** Pages of headers on their way, and how many each has. */
+const HEAD_PAGES_AT_ONCE = 4
+const HEADS_PER_PAGE = 64
 /** Inodes read at once. */
 const HEADERS_AT_ONCE = 64
 
@@ -260,7 +267,7 @@ export class RemoteAccess implements ObjectAccess, VdiAccess {
   }
 
   async readHeader(vid: Vid): Promise<InodeHeader> {
-    return headerOf(await this.readBytes(inodeOid(vid), 0, HEADER_FIELDS_BYTES))
+    return headerOf(await this.readBytes(inodeOid(vid), 0, HEAD_BYTES))
   }
 
   async readSlots(vid: Vid, count: number): Promise<Uint32Array> {
@@ -294,6 +301,42 @@ export class RemoteAccess implements ObjectAccess, VdiAccess {
       this.#bitmap(Op.READ_DEL_VDIS),
     ])
     return setBits(inUse, deleted)
+  }
+
+  /**
+   * Headers of all that `living` names, in no order, as they come; those that make no sense are left out. Resolves with false when the
+   * sheep cannot do that (sheepdog 1.0). Rejects with a SheepError.
+   */
+  async heads(each: (header: InodeHeader) => void): Promise<boolean> {
+    const share = VID_LIMIT / HEAD_PAGES_AT_ONCE
+    const parts = Array.from({ length: HEAD_PAGES_AT_ONCE }, (_, i) =>
+      this.#headsOf({ first: i * share, end: (i + 1) * share }, each),
+    )
+    try {
+      await Promise.all(parts)
+      return true
+    } catch (error) {
+      if (error instanceof SheepError && error.code === Code.INVALID_PARMS) return false
+      throw error
+    }
+  }
+
+  async #headsOf(range: VolumeRange, each: (header: InodeHeader) => void): Promise<void> {
+    const room = HEAD_BYTES * HEADS_PER_PAGE
+    for (let { first } = range; ; ) {
+      const head = volumeHeadsRequest({ first, end: range.end }, room)
+      const reply = await this.call(head, undefined, 'again', room)
+      const { body } = reply
+      if (body.length > room || body.length % HEAD_BYTES !== 0) throw new SheepError(Code.EIO)
+      for (let at = 0; at < body.length; at += HEAD_BYTES) {
+        const header = headerIn(body.subarray(at, at + HEAD_BYTES))
+        if (header !== undefined) each(header)
+      }
+      const next = nextVolumeOf(reply)
+      if (next === 0) return
+      if (next <= first || next >= range.end) throw new SheepError(Code.EIO)
+      first = next
+    }
   }
 
   /** Undefined when it is gone, or makes no sense. */
@@ -404,6 +447,15 @@ function headerOf(bytes: Buffer): InodeHeader {
     return decodeInodeHeader(bytes)
   } catch (error) {
     if (error instanceof RangeError) throw new SheepError(Code.VDI_READ, error.message)
+    throw error
+  }
+}
+
+function headerIn(bytes: Buffer): InodeHeader | undefined {
+  try {
+    return decodeInodeHeader(bytes)
+  } catch (error) {
+    if (error instanceof RangeError) return undefined
     throw error
   }
 }

@@ -25,7 +25,10 @@ export interface Family {
 
 export type Families = ReadonlyMap<string, Family>
 
-export type CatalogueAccess = Pick<RemoteAccess, 'find' | 'living' | 'readHeader' | 'headerIfAny'>
+export type CatalogueAccess = Pick<
+  RemoteAccess,
+  'find' | 'living' | 'heads' | 'readHeader' | 'headerIfAny'
+>
 
 interface Fresh {
   readonly header: InodeHeader
@@ -162,6 +165,7 @@ export class Catalogue {
   async #read(): Promise<Families> {
     const generation = this.#generation
     const askedAt = this.#clock.monotonic()
+    if (this.#isFirst) await this.#loadAll(generation)
     const vids = await this.#access.living()
     const living = new Set(vids)
     for (const vid of [...this.#known.keys()]) {
@@ -191,7 +195,10 @@ export class Catalogue {
     this.#completeAt = now
     if (isFirst) return
     const generation = this.#generation
-    const load = (): Promise<void> => this.#load([...this.#known.keys()], generation)
+    const load = async (): Promise<void> => {
+      const isDone = await this.#loadAll(generation)
+      if (!isDone) await this.#load([...this.#known.keys()], generation)
+    }
     this.#counted(load).catch((error: unknown) => {
       if (!(error instanceof SheepError)) throw error
     })
@@ -210,6 +217,15 @@ export class Catalogue {
     }
   }
 
+  /** False: this sheep tells them one by one. */
+  #loadAll(generation: number): Promise<boolean> {
+    return this.#access.heads((header) => this.#take(header.vid, header, generation))
+  }
+
+  #take(vid: Vid, header: InodeHeader, generation: number): void {
+    if ((this.#changes.get(header.name) ?? 0) <= generation) this.#know(vid, header)
+  }
+
   async #load(vids: readonly Vid[], generation: number): Promise<void> {
     let next = 0
     const worker = async (): Promise<void> => {
@@ -222,7 +238,7 @@ export class Catalogue {
   async #loadOne(vid: Vid, generation: number): Promise<void> {
     const header = await this.#access.headerIfAny(vid)
     if (header === undefined) this.#forget(vid)
-    else if ((this.#changes.get(header.name) ?? 0) <= generation) this.#know(vid, header)
+    else this.#take(vid, header, generation)
   }
 }
 

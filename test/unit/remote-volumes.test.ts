@@ -177,6 +177,31 @@ test('a snapshot taken while the volume is open is followed', async (t) => {
   cluster.close()
 })
 
+test('headers of all volumes come in pages, without the ones that are gone', async (t) => {
+  const cluster = await withDisk(11)
+  const client = await cluster.client(1)
+  for (let i = 0; i < 150; i++) await newVdi(client, `vdi-${i}`, MiB)
+  await snapshot(client, 'Alice', 'before')
+  await vdi(client, Op.DEL_VDI, 'vdi-7')
+  const { access, end } = remote(cluster)
+  const found = new Map<number, string>()
+  t.true(
+    await access.heads(({ vid, name, snapCtime }) => {
+      found.set(vid, `${name}${snapCtime === 0n ? '' : '@'}`)
+    }),
+  )
+  t.deepEqual(
+    [...found.keys()].sort((a, b) => a - b),
+    await access.living(),
+  )
+  const names = [...found.values()].sort()
+  t.is(names.length, 151)
+  t.deepEqual(names.slice(0, 2), ['Alice', 'Alice@'])
+  t.false(names.includes('vdi-7'))
+  end()
+  cluster.close()
+})
+
 test('I/O waits for a sheep as long as its user has patience, and not longer', async (t) => {
   const cluster = await withDisk(9)
   const volumes = remote(cluster, 10_000)

@@ -48,6 +48,14 @@ class Cluster implements CatalogueAccess {
     for (const go of held) go()
   }
 
+  /** As sheepdog 1.0, which does not know how. */
+  hasHeads = false
+
+  async heads(each: (header: InodeHeader) => void): Promise<boolean> {
+    if (this.hasHeads) for (const header of this.inodes.values()) each(header)
+    return this.hasHeads
+  }
+
   /** The ids there are when it is asked. */
   async living(): Promise<Vid[]> {
     this.livings++
@@ -104,6 +112,17 @@ test('each inode is read once; afterwards only what is new', async (t) => {
   cluster.nowMs += 2_000
   t.true((await cluster.names()).includes('new'))
   t.is(cluster.reads, 1001)
+})
+
+test('where the sheep tells all headers in pages, none is asked for by itself', async (t) => {
+  const cluster = withVdis(1000)
+  cluster.hasHeads = true
+  t.is((await cluster.names()).length, 1000)
+  t.is(cluster.reads, 0)
+  cluster.put(2000, 'new')
+  cluster.nowMs += 2_000
+  t.is((await cluster.names()).length, 1001)
+  t.is(cluster.reads, 1)
 })
 
 test('making one VDI through the mount does not cost a look at all the others', async (t) => {

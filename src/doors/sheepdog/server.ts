@@ -18,6 +18,7 @@ import { PEER_OPERATIONS } from './peer-ops.js'
 import { RECOVERY_OPERATIONS } from './recovery-ops.js'
 import { REPAIR_OPERATIONS } from './repair-ops.js'
 import { SheepdogSession } from './session.js'
+import { VOLUME_HEADS_OPERATIONS } from './volume-heads-ops.js'
 
 export interface SheepdogServer {
   /** Where it listens, in the order of what it was given. */
@@ -47,6 +48,7 @@ const OPERATIONS: OperationTable = new Map([
   ...LOCK_OPERATIONS,
   ...CACHE_OPERATIONS,
   ...NBD_OPERATIONS,
+  ...VOLUME_HEADS_OPERATIONS,
   ...ISCSI_OPERATIONS,
 ])
 

@@ -91,6 +91,8 @@ export const Op = {
   NBD_STATISTICS: 0xd0,
   /** Ours: what follows is what an initiator says (wire/sheepdog/iscsi-path.ts). */
   ISCSI_PATH: 0xd6,
+  /** Ours: headers of inodes in pages (wire/sheepdog/volume-heads.ts). */
+  VOLUME_HEADS: 0xd8,
 } as const
 
 const NAMES = new Map<number, string>(Object.entries(Op).map(([name, number]) => [number, name]))
