@@ -2,7 +2,13 @@
  * Stands before an NBD door and ends connections where it likes: after a number of bytes that nobody knows, so in the middle of
  * headers and payloads, by a reset, by a close, or after having passed nothing on for a while.
  */
-import { createConnection, createServer, type Server, type Socket } from 'node:net'
+import {
+  type AddressInfo,
+  createConnection,
+  createServer,
+  type Server,
+  type Socket,
+} from 'node:net'
 import type { Dice } from '../faults/dice.js'
 import type { NbdPlace } from '../faults/nbd-client.js'
 
@@ -24,22 +30,21 @@ export class CuttingProxy {
   readonly #server: Server
   readonly #open = new Set<Socket>()
 
-  private constructor(server: Server) {
+  /** Where clients find it; also after it has been closed. */
+  readonly place: NbdPlace
+
+  private constructor(server: Server, place: NbdPlace) {
     this.#server = server
+    this.place = place
   }
 
   static async before(target: NbdPlace, dice: Dice): Promise<CuttingProxy> {
     const server = createServer({ allowHalfOpen: false })
-    const proxy = new CuttingProxy(server)
-    server.on('connection', (client) => proxy.#carry(client, target, dice.fork()))
     await new Promise<void>((resolve) => server.listen({ host: '127.0.0.1', port: 0 }, resolve))
+    const { address, port } = server.address() as AddressInfo
+    const proxy = new CuttingProxy(server, { host: address, port })
+    server.on('connection', (client) => proxy.#carry(client, target, dice.fork()))
     return proxy
-  }
-
-  get place(): NbdPlace {
-    const address = this.#server.address()
-    if (address === null || typeof address === 'string') throw new Error('it does not listen')
-    return { host: address.address, port: address.port }
   }
 
   close(): void {
