@@ -306,8 +306,14 @@ export class CodedObjects {
       return
     }
     const head = objectRequest({
-      ...{ opcode: Op.READ_PEER, epoch: view.epoch, oid: oidOf(holders), offset },
-      ...{ copies: code.width, policy: state.codingOf(id), fragment: index, dataLength: length },
+      opcode: Op.READ_PEER,
+      epoch: view.epoch,
+      oid: oidOf(holders),
+      offset,
+      copies: code.width,
+      policy: state.codingOf(id),
+      fragment: index,
+      dataLength: length,
       blockSizeShift: state.blockSizeShiftOf(oidVid(id)),
     })
     const done: Parameters<typeof peers.request>[3] = (reply) => {
@@ -374,9 +380,15 @@ export class CodedObjects {
       return
     }
     const head = objectRequest({
-      ...{ opcode: what.opcode, flags: what.flags, epoch: place.view.epoch, offset: what.offset },
-      ...{ oid: oidOf(place.holders), copies: code.width, policy: state.codingOf(holder.id) },
-      ...{ fragment: index, dataLength: data.length },
+      opcode: what.opcode,
+      flags: what.flags,
+      epoch: place.view.epoch,
+      offset: what.offset,
+      oid: oidOf(place.holders),
+      copies: code.width,
+      policy: state.codingOf(holder.id),
+      fragment: index,
+      dataLength: data.length,
       blockSizeShift: state.blockSizeShiftOf(oidVid(holder.id)),
     })
     const payload = data.length === 0 ? undefined : data

@@ -449,7 +449,10 @@ export class Gateway implements ObjectAccess {
       const head = objectRequest({
         opcode: what.opcode,
         flags: what.flags,
-        ...{ epoch, oid: ref.oid, offset: what.offset, blockSizeShift },
+        epoch,
+        oid: ref.oid,
+        offset: what.offset,
+        blockSizeShift,
         dataLength: what.data?.length ?? 0,
       })
       this.#peers.request(node, head, what.data, (reply) => one(replyCode(reply)))
