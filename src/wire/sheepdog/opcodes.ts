@@ -86,7 +86,7 @@ export const Op = {
   /** Ours: may these ids become other volumes' (wire/sheepdog/recycling.ts)? */
   RECYCLE_VIDS: 0xd2,
   /** Ours: free what ids may be, and tell which may not (wire/sheepdog/recycling.ts). */
-  RECYCLE_NOW: 0xd6,
+  RECYCLE_NOW: 0xd9,
   /** Ours: what the NBD door of the answering node has served (wire/sheepdog/nbd-statistics.ts). */
   NBD_STATISTICS: 0xd0,
   /** Ours: what follows is what an initiator says (wire/sheepdog/iscsi-path.ts). */
