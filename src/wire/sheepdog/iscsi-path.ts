@@ -1,5 +1,5 @@
 /**
- * ISCSI_PATH, number 0xd6, ours: an initiator has come to a node for a volume that another node serves. After SUCCESS the
+ * ISCSI_PATH, number 0xd7, ours: an initiator has come to a node for a volume that another node serves. After SUCCESS the
  * connection carries what the initiator says and hears, and is none of the sheepdog protocol any more. The sender says
  * nothing more before the answer.
  *

@@ -90,7 +90,7 @@ export const Op = {
   /** Ours: what the NBD door of the answering node has served (wire/sheepdog/nbd-statistics.ts). */
   NBD_STATISTICS: 0xd0,
   /** Ours: what follows is what an initiator says (wire/sheepdog/iscsi-path.ts). */
-  ISCSI_PATH: 0xd6,
+  ISCSI_PATH: 0xd7,
   /** Ours: headers of inodes in pages (wire/sheepdog/volume-heads.ts). */
   VOLUME_HEADS: 0xd8,
 } as const
