@@ -174,7 +174,11 @@ export class RemoteAccess implements ObjectAccess, VdiAccess {
   ): void {
     const flags = Flag.WRITE | (source === undefined ? 0 : Flag.COW)
     const head = io({
-      ...{ opcode: Op.CREATE_AND_WRITE_OBJ, flags, dataLength: data.length, oid, offset },
+      opcode: Op.CREATE_AND_WRITE_OBJ,
+      flags,
+      dataLength: data.length,
+      oid,
+      offset,
       ...(source && { cowOid: source.oid }),
     })
     this.#ask(head, data, this.#noticing(oidVid(oid), done))
@@ -191,7 +195,11 @@ export class RemoteAccess implements ObjectAccess, VdiAccess {
     const { offset } = slotRange(first, next.length)
     const oid = inodeOid(vid)
     const head = io({
-      ...{ opcode: Op.WRITE_OBJ, flags: Flag.WRITE, dataLength: data.length, oid, offset },
+      opcode: Op.WRITE_OBJ,
+      flags: Flag.WRITE,
+      dataLength: data.length,
+      oid,
+      offset,
     })
     this.#ask(head, data, this.#noticing(vid, done))
   }
