@@ -5,7 +5,9 @@
 import { SheepError } from '../base/codes.js'
 import { Sheep } from './client.js'
 import { cluster } from './cluster.js'
+
 import type { Context, DogIo, DogWorld, Environment, Noun, Subcommand } from './command.js'
+import { completionOf } from './completion.js'
 import { logStamp } from './dates.js'
 import { Exit, Failure, failed } from './failure.js'
 import { parseArguments } from './getopt.js'
@@ -22,7 +24,8 @@ const DEFAULT_ADDRESS = '127.0.0.1'
 const DEFAULT_PORT = 7000
 
 /** In the order of the overview. */
-export const NOUNS: readonly Noun[] = [vdi, node, cluster, nbd]
+const OF_CLUSTERS: readonly Noun[] = [vdi, node, cluster, nbd]
+export const NOUNS: readonly Noun[] = [...OF_CLUSTERS, completionOf(OF_CLUSTERS)]
 
 const VERSION_WORDS: readonly (string | undefined)[] = ['version', '--version', '-V']
 const HELP_WORDS: readonly (string | undefined)[] = [undefined, 'help', '--help', '-h']
