@@ -82,6 +82,19 @@ realTest('a pre-shared key opens the door to who has it', async (t) => {
   t.is((await nbdinfo(uri('alice', keys)))['export-size'], 8 * MIB)
 })
 
+realTest('a server with certificates and keys lets both kinds of clients in', async (t) => {
+  const pki = await certificates(t)
+  const keys = `${pki}/keys.psk`
+  await writeFile(keys, `alice:${randomBytes(32).toString('hex')}\n`)
+  const { address } = await served(t, '--nbd-tls-certificates', pki, '--nbd-tls-psk', keys)
+  for (const uri of [
+    `nbds://${address}/Alice?tls-certificates=${pki}`,
+    `nbds://alice@${address}/Alice?tls-psk-file=${keys}`,
+  ]) {
+    t.is((await nbdinfo(uri))['export-size'], 8 * MIB)
+  }
+})
+
 needing('gnutls-cli', 'openssl')(
   "GnuTLS's own client upgrades by hand, and reads the list of exports behind TLS",
   async (t) => {

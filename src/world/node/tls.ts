@@ -17,14 +17,14 @@ export interface TlsFiles {
 }
 
 const HANDSHAKE_MS = 10_000
+/** Of TLS 1.3. A pre-shared key goes with SHA-256 only: a server that picks another suite looks for a certificate. */
+const WITH_SHA256 = 'TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256'
 /** Of TLS 1.2 those with forward secrecy only; of TLS 1.3 all have it. */
 const PSK_SUITES = 'kECDHEPSK'
-/** Suites that need no certificate. */
-export const PSK_CIPHERS =
-  'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:' +
-  `${PSK_SUITES}:!eNULL`
-/** Node's list forbids all of them, and what is forbidden cannot be added. They come behind those with certificates. */
-const CIPHERS = tls.DEFAULT_CIPHERS.replace(':!PSK', `:${PSK_SUITES}:!kPSK:!kDHEPSK:!kRSAPSK`)
+/** Suites of a client that has no use for a certificate. */
+export const PSK_CIPHERS = `${WITH_SHA256}:${PSK_SUITES}:!eNULL`
+/** Node's list forbids all of them, and what is forbidden cannot be added. */
+const CIPHERS = `${WITH_SHA256}:${tls.DEFAULT_CIPHERS.replace(':!PSK', `:${PSK_SUITES}:!kPSK:!kDHEPSK:!kRSAPSK`)}`
 const KEY = /^([^:#]+):([0-9a-f]{2,256})$/i
 
 /** Throws an Error for people: what is missing or malformed, and where. */
