@@ -4,7 +4,9 @@
  *
  * Data is compared after the file system was unmounted or the device detached: what comes back is the server's.
  */
+import { readFile, writeFile } from 'node:fs/promises'
 import test from 'ava'
+import { certificates } from './support/certificates.js'
 import { startCluster, type TestCluster } from './support/cluster.js'
 import { LAB_DOG, LAB_DOGS, LAB_HOST, type LabGuest, startLabGuest } from './support/lab-guest.js'
 import type { Owner } from './support/owner.js'
@@ -20,6 +22,8 @@ const PROGRAMS = [
 
 interface Lab {
   readonly cluster: TestCluster
+  /** Of the NBD doors' TLS; `keys.psk` is in there as well. */
+  readonly pki: string
   readonly guest: LabGuest
 }
 
@@ -37,10 +41,14 @@ function openLab(log: (text: string) => void): Promise<Lab> {
     log,
   }
   lab ??= (async () => {
-    const cluster = await startCluster(owner, { nodes: 2, copies: 2 })
+    const pki = await certificates(owner)
+    await writeFile(`${pki}/keys.psk`, `alice:${'5a'.repeat(32)}\n`)
+    const keys = ['--nbd-tls-certificates', pki, '--nbd-tls-psk', `${pki}/keys.psk`]
+    const options = ['--nbd-tls', 'on', ...keys, '--nbd-tls-verify-peer']
+    const cluster = await startCluster(owner, { nodes: 2, copies: 2, place: () => ({ options }) })
     await cluster.dog('vdi create', 'Alice', `${SIZE_MIB}M`)
     const guest = await startLabGuest(owner, { programs: PROGRAMS })
-    return { cluster, guest }
+    return { cluster, pki, guest }
   })()
   return lab
 }
@@ -51,7 +59,7 @@ test.after.always('everything ends', async () => {
 
 const realTest = needing(
   ...(['qemu-system-x86_64', 'depmod', 'modprobe', 'mke2fs', 'e2fsck'] as const),
-  ...(['nbd-client', 'sfdisk', 'mkfs.xfs', 'fstrim'] as const),
+  ...(['nbd-client', 'sfdisk', 'mkfs.xfs', 'fstrim', 'openssl'] as const),
 )
 
 function kernelTest(title: string, body: (lab: Lab, t: Assertions) => Promise<void>): void {
@@ -191,5 +199,70 @@ kernelTest(
       wait $dog
       test ! -e /sys/block/nbd2/pid`)
     t.pass()
+  },
+)
+
+/** Puts the keys of a client into the guest, at /run/pki. */
+async function putKeys({ guest, pki }: Lab): Promise<void> {
+  const files = ['ca-cert.pem', 'client-cert.pem', 'client-key.pem', 'keys.psk']
+  const put = files.map(async (name) => {
+    const text = (await readFile(`${pki}/${name}`)).toString('base64')
+    return `echo ${text} | base64 -d > /run/pki/${name}`
+  })
+  await guest.sh(['mkdir -p /run/pki', ...(await Promise.all(put))].join('\n'))
+}
+
+kernelTest(
+  'dog attaches over TLS with certificates and with a key; the disk goes on at another sheep',
+  async (lab, t) => {
+    const { cluster, guest } = lab
+    await putKeys(lab)
+    const servers = [0, 1].map((index) => `${LAB_HOST}:${nbdPort(cluster, index)}`).join(',')
+    // In the foreground, so that the guest starts Node once for each.
+    const attach = (words: string): string => `
+      rm -f /run/told /run/ended
+      (status=0
+      ${LAB_DOG} nbd attach --foreground ${words} Alice /dev/nbd3 > /run/told || status=$?
+      echo $status > /run/ended) &
+      while ! grep -q nbd3 /run/told; do test ! -e /run/ended; sleep 0.1; done`
+    const ended = 'while [ ! -e /run/ended ]; do sleep 0.1; done; test $(cat /run/ended) = 0'
+    // A relative path, although it is looked at again when it dials again.
+    await guest.sh(`
+      [ -e /run/data ] || dd if=/dev/urandom of=/run/data bs=1M count=8 status=none
+      rm -f /run/progress
+      cd /run
+      ${attach(`-s ${servers} -C 2 --persist --tls-certificates pki --tls-hostname localhost`)}
+      mkfs.ext4 -qF -E nodiscard /dev/nbd3 64M; mkdir -p /run/s; mount /dev/nbd3 /run/s`)
+    const writer = guest.sh(`
+      for i in 1 2 3 4; do
+        dd if=/run/data of=/run/s/$i bs=1M skip=$i count=2 conv=fsync status=none
+        echo $i > /run/progress
+      done`)
+    await guest.sh('while [ ! -e /run/progress ]; do sleep 0.05; done')
+    await cluster.node(0).kill()
+    await writer
+    await cluster.node(0).start()
+    const list = await cluster.dogAt(1, 'nbd list', ['--json'])
+    const { connections } = JSON.parse(list.stdout) as {
+      connections: { export: string | null; tls: boolean }[]
+    }
+    const open = connections.filter((one) => one.export === 'Alice')
+    t.deepEqual(
+      open.map(({ tls }) => tls),
+      [true, true],
+    )
+    // With a key and nobody who dials again somebody stays as well, to carry the bytes. Detached, nobody does.
+    const key = `--tls-psk /run/pki/keys.psk -s ${LAB_HOST}:${nbdPort(cluster, 1)}`
+    await guest.sh(`
+      umount /run/s
+      nbd-client -d /dev/nbd3
+      ${ended}
+      ${attach(key)}
+      e2fsck -fn /dev/nbd3; mount -o ro /dev/nbd3 /run/s
+      for i in 1 2 3 4; do dd if=/run/data bs=1M skip=$i count=2 status=none | cmp - /run/s/$i; done
+      umount /run/s
+      nbd-client -d /dev/nbd3
+      ${ended}
+      test $(cat /sys/block/nbd3/size) = 0`)
   },
 )
