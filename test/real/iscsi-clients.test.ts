@@ -9,7 +9,7 @@ import { run, tryRun } from './support/run.js'
 import { needing } from './support/suite.js'
 
 const realTest = needing(
-  ...(['iscsi-ls', 'iscsi-test-cu', 'qemu-img'] as const),
+  ...(['iscsi-ls', 'iscsi-perf', 'iscsi-test-cu', 'qemu-img'] as const),
   '/usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so',
 )
 const PREFIX = 'iqn.2026-11.org.example'
@@ -115,6 +115,8 @@ realTest('qemu-img brings an image in, compares it and takes it out, over iscsi'
   await qemuImg('compare', '-f', 'raw', '-F', 'raw', image, alice)
   await qemuImg('compare', '-f', 'raw', '-F', 'raw', image, cluster.uri('Alice'))
   t.regex((await qemuImg('info', alice)).stdout, /virtual size: 64 MiB/)
+  const { stdout } = await run(['iscsi-perf', '-m', '32', '-b', '8', '-t', '1', '-r', alice])
+  t.regex(stdout, /iops average \d+/)
   const map = await qemuImg('map', '--output=json', '-f', 'raw', alice)
   t.true((JSON.parse(map.stdout) as { data: boolean }[]).length > 0)
 })

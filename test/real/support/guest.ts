@@ -15,7 +15,10 @@ const FLAVOUR = 'linux-image-cloud-amd64'
 /** What the first file system loads, to find the disk it hands over to. */
 const MODULES = ['virtio_pci', 'virtio_blk', 'ext4']
 /** What a guest that is a host of its own wants besides (lab-guest.ts): kept as files, with a list in order. */
-const MORE_MODULES = ['virtio_net', 'virtio_console', 'crc32c_generic', 'xfs', 'nbd']
+const MORE_MODULES = [
+  ...['virtio_net', 'virtio_console', 'crc32c_generic', 'xfs', 'nbd'],
+  ...['sd_mod', 'iscsi_tcp', 'dm_multipath', 'dm_service_time'],
+]
 const BOOT_MS = 180_000
 const MEMORY_MIB = 256
 
@@ -52,7 +55,7 @@ export async function guestParts(say: (line: string) => void): Promise<GuestPart
     busybox: `${HOME}/busybox`,
     modules: `${HOME}/modules`,
   }
-  if (Object.values(parts).every(existsSync)) return parts
+  if (Object.values(parts).every(existsSync) && (await hasModules(parts.modules))) return parts
   say("Downloading Debian's kernel and busybox for the guest")
   if (!haveAptLists()) await aptUpdate()
   const work = `${CACHE}guest.${process.pid}`
@@ -123,6 +126,13 @@ async function keepModules(unpacked: string, version: string, into: string): Pro
     names.push(name)
   }
   await writeFile(`${into}/order`, `${names.join('\n')}\n`)
+  await writeFile(`${into}/wanted`, MORE_MODULES.join('\n'))
+}
+
+/** What an earlier version of these tests has prepared may lack some. */
+async function hasModules(directory: string): Promise<boolean> {
+  const wanted = await readFile(`${directory}/wanted`, 'utf8').catch(() => '')
+  return wanted === MORE_MODULES.join('\n')
 }
 
 /** Files to load, in order; what is built into the kernel is not among them. */
