@@ -28,7 +28,7 @@ const REAL_SILENCE = '10m'
  */
 const REAL_AT_ONCE = 3
 /** The longest ones begin first, so that none is left alone at the end. */
-const LONGEST_FIRST = ['faults', 'zookeeper', 'erasure', 'corosync']
+const LONGEST_FIRST = ['kernel-nbd', 'faults', 'kernel-iscsi', 'zookeeper', 'erasure', 'corosync']
 /** Beyond this even ava itself is stuck; the longest real file takes a few minutes. */
 const FILE_MS_MAX = 15 * 60_000
 
