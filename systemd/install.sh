@@ -71,8 +71,11 @@ for unit in $units; do
 done
 cp "$here/sheepdog.sysusers" "$users"
 for page in "$package"/man/*.[578]; do
-  mkdir -p "$manual/man${page##*.}"
-  cp "$page" "$manual/man${page##*.}/"
+  section=$manual/man${page##*.}
+  if ! { mkdir -p "$section" && cp "$page" "$section/"; } 2>/dev/null; then
+    echo "install.sh: no manual pages: $manual cannot be written ('man -l $package/man/sheep.8' shows one)" >&2
+    break
+  fi
 done
 [ -e "$root/etc/sheepdog/sheep.toml" ] || cp "$here/sheep.toml" "$root/etc/sheepdog/sheep.toml"
 if [ -z "$root" ]; then

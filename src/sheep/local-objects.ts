@@ -160,6 +160,27 @@ export class LocalObjects {
     }
   }
 
+  /**
+   * The same for an owner who makes his fragment fit the others. AGAIN: the one here is still being brought, or this node has not
+   * heard that they may differ.
+   */
+  readToFit(read: RecoveryRead, done: Done): void {
+    const { epoch, target, id, caller } = read
+    const again = (): void => this.readToFit(read, done)
+    if (!this.#admit(epoch, done, again, caller)) return
+    if (this.#store.has(id) && this.#suspects.hasHeardOf(objectOf(id))) {
+      this.readForRecovery(read, done)
+      return
+    }
+    const lacks = this.#recovery.reasonOfLack(objectOf(id), target.from)
+    if (!this.#store.has(id) && (lacks === Code.NOT_FOUND || this.#recovery.isNowhere(id))) {
+      done(lacks)
+      return
+    }
+    if (!this.#store.has(id)) this.#recovery.ensure(id, () => undefined)
+    done(Code.AGAIN)
+  }
+
   write(write: LocalWrite, durable: boolean, done: Done): void {
     const { epoch, id, offset, data, caller = this.#self } = write
     const again = (): void => this.write(write, durable, done)
@@ -217,8 +238,12 @@ export class LocalObjects {
     const again = (): void => this.distrust(epoch, oid, done, caller)
     if (!this.#admit(epoch, done, again, caller)) return
     const isHere = this.#store.piecesOf(oid).some((piece) => this.#store.has(piece))
-    if (isHere) this.#suspects.distrust(oid, this.#sameEpoch(done))
-    else done(Code.SUCCESS)
+    if (isHere) {
+      this.#suspects.distrust(oid, this.#sameEpoch(done))
+      return
+    }
+    this.#suspects.distrustOthers(oid)
+    done(Code.SUCCESS)
   }
 
   /** Objects of which acknowledged writes were lost with a disk have to be here again first. */

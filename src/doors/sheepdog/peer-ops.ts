@@ -43,12 +43,26 @@ function read({ node }: DoorContext, request: Frame, reply: Reply, caller: Calle
     const target = { from: objectFields.sinceEpoch(request) || to, to }
     const offset = objectFields.offset(request)
     const wanted = { epoch: request.epoch, target, id: oid, offset, into: body, caller }
-    node.local.readForRecovery(wanted, done)
-  } else if (request.has(Flag.COMPARES) && node.suspects.isBeingRepaired(objectOf(oid))) {
-    reply(failed(Code.AGAIN))
-  } else {
-    node.local.read(request.epoch, oid, objectFields.offset(request), body, done, caller)
+    if (request.has(Flag.COMPARES)) node.local.readToFit(wanted, done)
+    else node.local.readForRecovery(wanted, done)
+    return
   }
+  const go = (): void =>
+    node.local.read(request.epoch, oid, objectFields.offset(request), body, done, caller)
+  // Of an epoch to come: when that is here, everybody's suspects are known before anything is read.
+  if (!request.has(Flag.COMPARES) || request.epoch !== node.state.epoch) go()
+  else {
+    node.suspects.whenGathered(() => {
+      if (mayCompare(node, oid, objectFields.targetEpoch(request) !== 0)) go()
+      else reply(failed(Code.AGAIN))
+    })
+  }
+}
+
+/** `mustKnow`: what came here before it was known that copies may differ has been carried out (equalize.ts). */
+function mayCompare({ suspects }: SheepNode, oid: StoredId, mustKnow: boolean): boolean {
+  if (suspects.isBeingRepaired(objectOf(oid))) return false
+  return !mustKnow || suspects.hasHeardOf(objectOf(oid))
 }
 
 function write({ node }: DoorContext, request: Frame, reply: Reply, caller: Caller): void {

@@ -20,13 +20,15 @@ export interface Comparison {
   readonly epoch: number
   /** The owner whose copy is right. */
   readonly source: SdNode
+  /** The other node must have heard that the copies may differ, too: else a write that was carried out here may still be on its way there. */
+  readonly both: boolean
   /** False: the object has been removed meanwhile. */
   readonly isWanted: () => boolean
 }
 
 /**
  * The other node answers like any read of the epoch: once its own copy is the right one; or AGAIN, when somebody is having
- * it repaired, perhaps from the copy here. Writes that reach it after a
+ * it repaired, perhaps from the copy here, or when it has not heard of the object in this epoch. Writes that reach it after a
  * piece was read come here too, and wait until this is done. Nothing needs space: only what differs is written, in place,
  * and until all is done the object stays on record as one to be compared.
  */
@@ -41,12 +43,13 @@ export async function equalize(comparison: Comparison): Promise<Code> {
 }
 
 async function piece(comparison: Comparison, offset: number, length: number): Promise<Code> {
-  const { state, store, peers, oid, epoch, source } = comparison
+  const { state, store, peers, oid, epoch, source, both } = comparison
   const own = Buffer.allocUnsafe(length)
   const read = {
     opcode: Op.READ_PEER,
     flags: Flag.COMPARES,
     epoch,
+    targetEpoch: both ? epoch : 0,
     oid,
     offset,
     dataLength: length,

@@ -57,6 +57,8 @@ export class Suspects {
   #told: readonly Oid[] = []
   /** Nodes that told of the object at the beginning of the epoch; everybody, when it came later. */
   readonly #listed = new Map<Oid, Set<NodeKey> | 'all'>()
+  /** Objects somebody told of in this epoch. */
+  readonly #heardOf = new Set<Oid>()
   /** Being made equal to the copy somebody named. `doubted`: a write has failed since, so not all is as it was before. */
   readonly #repairs = new Map<Oid, 'asked' | 'doubted'>()
   #round: Round | undefined
@@ -101,6 +103,22 @@ export class Suspects {
   }
 
   /**
+   * This node has the lists of all, or was told since, and has carried out what came before that. Whoever compares with its
+   * copy sees nothing but what it will keep: writes that come later wait at his node, too.
+   */
+  hasHeardOf(oid: Oid): boolean {
+    return this.#round === undefined && this.#heardOf.has(oid)
+  }
+
+  /** A fragment is about to be made here from others that may not fit each other: it is compared like those. */
+  join(oid: Oid): void {
+    if (this.#open.has(oid)) return
+    this.#open.add(oid)
+    this.#closed.delete(oid)
+    this.#options.inFlight.hold(oid, (code) => this.#recorded(oid, code))
+  }
+
+  /**
    * The copy here fits those of all owners that are there, and may be used until the membership changes. Of coded
    * objects one that comes back must not use its own.
    */
@@ -131,6 +149,7 @@ export class Suspects {
     this.#isGathered = false
     this.#lent.clear()
     this.#listed.clear()
+    this.#heardOf.clear()
     this.#repairs.clear()
     this.#list(nodeKey(this.#options.state.self), this.#told)
   }
@@ -165,15 +184,27 @@ export class Suspects {
     this.#hold(oid, done)
   }
 
+  /** The same where there is no copy, which may be about to be fetched. */
+  distrustOthers(oid: Oid): void {
+    this.#listed.set(oid, 'all')
+    this.#heardOf.add(oid)
+  }
+
+  /**
+   * Writes that come from now on wait. Those that came before are carried out as soon as they are on record, which is
+   * before this is: so all owners carry them out, or none, before anybody compares.
+   */
   #hold(oid: Oid, done: (code: Code) => void): void {
+    const wasOpen = this.#open.has(oid)
+    this.#open.add(oid)
+    this.#closed.delete(oid)
+    this.#lent.delete(oid)
+    if (!this.#listed.has(oid)) this.#listed.set(oid, 'all')
     this.#options.inFlight.hold(oid, (code) => {
       if (code === Code.SUCCESS) {
-        this.#closed.delete(oid)
-        this.#lent.delete(oid)
-        this.#open.add(oid)
-        if (!this.#listed.has(oid)) this.#listed.set(oid, 'all')
+        this.#heardOf.add(oid)
         this.#options.added(oid)
-      }
+      } else if (!wasOpen) this.#open.delete(oid)
       done(code)
     })
   }
@@ -252,6 +283,7 @@ export class Suspects {
     this.#open.clear()
     this.#closed.clear()
     this.#listed.clear()
+    this.#heardOf.clear()
     this.#repairs.clear()
     this.#told = []
     await this.#options.inFlight.reset()
@@ -314,6 +346,7 @@ export class Suspects {
 
   #list(key: NodeKey, oids: readonly Oid[]): void {
     for (const oid of oids) {
+      this.#heardOf.add(oid)
       const nodes = this.#listed.get(oid)
       if (nodes === undefined) this.#listed.set(oid, new Set([key]))
       else if (nodes !== 'all') nodes.add(key)

@@ -29,6 +29,7 @@ import {
   objectOf,
   oidName,
   oidVid,
+  type StoredId,
 } from '../../model/oid.js'
 import { ownersOf } from '../../model/ring.js'
 import type { ObjectStore } from '../../store/object-store.js'
@@ -75,20 +76,41 @@ interface Place {
   readonly witnesses?: ReadonlySet<NodeKey> | undefined
 }
 
-/** What a node says about its fragment. 'silent': it cannot tell, because it lost a disk or was not there. */
-type Presence = 'present' | 'absent' | 'removed' | 'unreachable' | 'gone' | 'silent'
+/**
+ * What a node says about its fragment. 'silent': it cannot tell, because it lost a disk or was not there. 'later': it is still to be
+ * had, or what is there may be written yet.
+ */
+type Presence = 'present' | 'absent' | 'removed' | 'unreachable' | 'gone' | 'silent' | 'later'
 
 export class CodedFetcher {
   readonly #options: CodedFetcherOptions
   /** As for replicas: the newest epoch an administrator forced; 0: none. */
   forced = 0
+  /** Looked for in vain, in `epoch`. */
+  readonly #nowhere = { epoch: 0, ids: new Set<FragmentId>() }
 
   constructor(options: CodedFetcherOptions) {
     this.#options = options
   }
 
+  /** A search of this epoch found that no such fragment was ever acknowledged. */
+  isNowhere(id: StoredId): boolean {
+    const { epoch, ids } = this.#nowhere
+    return epoch === this.#options.state.epoch && ids.has(id as FragmentId)
+  }
+
   /** As the `Fetcher` of replicas. Rejects with a SheepError of this node's disk. */
   async fetch(wanted: WantedFragment, oldest: number): Promise<Code> {
+    const code = await this.#fetch(wanted, oldest)
+    if (code !== Code.NO_OBJ) return code
+    const nowhere = this.#nowhere
+    if (nowhere.epoch !== wanted.epoch) nowhere.ids.clear()
+    nowhere.epoch = wanted.epoch
+    nowhere.ids.add(wanted.id)
+    return code
+  }
+
+  async #fetch(wanted: WantedFragment, oldest: number): Promise<Code> {
     const { state, layouts, log } = this.#options
     const { id, epoch } = wanted
     const code = codeFor(state.codingOf(id), this.#options.strips)
@@ -136,7 +158,7 @@ export class CodedFetcher {
   }
 
   /** A read of nothing tells whether it is there. */
-  async #ask(place: Place, index: number): Promise<Presence> {
+  async #ask(place: Place, index: number, flags = 0): Promise<Presence> {
     const { state } = this.#options
     const node = place.owners[index]!
     if (state.isSelf(node)) {
@@ -144,8 +166,9 @@ export class CodedFetcher {
       return this.#options.witness.knows(place.range.from) ? 'absent' : 'silent'
     }
     if (!this.#lives(node)) return 'gone'
-    const reply = await this.#read(place, index, { offset: 0, length: 0 })
+    const reply = await this.#read(place, index, { offset: 0, length: 0 }, flags)
     if (reply.code === Code.SUCCESS) return 'present'
+    if (reply.code === Code.AGAIN) return 'later'
     if (reply.code === Code.NOT_FOUND) return 'removed'
     if (reply.code === Code.STALE_OBJ) return 'silent'
     return reply.code === Code.NO_OBJ ? 'absent' : 'unreachable'
@@ -192,7 +215,9 @@ export class CodedFetcher {
 
   /**
    * The fragment that is here may not fit the others, because a write was cut off: those of the first `data` owners
-   * that have theirs are right, whatever of the write they have, and the others are made from them.
+   * that have theirs are right, whatever of the write they have, and the others are made from them. Only when all have
+   * theirs who can: those that are still being brought may come from older fragments, which fit nothing that is here. AGAIN
+   * until then.
    */
   async reconcile(wanted: WantedFragment): Promise<{ code: Code; isFinal: boolean }> {
     const { state, layouts } = this.#options
@@ -203,9 +228,12 @@ export class CodedFetcher {
     const owners = ownersOf(layout.ring, objectOf(wanted.id), coding.width)
     const range = { from: layout.epoch, to: wanted.epoch }
     const place: Place = { wanted, code: coding, owners, range }
-    const answers = await Promise.all(owners.map((_, index) => this.#ask(place, index)))
+    const answers = await Promise.all(
+      owners.map((_, index) => this.#ask(place, index, Flag.COMPARES)),
+    )
     if (answers.includes('removed')) return { code: Code.NO_OBJ, isFinal: false }
     if (answers.includes('unreachable')) return { code: Code.NETWORK_ERROR, isFinal: false }
+    if (answers.includes('later')) return { code: Code.AGAIN, isFinal: false }
     const isFinal = !answers.includes('gone')
     const present = answers.flatMap((answer, index) => (answer === 'present' ? [index] : []))
     const right = present.slice(0, coding.strips.data)
@@ -249,14 +277,19 @@ export class CodedFetcher {
   }
 
   /** A part of a fragment from its owner in a layout; this node's own from its disk. */
-  async #read(place: Place, index: number, part: Part): Promise<{ code: Code; body: Buffer }> {
+  async #read(
+    place: Place,
+    index: number,
+    part: Part,
+    flags = 0,
+  ): Promise<{ code: Code; body: Buffer }> {
     const { state, peers } = this.#options
     const node = place.owners[index]!
     if (state.isSelf(node)) return this.#readOwn(place, index, part)
     const { wanted, range } = place
     const head = objectRequest({
       opcode: Op.READ_PEER,
-      flags: Flag.RECOVERY,
+      flags: Flag.RECOVERY | flags,
       epoch: wanted.epoch,
       oid: objectOf(wanted.id),
       copies: place.code.width,

@@ -20,6 +20,7 @@ import { type Holdings, Layouts } from '../layouts.js'
 import type { Peers } from '../peers.js'
 import type { NodeState } from '../state.js'
 import type { Witness } from '../witness.js'
+import { bringFragment } from './bring-fragment.js'
 import { CodedFetcher, type WantedFragment } from './coded.js'
 import { EpochRings, otherStorers } from './epoch-rings.js'
 import { Fetcher, type Wanted } from './fetch.js'
@@ -303,6 +304,11 @@ export class Recovery {
     this.#removed.delete(oid)
   }
 
+  /** This node has looked for its fragment under the membership of now, and nobody could have it made. */
+  isNowhere(id: StoredId): boolean {
+    return this.#codedFetcher.isNowhere(id)
+  }
+
   /** Why this node has no copy of an object of that epoch to give, in the codes recovery works with. */
   reasonOfLack(oid: Oid, epoch: number): Code {
     if (this.#removed.has(oid)) return Code.NOT_FOUND
@@ -324,19 +330,12 @@ export class Recovery {
     this.pace.callOff()
   }
 
-  /** Gets the fragment, or makes the one that is here fit the others. */
   async #bringFragment(wanted: WantedFragment): Promise<Code> {
     await new Promise<void>((resolve) => this.#suspects.whenGathered(resolve))
     if (this.#stopped || this.#state.epoch !== wanted.epoch) return Code.NETWORK_ERROR
-    const oid = objectOf(wanted.id)
-    const isDoubtful = this.#suspects.isListed(oid)
-    if (!this.#store.has(wanted.id)) {
-      return this.#codedFetcher.fetch({ ...wanted, isDoubtful }, this.#gatheredEpoch)
-    }
-    const { code, isFinal } = await this.#codedFetcher.reconcile(wanted)
-    if (code === Code.SUCCESS && isFinal) this.#suspects.equal(oid)
-    else if (code === Code.SUCCESS) this.#suspects.lend(oid)
-    return code
+    const [state, store, gatheredEpoch] = [this.#state, this.#store, this.#gatheredEpoch]
+    const [suspects, fetcher, pause] = [this.#suspects, this.#codedFetcher, () => this.#pause()]
+    return bringFragment({ state, store, suspects, fetcher, gatheredEpoch, pause }, wanted)
   }
 
   /** Fetches the object, or compares the copy that is here. */
@@ -353,12 +352,14 @@ export class Recovery {
       return this.#fetcher.fetchFrom(wanted, source)
     }
     const [state, store, peers] = [this.#state, this.#store, this.#peers]
+    const both = !this.#suspects.isBeingRepaired(oid)
     const code = isOurs
       ? Code.SUCCESS
-      : await equalize({ state, store, peers, oid, epoch, source, isWanted })
+      : await equalize({ state, store, peers, oid, epoch, source, both, isWanted })
     // Where the right one should be there is none: ours is what its owner will fetch.
     const isOnlyOne = code === Code.NO_OBJ && isWanted()
     if (code !== Code.SUCCESS && !isOnlyOne) return code
+    if (this.#state.epoch !== epoch) return Code.NETWORK_ERROR
     this.#suspects.equal(oid)
     return Code.SUCCESS
   }

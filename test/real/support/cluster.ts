@@ -213,7 +213,7 @@ export class TestCluster {
   }
 
   async stopAll(): Promise<void> {
-    await Promise.all(this.nodes.map((node) => node.stop()))
+    for (const node of this.nodes) await node.stop()
   }
 
   async members(count: number, index = 0): Promise<void> {
