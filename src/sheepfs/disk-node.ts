@@ -102,12 +102,18 @@ export function textKey(fs: FsContext, kind: string, { name, vid }: InodeHeader)
   return `${kind} ${vid} ${fs.times.serial(name)} ${name}`
 }
 
-/** From the slots, or a hypervolume's index. */
+/**
+ * From as many slots as the size asks for, or a hypervolume's index. What was found a moment ago may be told again, but for nothing at
+ * all: `tar -S` archives a file without blocks without reading it.
+ */
 async function usedBytes(fs: FsContext, header: InodeHeader): Promise<number> {
-  const text = await fs.remembered.text(textKey(fs, 'slots', header), async () => {
+  const key = textKey(fs, `slots of ${header.sizeBytes}`, header)
+  const text = await fs.remembered.text(key, async () => {
     return `${(await usedObjects(fs, header)) * 2 ** header.blockSizeShift}`
   })
-  return Number(text.toString())
+  const used = Number(text.toString())
+  if (used === 0) fs.remembered.forget(key)
+  return used
 }
 
 async function usedObjects(fs: FsContext, { vid, ...header }: InodeHeader): Promise<number> {

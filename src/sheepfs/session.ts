@@ -24,6 +24,7 @@ import {
   encodeWritten,
   replyHead,
   type StatFs,
+  type Validity,
 } from '../wire/fuse/replies.js'
 import {
   decodeBatchForget,
@@ -51,7 +52,7 @@ import { allocateFile, seekFile, settleFile, syncFile } from './file-requests.js
 import { greet } from './greeting.js'
 import { Handles } from './handles.js'
 import { listingPage, plusPage } from './listing.js'
-import type { Directory, FileNode, TreeNode } from './node.js'
+import type { Directory, Facts, FileNode, TreeNode } from './node.js'
 import { NodeTable } from './node-table.js'
 import { refuseOwnership } from './ownership.js'
 import { Pending } from './pending.js'
@@ -328,15 +329,22 @@ export class FuseSession {
   async #entry(parent: number, name: string, node: TreeNode): Promise<Uint8Array> {
     const facts = await node.facts()
     const id = this.#nodes.enter(`${this.#nodes.path(parent)}/${name}`, node)
-    return encodeEntry(this.#attrOf(id, node, facts), this.#options)
+    return encodeEntry(this.#attrOf(id, node, facts), this.#validity(facts))
   }
 
   async #attr(id: number): Promise<Uint8Array> {
     const node = this.#node(id)
-    return encodeAttr(this.#attrOf(id, node, await node.facts()), this.#options)
+    const facts = await node.facts()
+    return encodeAttr(this.#attrOf(id, node, facts), this.#validity(facts))
   }
 
-  #attrOf(id: number, node: TreeNode, facts: Awaited<ReturnType<TreeNode['facts']>>): Attr {
+  /** `tar -S` does not read files without blocks: that a disk has none the kernel may not remember. */
+  #validity({ sizeBytes, allocatedBytes }: Facts): Validity {
+    const { validMs } = this.#options
+    return { namesMs: validMs, attrsMs: sizeBytes > 0 && allocatedBytes === 0 ? 0 : validMs }
+  }
+
+  #attrOf(id: number, node: TreeNode, facts: Facts): Attr {
     const { uid, gid, readOnly, writeBytesMax } = this.#options
     const type = node.kind === 'directory' ? S_IFDIR : S_IFREG
     const mode = type | (readOnly ? facts.mode & 0o555 : facts.mode)

@@ -28,6 +28,10 @@ export class Remembered {
     return text
   }
 
+  forget(key: string): void {
+    this.#texts.delete(key)
+  }
+
   clear(): void {
     this.#texts.clear()
   }

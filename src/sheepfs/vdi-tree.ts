@@ -63,7 +63,7 @@ async function infoText(fs: FsContext, header: InodeHeader): Promise<string> {
 }
 
 /** What a VDI and a snapshot have alike. */
-function contents(fs: FsContext, header: InodeHeader, family: Family): Map<string, () => TreeNode> {
+function contents(fs: FsContext, header: InodeHeader): Map<string, () => TreeNode> {
   const modifiedMs = timeOf(header)
   const text = (kind: string, make: () => Promise<string>): TreeNode =>
     textFile({
@@ -76,21 +76,34 @@ function contents(fs: FsContext, header: InodeHeader, family: Family): Map<strin
     ['map.json', () => text('map', async () => mapText(fs, await freshOf(fs, header)))],
     ['attributes', () => attributesDirectory(fs, header)],
     ['partitions', () => partitionsDirectory(fs, header)],
-    ['changes-since', () => changesDirectory(fs, header, family)],
+    ['changes-since', () => changesDirectory(fs, header)],
   ])
 }
 
-function changesDirectory(fs: FsContext, header: InodeHeader, family: Family): Directory {
-  const others = family.snapshots.filter(({ vid }) => vid !== header.vid)
+/** Since the snapshots there are now: one may have been taken after the kernel has looked up this directory. */
+function changesDirectory(fs: FsContext, header: InodeHeader): Directory {
   const modifiedMs = timeOf(header)
-  const files = others.map((base): [string, () => TreeNode] => {
-    const content = () =>
-      fs.remembered.text(textKey(fs, `changes ${base.vid}`, header), async () =>
-        changesText(fs, await freshOf(fs, header), base),
-      )
-    return [`${fileNameOf(base, family)}.map`, () => textFile({ content, modifiedMs })]
-  })
-  return fixedDirectory(new Map(files), modifiedMs)
+  const isWorking = header.snapCtime === 0n
+  const bases = async (): Promise<Map<string, InodeHeader>> => {
+    const family = await fs.catalogue.family(header.name)
+    // The inode of a working VDI becomes the snapshot's when one is taken.
+    const others = family?.snapshots.filter(({ vid }) => isWorking || vid !== header.vid) ?? []
+    return new Map(others.map((base) => [`${fileNameOf(base, family!)}.map`, base]))
+  }
+  return {
+    kind: 'directory',
+    facts: async () => facts({ mode: 0o755, modifiedMs }),
+    list: async () => [...(await bases()).keys()].map((name) => ({ name, isDirectory: false })),
+    child: async (name) => {
+      const base = (await bases()).get(name)
+      if (base === undefined) return undefined
+      const content = () =>
+        fs.remembered.text(textKey(fs, `changes ${base.vid}`, header), async () =>
+          changesText(fs, await freshOf(fs, header), base),
+        )
+      return textFile({ content, modifiedMs })
+    },
+  }
 }
 
 function attributesDirectory(fs: FsContext, header: InodeHeader): Directory {
@@ -164,7 +177,7 @@ function snapshotsDirectory(fs: FsContext, name: string): Directory {
       const family = await fs.catalogue.family(name)
       const header = family === undefined ? undefined : findSnapshot(family, file)
       if (header === undefined) return undefined
-      return fixedDirectory(contents(fs, header, family!), takenMs(header))
+      return fixedDirectory(contents(fs, header), takenMs(header))
     },
     makeDirectory: (file) =>
       change(async () => {
@@ -192,7 +205,7 @@ function snapshotsDirectory(fs: FsContext, name: string): Directory {
 /** Of a VDI that was deleted only its snapshots are left. */
 function vdiDirectory(fs: FsContext, family: Family): Directory {
   const { name, working } = family
-  const children = working === undefined ? new Map() : contents(fs, working, family)
+  const children = working === undefined ? new Map() : contents(fs, working)
   children.set('snapshots', () => snapshotsDirectory(fs, name))
   return fixedDirectory(children, working === undefined ? fs.mountedMs : createdMs(working))
 }

@@ -94,22 +94,23 @@ function writeAttr(into: Buffer, at: number, attr: Attr): void {
 
 /** How long the kernel may believe it without asking. */
 export interface Validity {
-  readonly validMs: number
+  readonly namesMs: number
+  readonly attrsMs: number
 }
 
-export function encodeAttr(attr: Attr, { validMs }: Validity): Buffer {
+export function encodeAttr(attr: Attr, { attrsMs }: Pick<Validity, 'attrsMs'>): Buffer {
   const body = Buffer.alloc(16 + ATTR_BYTES)
-  writeTime(body, 0, 8, validMs)
+  writeTime(body, 0, 8, attrsMs)
   writeAttr(body, 16, attr)
   return body
 }
 
 /** The reply to LOOKUP and to what makes something. */
-export function encodeEntry(attr: Attr, { validMs }: Validity): Buffer {
+export function encodeEntry(attr: Attr, { namesMs, attrsMs }: Validity): Buffer {
   const body = Buffer.alloc(ENTRY_BYTES)
   writeU64(body, 0, attr.node)
-  writeTime(body, 16, 32, validMs)
-  writeTime(body, 24, 36, validMs)
+  writeTime(body, 16, 32, namesMs)
+  writeTime(body, 24, 36, attrsMs)
   writeAttr(body, 40, attr)
   return body
 }
