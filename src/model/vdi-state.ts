@@ -8,6 +8,7 @@ const DOOR_OFFSET = 9
 /** Bits of that byte. */
 const DOOR = 1
 const ANNOUNCED = 2
+const HEARSAY = 4
 const LEAST_OFFSET = 10
 const FORMER_OFFSET = 11
 /** Second address of the owner's node_id: nobody's identity, so 1.0 does not look at it. */
@@ -137,6 +138,15 @@ export function markAnnounced(record: Buffer): void {
 
 export function isAnnounced(from: Buffer, at = 0): boolean {
   return (from[at + DOOR_OFFSET]! & ANNOUNCED) !== 0
+}
+
+/** Marks a volume the sender knows from a note or a stale inode only. */
+export function markHearsay(record: Buffer): void {
+  record[DOOR_OFFSET]! |= HEARSAY
+}
+
+export function isHearsay(from: Buffer, at = 0): boolean {
+  return (from[at + DOOR_OFFSET]! & HEARSAY) !== 0
 }
 
 /** Who alone may cache a volume's objects; `term` grows with each right a node takes. */

@@ -1,12 +1,14 @@
 /**
  * What survives a restart besides objects: the config file, the epoch log, and up to which epoch copies of
  * removed objects may still be somewhere (`gathered`: the cluster's creation time and the epoch), and the newest
- * epoch an administrator forced (`forced`, the same way).
+ * epoch an administrator forced (`forced`, the same way). With the epoch comes the note of the volumes there are.
  */
 import { type StoreConfig, writeConfig } from '../store/config.js'
 import type { EpochLog } from '../store/epoch-log.js'
 import type { ClusterInfo } from '../wire/sheepdog/records.js'
 import type { Clock, Files } from '../world/world.js'
+import { noteVolumes, recallVolumes } from './noted-volumes.js'
+import type { VidTable } from './vid-table.js'
 
 const GATHERED = 'gathered'
 const FORCED = 'forced'
@@ -17,6 +19,8 @@ export interface HistoryOptions {
   readonly epochLog: EpochLog
   readonly config: StoreConfig
   readonly metaDirectory: string
+  /** Filled with what was noted of volumes. */
+  readonly vids: VidTable
 }
 
 export class History {
@@ -24,14 +28,18 @@ export class History {
   readonly #clock: Clock
   readonly #epochLog: EpochLog
   readonly #metaDirectory: string
+  readonly #vids: VidTable
   #config: StoreConfig
 
+  /** Throws when the note of volumes is damaged. */
   constructor(options: HistoryOptions) {
     this.#files = options.files
     this.#clock = options.clock
     this.#epochLog = options.epochLog
     this.#metaDirectory = options.metaDirectory
+    this.#vids = options.vids
     this.#config = options.config
+    recallVolumes(options, { ctime: options.config.createdAt, epoch: options.epochLog.latest() })
   }
 
   /** The whole cluster was shut down in order, and nothing has been served since. */
@@ -89,10 +97,13 @@ export class History {
   async record(info: ClusterInfo): Promise<void> {
     // Before the epoch itself: a note of an epoch that is not in the log yet says nothing.
     const { forced = 0 } = info
-    const noted = this.#read(FORCED)
-    if (noted?.ctime !== info.ctime || noted.epoch !== forced) {
-      if (noted !== undefined || forced > 0) await this.#note(FORCED, forced, info.ctime)
+    const before = this.#read(FORCED)
+    if (before?.ctime !== info.ctime || before.epoch !== forced) {
+      if (before !== undefined || forced > 0) await this.#note(FORCED, forced, info.ctime)
     }
+    // And the volumes: who starts from the epoch may have nothing else of those that went before it began.
+    const noted = { files: this.#files, metaDirectory: this.#metaDirectory, vids: this.#vids }
+    await noteVolumes(noted, info)
     // The config first: an epoch without the creation time it belongs to would be one of another cluster.
     await this.#save(info, false)
     if (this.#epochLog.latest() === info.epoch) return

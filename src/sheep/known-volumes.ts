@@ -9,7 +9,9 @@ import {
   decodeVdiState,
   encodeVdiState,
   isAnnounced,
+  isHearsay,
   markAnnounced,
+  markHearsay,
   readCacheRight,
   UNLOCKED,
   VDI_STATE_BYTES,
@@ -38,23 +40,28 @@ function stateOf(header: InodeHeader): VdiState {
   }
 }
 
-/** Fills the table from working and stale inodes; one that cannot be read is an error of its own. */
+/**
+ * Adds working and stale inodes to what was noted (noted-volumes.ts). A working one is right; a stale one is older than a
+ * note, except that none ever becomes a working volume again. One that cannot be read is an error of its own.
+ */
 export async function learnFromDisk(vids: VidTable, store: ObjectStore, log: Log): Promise<void> {
   for (const oid of store.list()) {
     if (oidKind(oid) !== 'inode') continue
+    const vid = oidVid(oid)
     const header = await readInode(store, oid).catch((error: unknown) => {
       if (codeOf(error) === Code.VDI_READ) return undefined
       throw error
     })
     if (header === undefined) {
       log.error('inode.unreadable', { oid: oidName(oid) })
-      vids.markInUse(oidVid(oid))
+      vids.markInUse(vid)
       continue
     }
-    const state = stateOf({ ...header, vid: oidVid(oid) })
-    vids.put(state)
-    if (state.deleted) vids.markDeleted(state.vid)
-    else vids.markInUse(state.vid)
+    const found = stateOf({ ...header, vid })
+    const noted = vids.get(vid)
+    if (store.has(oid)) vids.learn(found, { hearsay: false })
+    else if (noted === undefined) vids.learn(found, { hearsay: true })
+    else if (found.snapshot) vids.change(vid, { snapshot: true })
   }
 }
 
@@ -80,6 +87,7 @@ export function exportVolumes(vids: VidTable): Buffer {
 function recordOf(vids: VidTable, state: VdiState): Buffer {
   const record = encodeVdiState(state)
   if (!vids.isInUse(state.vid)) markAnnounced(record)
+  if (vids.hearsay.has(state.vid)) markHearsay(record)
   const right = vids.cachedBy.get(state.vid)
   if (right !== undefined) writeCacheRight(record, right)
   return record
@@ -103,21 +111,29 @@ export function exportPage(
 
 /**
  * Takes over what another node knows. `trusted`: it lived through what this one missed, so its word
- * counts; else both start from their disks and the later state of a volume wins.
+ * counts; else both start from their disks: a working inode wins over hearsay, and of equals the later state.
  */
 export function importVolumes(vids: VidTable, records: Buffer, trusted: boolean): void {
   for (let at = 0; at + VDI_STATE_BYTES <= records.length; at += VDI_STATE_BYTES) {
     const told = decodeVdiState(records, at)
-    const own = vids.get(told.vid)
-    const base = own === undefined || trusted ? told : own
+    const { vid } = told
+    const own = vids.get(vid)
+    const [isTold, isOwn] = [!isHearsay(records, at), own !== undefined && !vids.hearsay.has(vid)]
+    const isBetter = own === undefined || (isTold && !isOwn)
+    const base = trusted || isBetter ? told : own
     // An inode on disk that says snapshot is right: none ever becomes a working volume again.
-    vids.put({ ...base, snapshot: told.snapshot || own?.snapshot === true })
+    const state = { ...base, snapshot: told.snapshot || own?.snapshot === true }
     const right = readCacheRight(records, at)
-    if (trusted && right !== undefined) vids.cachedBy.set(told.vid, right)
-    else if (trusted) vids.cachedBy.delete(told.vid)
-    if (isAnnounced(records, at)) continue
-    if (told.deleted || vids.isDeleted(told.vid)) vids.markDeleted(told.vid)
-    else vids.markInUse(told.vid)
+    if (trusted && right !== undefined) vids.cachedBy.set(vid, right)
+    else if (trusted) vids.cachedBy.delete(vid)
+    if (isAnnounced(records, at)) vids.put(state)
+    else if (!trusted && isBetter) vids.learn(state, { hearsay: !isTold })
+    else {
+      vids.put(state)
+      const isDeleted = told.deleted && (trusted || isTold === isOwn)
+      if (isDeleted || vids.isDeleted(vid)) vids.markDeleted(vid)
+      else vids.markInUse(vid)
+    }
   }
 }
 

@@ -225,7 +225,7 @@ export class SheepNode {
       shutDown: () => this.#shutDown(),
       volumeChanged: (vid) => this.volumeChanged(vid),
     }
-    this.#history = new History({ ...options, files: world.files, clock: world.clock })
+    this.#history = new History({ ...options, ...world, vids: this.state.vids })
     this.#info = this.#history.clusterInfo()
     this.state.takeSettings(this.#info)
     const { state, recovery, ops } = this
@@ -395,8 +395,8 @@ export class SheepNode {
     const wasClean = this.#history.wasCleanShutdown
     this.state.takeSettings(info)
     await this.disks.beforeServing(recover.epoch)
-    await this.#history.record(info)
     await this.#alterations.apply(info.ctime)
+    await this.#history.record(info)
     this.#completion.reset()
     if (this.#suspended) return
     this.#begin(info)

@@ -11,6 +11,8 @@ export class VidTable {
   readonly cachedBy = new Map<Vid, CacheRight>()
   /** Volumes whose making this node has witnessed in this life: no client of an earlier one can know them. */
   readonly born = new Set<Vid>()
+  /** Learnt at the start from older notes or stale inodes: a working inode on any disk knows better. */
+  readonly hearsay = new Set<Vid>()
   readonly #states = new Map<Vid, VdiState>()
   readonly #children = new Map<Vid, Set<Vid>>()
 
@@ -31,6 +33,17 @@ export class VidTable {
     if (state.parent === 0) return
     const children = this.#children.get(state.parent) ?? new Set()
     this.#children.set(state.parent, children.add(state.vid))
+  }
+
+  /** At the start: what exists, from a disk or another node that starts. Replaces what is known so far. */
+  learn(state: VdiState, { hearsay }: { readonly hearsay: boolean }): void {
+    const { vid } = state
+    this.put(state)
+    if (hearsay) this.hearsay.add(vid)
+    else this.hearsay.delete(vid)
+    this.markInUse(vid)
+    if (state.deleted) this.markDeleted(vid)
+    else this.deleted[vid >>> 3]! &= ~(1 << (vid & 7))
   }
 
   change(vid: Vid, part: Partial<VdiState>): void {
@@ -150,6 +163,7 @@ export class VidTable {
     this.#children.delete(vid)
     this.forget(vid)
     this.born.delete(vid)
+    this.hearsay.delete(vid)
     this.cachedBy.delete(vid)
     this.inUse[vid >>> 3]! &= ~(1 << (vid & 7))
     this.deleted[vid >>> 3]! &= ~(1 << (vid & 7))
@@ -159,6 +173,7 @@ export class VidTable {
     this.inUse.fill(0)
     this.deleted.fill(0)
     this.born.clear()
+    this.hearsay.clear()
     this.#states.clear()
     this.#children.clear()
     this.cachedBy.clear()
