@@ -163,6 +163,8 @@ export interface ClusterPlan {
 export class TestCluster {
   readonly directory: string
   readonly nodes: readonly TestNode[]
+  /** All were started before: what there is has been formatted. */
+  #hasRun = false
 
   constructor(directory: string, nodes: readonly TestNode[]) {
     this.directory = directory
@@ -205,6 +207,18 @@ export class TestCluster {
     await first?.start()
     await Promise.all(others.map((node) => node.start()))
     await this.members(this.nodes.length)
+    if (this.#hasRun) await this.#nobodyWaits()
+    this.#hasRun = true
+  }
+
+  /** Who knows all members may still be about to begin their epoch, and refuses clients until then. */
+  async #nobodyWaits(): Promise<void> {
+    await until('a cluster that no node waits for', START_MS, async () => {
+      const said = await Promise.all(
+        this.nodes.map((_, index) => this.dogAt(index, 'cluster info')),
+      )
+      return said.every(({ stdout }) => !stdout.includes('for other nodes'))
+    })
   }
 
   /** Every daemon at once, as a power cut of the whole rack would. */
