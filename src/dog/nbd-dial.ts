@@ -21,6 +21,7 @@ import {
 } from '../wire/nbd/client.js'
 import { Info, NBD_LIMITS, Option, Rep } from '../wire/nbd/constants.js'
 import type { ExportFacts } from '../wire/nbd/options.js'
+import { heardThrough } from '../world/heard-through.js'
 import type { Address, Connection, ConnectionEvents } from '../world/world.js'
 import type { DogWorld } from './command.js'
 import type { Backend } from './nbd-backend.js'
@@ -125,18 +126,9 @@ function heardBySeveral(connection: Connection): Connection {
     close: (error) => listener?.close(error),
     drain: () => listener?.drain(),
   })
-  return {
-    remote: connection.remote,
-    on: (events) => {
-      listener = events
-    },
-    write: (bytes, sent) => connection.write(bytes, sent),
-    writeAll: (pieces, sent) => connection.writeAll(pieces, sent),
-    pause: () => connection.pause(),
-    resume: () => connection.resume(),
-    end: () => connection.end(),
-    destroy: () => connection.destroy(),
-  }
+  return heardThrough(connection, (events) => {
+    listener = events
+  })
 }
 
 /** Until the session has what it wants; rejects with DialFailed, the connection closed. */

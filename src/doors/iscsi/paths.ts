@@ -17,6 +17,7 @@ import type { SheepNode } from '../../sheep/node.js'
 import { resolveExport } from '../../volume/export-name.js'
 import { FrameReader, MalformedFrame, responseBodyLength } from '../../wire/sheepdog/frame.js'
 import { iscsiPathRequest } from '../../wire/sheepdog/iscsi-path.js'
+import { heardThrough } from '../../world/heard-through.js'
 import type { Address, Connection, World } from '../../world/world.js'
 
 const CONNECT_MS = 5_000
@@ -129,24 +130,16 @@ async function introduce(
 
 /** `connection`, and `over` called when it is closed. */
 function watched(connection: Connection, over: () => void): Connection {
-  return {
-    remote: connection.remote,
-    on: (events) =>
-      connection.on({
-        data: (chunk) => events.data(chunk),
-        drain: () => events.drain(),
-        close: (error) => {
-          over()
-          events.close(error)
-        },
-      }),
-    write: (bytes, sent) => connection.write(bytes, sent),
-    writeAll: (pieces, sent) => connection.writeAll(pieces, sent),
-    pause: () => connection.pause(),
-    resume: () => connection.resume(),
-    end: () => connection.end(),
-    destroy: () => connection.destroy(),
-  }
+  return heardThrough(connection, (events) =>
+    connection.on({
+      data: (chunk) => events.data(chunk),
+      drain: () => events.drain(),
+      close: (error) => {
+        over()
+        events.close(error)
+      },
+    }),
+  )
 }
 
 /** Why a path could not be had, for the log. */
